@@ -1,0 +1,350 @@
+"""An artifact that exists is whole: files go to a fresh prefix, the manifest is committed last, readers require it.
+
+Layout below the storage root, the same on a local disk and on an object store:
+
+    artifacts/<step>/<key>/<attempt>/...     files of one attempt
+    artifacts/<step>/<key>/manifest.json     names the attempt whose files are the artifact; appears at once or not at all
+
+The key is the digest of what goes into a step (`StepKey`), the artifact's digest is that of what came out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from components.errors import UserError
+
+MANIFEST = "manifest.json"
+COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class StepKey:
+    """What determines a step's result: digests of its inputs, its part of the config, and the code that it runs."""
+
+    step: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 over all parts."""
+        return digest_of({"step": self.step, "inputs": self.inputs, "config": self.config, "code": self.code})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A whole, verified artifact. `uri` is the prefix of its files, `manifest` what was recorded of it."""
+
+    uri: str
+    manifest: Mapping[str, Any]
+    cache_dir: Path
+
+    @property
+    def step(self) -> str:
+        return self.manifest["step"]
+
+    @property
+    def key(self) -> str:
+        return self.manifest["key"]
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over the relative paths and contents of all files."""
+        return self.manifest["digest"]
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Relative path -> {size (bytes), sha256 (hex)}."""
+        return self.manifest["files"]
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        return self.manifest["counts"]
+
+    def open(self, rel: str, mode: str = "rb") -> IO[Any]:
+        """Open one file for reading; text modes are UTF-8."""
+        fs, path = filesystem(self.uri)
+        return fs.open(f"{path}/{rel}", mode, **({} if "b" in mode else {"encoding": "utf-8"}))
+
+    def read_json(self, rel: str) -> Any:
+        with self.open(rel) as file:
+            return json.load(file)
+
+    def local(self, rel: str | None = None) -> Path:
+        """The file `rel`, or the folder of all files, on this machine; a remote one is downloaded once to the cache."""
+        fs, path = filesystem(self.uri)
+        if isinstance(fs, LocalFileSystem):
+            return Path(path) if rel is None else Path(path) / rel
+        folder = self.cache_dir / "artifacts" / self.digest[:20]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: self._download(fs, path, name, folder), [rel] if rel else list(self.files)))
+        return folder if rel is None else folder / rel
+
+    def _download(self, fs: Any, path: str, rel: str, folder: Path) -> None:
+        target = folder / rel
+        if target.exists() and target.stat().st_size == self.files[rel]["size"]:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        fs.get_file(f"{path}/{rel}", str(partial))
+        partial.replace(target)
+
+
+class ArtifactWriter:
+    """Collects the files of one attempt; `ArtifactStore.create` commits them."""
+
+    def __init__(self, uri: str, fs: Any, path: str) -> None:
+        self.uri = uri
+        self.fs = fs
+        self.path = path
+        self.counts: dict[str, int | float | str] = {}
+        self._hashed: dict[str, dict[str, Any]] = {}
+
+    @contextlib.contextmanager
+    def open(self, rel: str, mode: str = "wb") -> Iterator[Any]:
+        """Open a file of this artifact for writing ("wb" or "w"); its hash is taken on the way."""
+        target = f"{self.path}/{_safe(rel)}"
+        self._make_parent(target)
+        with self.fs.open(target, "wb") as raw:
+            sink = _HashingSink(raw, text="b" not in mode)
+            yield sink
+        self._hashed[rel] = {"size": sink.size, "sha256": sink.sha.hexdigest()}
+
+    def write_json(self, rel: str, value: Any) -> None:
+        with self.open(rel, "w") as file:
+            file.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+    def add_file(self, local: str | os.PathLike[str], rel: str) -> None:
+        """Copy a local file in."""
+        with open(local, "rb") as source, self.open(rel) as target:
+            while chunk := source.read(COPY_BYTES):
+                target.write(chunk)
+
+    def add_tree(self, local_dir: str | os.PathLike[str], rel: str = "") -> None:
+        """Copy every file below a local folder in, keeping relative paths."""
+        for path in sorted(Path(local_dir).rglob("*")):
+            if path.is_file():
+                inner = path.relative_to(local_dir).as_posix()
+                self.add_file(path, f"{rel}/{inner}" if rel else inner)
+
+    def recorded_files(self) -> dict[str, dict[str, Any]]:
+        """Relative path -> {size, sha256} of everything below the prefix; what others wrote is hashed now."""
+        found = self.fs.find(self.path, detail=True)
+        sizes = {name[len(self.path) :].lstrip("/"): info["size"] for name, info in found.items()}
+        unknown = [rel for rel, size in sizes.items() if self._hashed.get(rel, {}).get("size") != size]
+        with ThreadPoolExecutor(8) as pool:
+            for rel, sha in zip(unknown, pool.map(self._sha256, unknown), strict=True):
+                self._hashed[rel] = {"size": sizes[rel], "sha256": sha}
+        return {rel: self._hashed[rel] for rel in sorted(sizes)}
+
+    def _sha256(self, rel: str) -> str:
+        sha = hashlib.sha256()
+        with self.fs.open(f"{self.path}/{rel}", "rb") as file:
+            while chunk := file.read(COPY_BYTES):
+                sha.update(chunk)
+        return sha.hexdigest()
+
+    def _make_parent(self, target: str) -> None:
+        if isinstance(self.fs, LocalFileSystem):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+
+
+class ArtifactStore:
+    """All artifacts below one storage root."""
+
+    def __init__(self, root: str, cache_dir: str | os.PathLike[str]) -> None:
+        self.root = absolute_uri(root)
+        self.cache_dir = Path(cache_dir).absolute()
+        self.fs, self._path = filesystem(self.root)
+
+    def uri(self, *parts: str) -> str:
+        """A URI below the root."""
+        return "/".join((self.root, *parts))
+
+    def check(self) -> None:
+        """Write, read and delete a small object. Raises UserError when the root cannot be used."""
+        probe = f"{self._path}/.probe-{uuid.uuid4().hex}"
+        try:
+            if isinstance(self.fs, LocalFileSystem):
+                os.makedirs(self._path, exist_ok=True)
+            self.fs.pipe_file(probe, b"probe")
+            self.fs.rm_file(probe)
+        except Exception as error:  # botocore, aiohttp and OSError families: each means the same to the user
+            raise UserError(f"storage.root {self.root}: cannot be written: {_short(error)}") from None
+
+    def find(self, key: StepKey) -> Artifact | None:
+        """The artifact of a key if its manifest is there and every file has the size that the manifest says."""
+        folder = f"{self._path}/artifacts/{key.step}/{key.digest[:20]}"
+        try:
+            manifest = json.loads(self.fs.cat_file(f"{folder}/{MANIFEST}"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        if manifest.get("key") != key.digest or manifest.get("digest") != digest_of(manifest.get("files")):
+            return None
+        data = f"{folder}/{manifest['attempt']}"
+        sizes = {name[len(data) :].lstrip("/"): info["size"] for name, info in self.fs.find(data, detail=True).items()}
+        if any(sizes.get(rel) != entry["size"] for rel, entry in manifest["files"].items()):
+            return None
+        uri = self.uri("artifacts", key.step, key.digest[:20], manifest["attempt"])
+        return Artifact(uri, manifest, self.cache_dir)
+
+    @contextlib.contextmanager
+    def create(self, key: StepKey, inputs: Mapping[str, Artifact] | None = None) -> Iterator[ArtifactWriter]:
+        """Yield a writer; commit when the block ends well, remove what was written when it raises.
+
+        Where the key already has a manifest (a refresh, or a damaged artifact), the new one replaces it.
+        """
+        folder = f"{self._path}/artifacts/{key.step}/{key.digest[:20]}"
+        replace = self.fs.exists(f"{folder}/{MANIFEST}")
+        self._remove_dead_attempts(folder)
+        attempt = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        path = f"{folder}/{attempt}"
+        if isinstance(self.fs, LocalFileSystem):
+            os.makedirs(path)
+        out = ArtifactWriter(self.uri("artifacts", key.step, key.digest[:20], attempt), self.fs, path)
+        started = time.time()
+        try:
+            yield out
+            self._commit(folder, attempt, replace, self._manifest(key, inputs or {}, out, attempt, started))
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.fs.rm(path, recursive=True)
+            raise
+
+    def _manifest(
+        self, key: StepKey, inputs: Mapping[str, Artifact], out: ArtifactWriter, attempt: str, started: float
+    ) -> dict[str, Any]:
+        files = out.recorded_files()
+        return {
+            "format": 1,
+            "step": key.step,
+            "key": key.digest,
+            "digest": digest_of(files),
+            "attempt": attempt,
+            "inputs": {name: {"uri": a.uri, "digest": a.digest, "step": a.step} for name, a in inputs.items()},
+            "input_digests": dict(key.inputs),
+            "config": key.config,
+            "code": key.code,
+            "counts": out.counts,
+            "bytes": sum(entry["size"] for entry in files.values()),
+            "started": started,
+            "seconds": round(time.time() - started, 3),
+            "files": files,
+        }
+
+    def _commit(self, folder: str, attempt: str, replace: bool, manifest: Mapping[str, Any]) -> None:
+        target = f"{folder}/{MANIFEST}"
+        data = json.dumps(manifest, indent=1, ensure_ascii=False).encode()
+        if isinstance(self.fs, LocalFileSystem):
+            _flush_files(f"{folder}/{attempt}")
+            _publish_locally(target, f"{folder}/.{attempt}.{MANIFEST}", data, replace)
+            return
+        if replace:
+            self.fs.pipe_file(target, data)
+            return
+        with contextlib.suppress(FileExistsError):  # another run was first with the same key: its artifact stands
+            self.fs.pipe_file(target, data, mode="create")
+
+    def _remove_dead_attempts(self, folder: str) -> None:
+        """Remove files of attempts that died on this machine; live writers and the committed attempt stay."""
+        if not isinstance(self.fs, LocalFileSystem) or not os.path.isdir(folder):
+            return
+        committed = None
+        with contextlib.suppress(OSError, ValueError):
+            committed = json.loads(Path(folder, MANIFEST).read_text()).get("attempt")
+        for name in os.listdir(folder):
+            host, _, rest = name.removeprefix(".").rpartition("-")[0].rpartition("-")
+            if name != committed and host == socket.gethostname() and rest.isdigit() and not _alive(int(rest)):
+                dead = os.path.join(folder, name)
+                shutil.rmtree(dead) if os.path.isdir(dead) else os.unlink(dead)
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI and the path in it. Listings are never cached: other processes write too."""
+    options: dict[str, Any] = {}
+    if uri.startswith("s3://"):
+        options = {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 2}}}
+    fs, path = fsspec.core.url_to_fs(uri, **options)
+    return fs, path.rstrip("/")
+
+
+def absolute_uri(uri: str) -> str:
+    """A URI without trailing slash; plain paths become absolute (workers run in other folders)."""
+    return uri.rstrip("/") if "://" in uri else str(Path(uri).absolute())
+
+
+def digest_of(value: Any) -> str:
+    """Hex sha256 of a JSON-able value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+
+
+class _HashingSink:
+    def __init__(self, raw: Any, text: bool) -> None:
+        self.raw, self.text = raw, text
+        self.sha, self.size = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        raw = data.encode("utf-8") if self.text else data
+        self.raw.write(raw)
+        self.sha.update(raw)
+        self.size += memoryview(raw).nbytes
+        return len(data)
+
+
+def _safe(rel: str) -> str:
+    if rel.startswith("/") or ".." in rel.split("/"):
+        raise UserError(f"{rel}: a file of an artifact must stay below its prefix")
+    return rel
+
+
+def _publish_locally(target: str, temporary: str, data: bytes, replace: bool) -> None:
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if replace:
+        os.replace(temporary, target)
+        return
+    with contextlib.suppress(FileExistsError):  # another run was first with the same key: its artifact stands
+        os.link(temporary, target)
+    os.unlink(temporary)
+
+
+def _flush_files(folder: str) -> None:
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,69 @@
+"""Digests of the source that a component runs: its module and every project module it imports, transitively.
+
+Imports are read with `ast` wherever they stand, inside functions too, so a lazily imported module counts as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PROJECT_PACKAGES = ("flows", "components", "plm_model")
+
+
+def code_digests(module: str) -> dict[str, str]:
+    """{module name: hex sha256 of its source} for `module` and all project modules that it imports, transitively."""
+    seen: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or (path := _source(name)) is None:
+            continue
+        digest, imports = _read(str(path), name, path.stat().st_mtime_ns)
+        seen[name] = digest
+        waiting.extend(imports)
+    return dict(sorted(seen.items()))
+
+
+@cache
+def _read(path: str, name: str, modified: int) -> tuple[str, tuple[str, ...]]:
+    source = Path(path).read_bytes()
+    is_package = path.endswith("__init__.py")
+    return hashlib.sha256(source).hexdigest(), tuple(_imports(ast.parse(source), name, is_package))
+
+
+def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, name, is_package)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (found for found in names if found.split(".")[0] in PROJECT_PACKAGES)
+
+
+def _absolute(node: ast.ImportFrom, name: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = name.split(".")
+    parts = parts[: len(parts) - node.level + (1 if is_package else 0)]
+    return ".".join([*parts, node.module] if node.module else parts)
+
+
+def _source(name: str) -> Path | None:
+    """The file of a project module, or None where the name is an attribute of one (`from module import name`)."""
+    root, *rest = name.split(".")
+    spec = importlib.util.find_spec(root)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
+    for path in (folder / "__init__.py", folder.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None

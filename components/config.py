@@ -1,0 +1,207 @@
+"""The one configuration schema; values come from YAML through `components.config_loading`.
+
+The same models are the parameters of the Prefect flow. Everything has a default, and a resolved config can be dumped to
+YAML and loaded again without change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from components.config_layers import read_layer
+from plm_model.config import PLMConfig
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A section of the config: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StorageConfig(Settings):
+    """Where artifacts live."""
+
+    root: str = Field("./runs", description="fsspec URI that holds every artifact: a path or s3://bucket/prefix")
+    cache_dir: str = Field("./runs/cache", description="local folder for downloads and scratch files")
+
+
+class TrackingConfig(Settings):
+    """Where runs, metrics and models are recorded."""
+
+    uri: str | None = Field(None, description="MLflow tracking URI; default: SQLite in state_dir")
+    state_dir: str = Field("./runs", description="local folder of mlflow.db and prefect.db")
+    experiment: str = "plm-pipeline"
+    required: bool = Field(True, description="refuse to start when tracking is unreachable")
+    system_metrics: bool = True
+
+
+class RayConfig(Settings):
+    """Where the heavy steps run."""
+
+    address: str | None = Field(None, description="http://host:8265 submits Ray jobs; default: a local Ray in this process")
+    num_cpus: PositiveInt | None = Field(None, description="logical CPUs of the local Ray; default: as many as needed")
+    working_dir: str | None = Field(None, description="code to upload with each job; default: installed on the cluster")
+    poll_seconds: PositiveFloat = 1.0
+
+
+class DigitsSource(Settings):
+    """The 1,797 handwritten digits (UCI, 8x8) that ship inside scikit-learn, written as image files."""
+
+    kind: Literal["digits"] = "digits"
+    limit: PositiveInt | None = Field(None, description="take only the first so many images")
+    image_size: PositiveInt = Field(56, description="side in pixels that the 8x8 images are written at")
+
+
+class FolderSource(Settings):
+    """A folder of images with a CSV or JSONL that names and labels them."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    annotations: str = Field("labels.csv", description="CSV or JSONL file below path")
+
+
+class S3Source(Settings):
+    """A bucket prefix with images and a CSV or JSONL that names and labels them."""
+
+    kind: Literal["s3"] = "s3"
+    uri: str
+    annotations: str = Field("labels.csv", description="CSV or JSONL key below the prefix")
+    parallel: PositiveInt = 8
+    part_bytes: PositiveInt = Field(8 << 20, description="objects above this size are fetched in ranges of it")
+
+
+Source = Annotated[DigitsSource | FolderSource | S3Source, Field(discriminator="kind")]
+
+
+class IngestConfig(Settings):
+    """What is brought in."""
+
+    source: Source = DigitsSource()
+
+
+class ConvertConfig(Settings):
+    """How rows become conversations."""
+
+    image_column: str = "image"
+    answer_column: str = "label"
+    question_column: str | None = Field(None, description="column that holds the question; default: use `questions`")
+    questions: tuple[str, ...] = Field(("What is in this image?",), min_length=1)
+    answer: str = Field("{answer}", description="template of the answer; {column} names any column of the row")
+    test_fraction: Fraction = 0.2
+    split_seed: int = 0
+    accept_gpt_role: bool = Field(False, description="read LLaVA's role `gpt` as `assistant`")
+    max_bad_fraction: Fraction = 0.01
+
+
+class PreprocessConfig(Settings):
+    """How conversations become shards."""
+
+    max_tokens: PositiveInt = Field(2048, description="longest example, in tokens")
+    max_bad_fraction: Fraction = Field(0.01, description="share of bad rows above which the step fails; 0 = strict")
+    rows_per_shard: PositiveInt = 1024
+    parallelism: PositiveInt | None = None
+
+
+class ModelConfig(Settings):
+    """Which model, and the weights that it starts from."""
+
+    family: Literal["plm"] = "plm"
+    init: str = Field("random", description="`random`, or a checkpoint directory")
+    seed: int = 0
+    tokenizer: str | None = Field(None, description="tokenizer.json; a path relative to the file that names it")
+    architecture: PLMConfig = PLMConfig()
+
+
+class TrainConfig(Settings):
+    """How the model is trained."""
+
+    steps: PositiveInt = 100
+    lr: PositiveFloat = 1e-3
+    min_lr_ratio: Fraction = 0.01
+    warmup_steps: NonNegativeInt = 20
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: PositiveFloat | None = 1.0
+    freeze: tuple[str, ...] = Field((), description="regular expressions of parameter names that stay as they are")
+    packs_per_step: PositiveInt = Field(2, description="packs of one optimizer step over all workers (global batch)")
+    pack_tokens: PositiveInt = Field(1024, description="token budget of a pack")
+    pack_tiles: PositiveInt = Field(64, description="tile budget of a pack")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    workers: PositiveInt = 2
+    use_gpu: bool = False
+    cpus_per_worker: PositiveFloat = 1.0
+    checkpoint_every: PositiveInt = 100
+    keep_checkpoints: PositiveInt = 2
+    log_every: PositiveInt = 10
+    max_failures: int = Field(3, ge=-1)
+
+
+class EvaluateConfig(Settings):
+    """How the model is measured."""
+
+    task: str = Field("heldout", description="name of the task made of the held-out rows; metrics are eval/<task>/<metric>")
+    metric: str = "exact_match"
+    builtin_tasks: tuple[str, ...] = Field((), description="further lmms-eval tasks by name; need their data at hand")
+    limit: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 16
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`")
+
+
+class CompareConfig(Settings):
+    """What the before/after report shows."""
+
+    confidence: Fraction = 0.95
+    bootstrap_samples: PositiveInt = 2000
+    examples: PositiveInt = 24
+    seed: int = 0
+
+
+class GateConfig(Settings):
+    """When the champion alias moves."""
+
+    metric: str = "exact_match"
+    min_gain: float = 0.0
+
+
+class RegistryConfig(Settings):
+    """What the model is called in the registry."""
+
+    name: str | None = Field(None, description="registered model; default: the pipeline's name")
+
+
+class PipelineConfig(Settings):
+    """The whole pipeline. `extends` lays these values over a YAML file."""
+
+    extends: str | None = Field(None, description="YAML file that these values are laid over")
+    name: str = Field("pipeline", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names runs and folders")
+    storage: StorageConfig = StorageConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+    ingest: IngestConfig = IngestConfig()
+    convert: ConvertConfig = ConvertConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    compare: CompareConfig = CompareConfig()
+    gate: GateConfig = GateConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_file(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not values.get("extends"):
+            return values
+        layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
+        return layer.values

@@ -1,0 +1,114 @@
+"""YAML layers: `extends:` lays one mapping over a file, at any depth, and every value remembers where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from components.errors import ConfigError
+
+# Paths that name a file shipped beside the YAML that mentions it; every other path is taken from the current directory.
+PATHS_BESIDE_THEIR_FILE = ("model.tokenizer",)
+
+
+@dataclass
+class Layer:
+    """A nested mapping without `extends`, and for each dotted key the file (or `override`) that set it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def read_file(uri: str, stack: tuple[str, ...] = (), prefix: str = "") -> Layer:
+    """Read a YAML file and the files that it extends.
+
+    Raises ConfigError for a missing file, broken YAML, a file that is no mapping, or files that extend each other.
+    """
+    if uri in stack:
+        raise ConfigError(f"{uri}: files extend each other in a circle: {' -> '.join((*stack, uri))}")
+    try:
+        values = yaml.safe_load(_text(uri))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{uri}:{mark.line + 1}" if mark else uri
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{uri}: must hold a mapping of keys, not {type(values).__name__}")
+    return read_layer(values, origin=uri, folder=_parent(uri), stack=(*stack, uri), prefix=prefix)
+
+
+def read_layer(
+    values: Mapping[str, Any], origin: str, folder: str, stack: tuple[str, ...] = (), prefix: str = ""
+) -> Layer:
+    """Resolve every `extends:` in a mapping; paths in it are relative to `folder`."""
+    layer = Layer()
+    if base := values.get("extends"):
+        if not isinstance(base, str):
+            raise ConfigError(f"{origin}: {prefix}extends: must name one YAML file")
+        layer = read_file(_join(folder, base), stack, prefix)
+    for key, value in values.items():
+        if key == "extends":
+            continue
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            lay_over(layer, dotted, read_layer(value, origin, folder, stack, f"{dotted}."), str(key))
+            continue
+        if dotted in PATHS_BESIDE_THEIR_FILE and isinstance(value, str):
+            value = _join(folder, value)
+        layer.values[str(key)] = value
+        layer.origins[dotted] = origin
+    return layer
+
+
+def lay_over(layer: Layer, dotted: str, top: Layer, key: str) -> None:
+    """Lay the mapping `top` over `layer.values[key]`; a mapping of another `kind` replaces instead of merging."""
+    layer.origins.update(top.origins)
+    layer.values[key] = merged(layer.values.get(key), top.values)
+    layer.origins.setdefault(dotted, next(iter(top.origins.values()), ""))
+
+
+def merged(base: Any, top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` laid over `base`, mapping by mapping."""
+    if not isinstance(base, Mapping) or top.get("kind", base.get("kind")) != base.get("kind"):
+        return dict(top)
+    result = dict(base)
+    for key, value in top.items():
+        result[key] = merged(result.get(key), value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _text(uri: str) -> str:
+    try:
+        if "://" in uri:
+            import fsspec
+
+            with fsspec.open(uri, "r") as file:
+                return file.read()
+        return Path(uri).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{uri}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{uri}: is a folder; name a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{uri}: cannot be read: {error}") from None
+
+
+def _parent(uri: str) -> str:
+    if "://" in uri:
+        scheme, rest = uri.split("://", 1)
+        return f"{scheme}://{PurePosixPath(rest).parent}"
+    return str(Path(uri).parent)
+
+
+def _join(folder: str, path: str) -> str:
+    if "://" in path or Path(path).is_absolute():
+        return path
+    if "://" in folder:
+        return f"{folder}/{path}"
+    return str((Path(folder) / path).resolve())

@@ -1,0 +1,141 @@
+"""The table of steps: what each needs, which part of the config determines it, and which module runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from components.artifacts import Artifact, StepKey
+from components.code_digest import code_digests
+from components.config import PipelineConfig
+from components.errors import ConfigError
+
+
+class Tracker(Protocol):
+    """Records a step's metrics and files; none of these raises once the step runs."""
+
+    run_id: str | None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_file(self, path: str | Path, folder: str | None = None) -> None: ...
+    def tag(self, key: str, value: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step may use beside its config and inputs."""
+
+    tracker: Tracker
+    progress: Callable[[str], None]
+    cache_dir: Path
+    resume_uri: str  # stable for this step's key: where an interrupted attempt may leave what the next one resumes
+    fresh: bool = False  # --refresh: whatever lies at resume_uri must not be resumed
+    previous: Artifact | None = None  # the artifact that this step made in the last run of the same pipeline
+    tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts."""
+
+    name: str
+    module: str
+    inputs: Mapping[str, str]
+    config: Callable[[PipelineConfig], Mapping[str, Any]]
+    on_ray: bool = False
+
+    def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
+        """The artifact key of this step for a config and its inputs."""
+        digests = {name: artifact.digest for name, artifact in inputs.items()}
+        return StepKey(self.name, digests, self.config(config), code_digests(self.module))
+
+
+def file_digest(path: str | None, what: str) -> str | None:
+    """Hex sha256 of a local file that the config names. Raises ConfigError naming the key when it is missing."""
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        raise ConfigError(f"{what}: {path}: no such file") from None
+
+
+def _ingest(config: PipelineConfig) -> Mapping[str, Any]:
+    from components.ingest.fingerprint import source_fingerprint
+
+    return {"source": config.ingest.source.model_dump(mode="json"), "fingerprint": source_fingerprint(config.ingest.source)}
+
+
+def _convert(config: PipelineConfig) -> Mapping[str, Any]:
+    return config.convert.model_dump(mode="json")
+
+
+def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
+    model = config.model.architecture
+    return {
+        **config.preprocess.model_dump(mode="json", exclude={"parallelism"}),
+        "accept_gpt_role": config.convert.accept_gpt_role,
+        "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"),
+        "processor": model.processor.__dict__,
+        "tokens_per_tile": model.tokens_per_tile,
+        "image_size": model.vision.image_size,
+    }
+
+
+def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
+    model = config.model.model_dump(mode="json", exclude={"tokenizer"})
+    return {**model, "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer")}
+
+
+# What changes where or how loudly a model is trained, not which model comes out.
+TRAIN_KEYS_WITHOUT_EFFECT = {"max_failures", "keep_checkpoints", "log_every", "cpus_per_worker"}
+
+
+def _train(config: PipelineConfig) -> Mapping[str, Any]:
+    return config.train.model_dump(mode="json", exclude=TRAIN_KEYS_WITHOUT_EFFECT)
+
+
+def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
+    return {"name": config.name}
+
+
+def _evaluate(config: PipelineConfig) -> Mapping[str, Any]:
+    return config.evaluate.model_dump(mode="json", exclude={"device"})
+
+
+def _compare(config: PipelineConfig) -> Mapping[str, Any]:
+    return {**config.compare.model_dump(mode="json"), "metric": config.evaluate.metric}
+
+
+def _register(config: PipelineConfig) -> Mapping[str, Any]:
+    return {
+        "name": config.registry.name or config.name,
+        "gate": config.gate.model_dump(mode="json"),
+        "tracking": config.tracking.uri or config.tracking.state_dir,
+    }
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step("ingest", "components.ingest.step", {}, _ingest),
+        Step("convert", "components.convert.step", {"raw": "ingest"}, _convert),
+        Step("preprocess", "components.preprocess.step", {"dataset": "convert"}, _preprocess, on_ray=True),
+        Step("initialize", "components.initialize", {}, _initialize),
+        Step("train", "components.train.step", {"shards": "preprocess", "base": "initialize"}, _train, on_ray=True),
+        Step("consolidate", "components.consolidate", {"checkpoint": "train", "base": "initialize"}, _consolidate, on_ray=True),
+        Step("evaluate_base", "components.evaluate.step", {"model": "initialize", "dataset": "convert"}, _evaluate, on_ray=True),
+        Step("evaluate", "components.evaluate.step", {"model": "consolidate", "dataset": "convert"}, _evaluate, on_ray=True),
+        Step(
+            "compare",
+            "components.compare.step",
+            {"before": "evaluate_base", "after": "evaluate", "dataset": "convert", "checkpoint": "train"},
+            _compare,
+        ),
+        Step("register", "components.register", {"model": "consolidate", "comparison": "compare"}, _register),
+    )
+}
