@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from plm_model.config import ProcessorConfig
+from plm_model.conversation import RejectedRecord, Template
+from plm_model.record import Record, parse_record
+from plm_model.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.from_file(Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny")
+TEMPLATE = Template(TOKENIZER, ProcessorConfig(system_prompt="Be kind."), tokens_per_tile=2)
+WARMUP = Template(TOKENIZER, ProcessorConfig(conversation_format="warmup"), tokens_per_tile=2)
+
+SYSTEM = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>"
+USER = "<|start_header_id|>user<|end_header_id|>\n\n"
+ASSISTANT = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+IMAGE = "<|image|>"
+
+
+def dialogue(*texts: str, roles: Sequence[str] = ("human", "assistant"), **keys: object) -> Record:
+    turns = [{"from": roles[n % len(roles)], "value": text} for n, text in enumerate(texts)]
+    return parse_record({"id": "a", "conversations": turns, **keys})
+
+
+def rendered(template: Template, record: Record, tile_counts: Sequence[int]) -> list[tuple[str, bool]]:
+    pieces = template.pieces(record, tile_counts)
+    return [(TOKENIZER.decode(piece.tokens, skip_special=False), piece.supervised) for piece in pieces]
+
+
+def test_image_question_and_answer() -> None:
+    record = dialogue("<image>\nWhich digit?", "7", image="x.png")
+    assert rendered(TEMPLATE, record, [2]) == [
+        (f"{SYSTEM}{USER}{IMAGE * 4}Which digit?<|eot_id|>", False),
+        (f"{ASSISTANT}7<|eot_id|><|end_of_text|>", True),
+    ]
+
+
+def test_several_exchanges_end_the_text_once() -> None:
+    assert rendered(TEMPLATE, dialogue("a", "b", "c", "d"), []) == [
+        (f"{SYSTEM}{USER}a<|eot_id|>", False),
+        (f"{ASSISTANT}b<|eot_id|>", True),
+        (f"{USER}c<|eot_id|>", False),
+        (f"{ASSISTANT}d<|eot_id|><|end_of_text|>", True),
+    ]
+
+
+def test_several_images_replace_their_tags_in_place() -> None:
+    record = dialogue("<image> or <image>?", "b", "And <image>?", "c", image=["x", "y", "z"])
+    questions = [text for text, supervised in rendered(TEMPLATE, record, [1, 1, 1]) if not supervised]
+    assert questions == [
+        f"{SYSTEM}{USER}{IMAGE * 2} or {IMAGE * 2}?<|eot_id|>",
+        f"{USER}And {IMAGE * 2}?<|eot_id|>",
+    ]
+
+
+def test_tags_and_images_that_do_not_match_are_both_counted() -> None:
+    with pytest.raises(RejectedRecord, match="1 <image> tags, but the record has 2 images"):
+        TEMPLATE.pieces(dialogue("<image>?", "b", image=["x", "y"]), [1, 1])
+
+
+@pytest.mark.parametrize("text", ["<image>\nWhat?", "What?\n<image>", "<image>What?", "What?<image>"])
+def test_tag_of_a_single_image_goes_with_one_newline_and_the_image_comes_first(text: str) -> None:
+    question = rendered(TEMPLATE, dialogue(text, "7", image="x"), [1])[0][0]
+    assert question == f"{SYSTEM}{USER}{IMAGE * 2}What?<|eot_id|>"
+
+
+def test_tag_is_stripped_from_the_first_question_only() -> None:
+    second = rendered(TEMPLATE, dialogue("a", "b", "The <image> tag?", "d", image="x"), [1])[2][0]
+    assert second == f"{USER}The <image> tag?<|eot_id|>"
+
+
+def test_literal_image_token_in_a_question_is_text() -> None:
+    tokens = TEMPLATE.pieces(dialogue("What is <|image|>?", "A tag"), [])[0].tokens
+    assert TOKENIZER.image_id not in tokens
+    assert "<|image|>" in TOKENIZER.decode(tokens)
+
+
+def test_warmup_is_image_and_caption() -> None:
+    assert rendered(WARMUP, dialogue("<image>\nDescribe.", "A cat", image="x"), [1]) == [
+        (IMAGE * 2, False),
+        ("A cat\n", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "texts", "kept"),
+    [
+        (("assistant", "human", "assistant"), ("skipped", "q", "a"), ["q", "a"]),
+        (("human", "assistant", "human"), ("q", "a", "unanswered"), ["q", "a"]),
+        (("human", "human", "assistant"), ("first", "later", "a"), ["later", "a"]),
+        (("human", "assistant", "assistant"), ("q", "a", "again"), ["q", "a"]),
+    ],
+)
+def test_turns_without_partner(roles: Sequence[str], texts: Sequence[str], kept: list[str]) -> None:
+    question, answer = rendered(TEMPLATE, dialogue(*texts, roles=roles), [])
+    assert question[0].endswith(f"{USER}{kept[0]}<|eot_id|>")
+    assert answer[0] == f"{ASSISTANT}{kept[1]}<|eot_id|><|end_of_text|>"
+
+
+def test_no_answered_question_is_rejected() -> None:
+    with pytest.raises(RejectedRecord, match="no question is followed by an answer"):
+        TEMPLATE.pieces(dialogue("q"), [])
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [({"video": "v.mp4"}, "video"), ({"image": "x", "bbox": [[0, 0, 1, 1]]}, "image-region")],
+)
+def test_records_of_a_later_kind_are_rejected(keys: dict[str, object], kind: str) -> None:
+    with pytest.raises(RejectedRecord, match=f"^{kind} records are not supported yet"):
+        TEMPLATE.pieces(dialogue("q", "a", **keys), [])
+
+
+def test_prompt_ends_after_the_assistant_header_of_the_last_question() -> None:
+    prompt = TEMPLATE.prompt(dialogue("a", "b", "c", "d", image="x"), [1])
+    assert TOKENIZER.decode(prompt, skip_special=False) == (
+        f"{SYSTEM}{USER}{IMAGE * 2}a<|eot_id|>{ASSISTANT}b<|eot_id|>{USER}c<|eot_id|>{ASSISTANT}"
+    )
+
+
+@pytest.mark.parametrize("answer", ["7", "\n7", " 7", ""])
+def test_prompt_is_a_prefix_of_the_training_sequence(answer: str) -> None:
+    record = dialogue("Which digit?", answer)
+    sequence = [token for piece in TEMPLATE.pieces(record, []) for token in piece.tokens]
+    prompt = TEMPLATE.prompt(record, [])
+    assert sequence[: len(prompt)] == prompt
+
+
+def test_prompt_needs_no_answer_in_the_record() -> None:
+    assert TEMPLATE.prompt(dialogue("q"), []) == TEMPLATE.prompt(dialogue("q", "a"), [])
