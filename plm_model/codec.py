@@ -3,7 +3,8 @@
 Worked example, with 1 placeholder for the image and `Which digit?` answered by `7`:
 
     sequence  BOS ... user-header IMG Which digit ? eot  assistant-header 7 eot EOS
-    tokens    all but the last;  targets[i] = sequence[i + 1] where that is said by the assistant (header, text, eot, EOS)
+    tokens    all but the last
+    targets   targets[i] = sequence[i + 1] where the assistant says that (its header, text, eot and EOS), else -100
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ NO_TARGET = -100
 class Example:
     """One encoded conversation; every array is int32 [length].
 
-    `targets` is shifted already (what a position must predict, -100 = nothing); `pos` is the position for RoPE; `seg` and
-    `group` shape the attention mask (both 0 for PLM: plain causal).
+    `targets` is shifted already (what a position must predict, -100 = nothing); `pos` is the position for RoPE; `seg`
+    and `group` shape the attention mask (both 0 for PLM: plain causal).
     """
 
     tokens: np.ndarray

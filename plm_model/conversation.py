@@ -4,8 +4,8 @@
     warmup   [image] | caption "\\n"
     header(role) = <|start_header_id|> role <|end_header_id|> "\\n\\n"
 
-Role, blank line and text are encoded one by one, so that a prompt is always a prefix of the training example, whatever the
-answer begins with.
+Role, blank line and text are encoded one by one, so that a prompt is always a prefix of the training example, whatever
+the answer begins with.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ class Template:
         """
         images = [[self.tokenizer.image_id] * (tiles * self.tokens_per_tile) for tiles in tile_counts]
         if self.processor.conversation_format == "warmup":
-            return [sum(images, []) if number == 0 else [] for number in range(len(texts))]
+            return [concatenated(images), *([] for _ in texts[1:])]
         if len(images) > 1:
             return self.questions_with_tags(texts, images)
         first = MEDIA_TAG.sub("", texts[0]) if images else texts[0]
         encoded = [self.tokenizer.encode(text) for text in (first, *texts[1:])]
-        return [sum(images, []) + encoded[0], *encoded[1:]]
+        return [concatenated(images) + encoded[0], *encoded[1:]]
 
     def questions_with_tags(self, texts: list[str], images: list[list[int]]) -> list[list[int]]:
         tags = sum(text.count(IMAGE_TAG) for text in texts)
@@ -112,7 +112,7 @@ class Template:
         if not first:
             return said
         system = self.header("system") + self.tokenizer.encode(self.processor.system_prompt) + [self.tokenizer.eot_id]
-        return [self.tokenizer.bos_id] + system + said
+        return [self.tokenizer.bos_id, *system, *said]
 
     def assistant(self, answer: str, last: bool) -> list[int]:
         """An answer with its header and the tokens that end it."""
@@ -124,6 +124,10 @@ class Template:
     def header(self, role: str) -> list[int]:
         name, blank = self.tokenizer.encode(role), self.tokenizer.encode("\n\n")
         return [self.tokenizer.start_header_id, *name, self.tokenizer.end_header_id, *blank]
+
+
+def concatenated(runs: Sequence[list[int]]) -> list[int]:
+    return [token for run in runs for token in run]
 
 
 def pair_turns(turns: Sequence[Turn]) -> list[Exchange]:

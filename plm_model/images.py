@@ -1,8 +1,8 @@
 """Encoded image bytes become tiles: uint8 squares of the vision tower's size, a thumbnail first.
 
-Which grid an image is cut into follows the reference processor exactly, its quirk included: a small image is blown up to
-the whole budget of tiles, a very large one gets fewer. Worked example: 640x480 with at most 36 tiles becomes 7 columns x 5
-rows, which with the thumbnail makes 36 tiles.
+Which grid an image is cut into follows the reference processor exactly, its quirk included: a small image is blown up
+to the whole budget of tiles, a very large one gets fewer. Worked example: 640x480 with at most 36 tiles becomes 7
+columns x 5 rows, which with the thumbnail makes 36 tiles.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def decode_image(data: bytes) -> Image.Image:
     """Decode to an upright RGB image.
 
     EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled to 8 bits; palette and CMYK are
-    converted; of an animation the first frame is taken. ImageError when the data is empty, cut short, no image or too large.
+    converted; of an animation the first frame is taken. ImageError when the data is empty, cut short, no image or too
+    large.
     """
     try:
         with opened(data) as image:
@@ -164,7 +165,7 @@ def short_side(width: int, height: int, canvas_width: int, canvas_height: int, a
 
 
 def closest_grid(width: int, height: int, max_num_tiles: int) -> tuple[int, int]:
-    """For an image larger than every grid: the closest aspect ratio that is not longer than the image, at its largest."""
+    """For an image larger than every grid: the closest shape that is not longer than the image's, at its largest."""
     aspect = width / height
     groups = dict(arrangements(max_num_tiles))
     if aspect >= 1.0:

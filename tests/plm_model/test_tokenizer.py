@@ -104,5 +104,5 @@ def test_missing_special_token_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="nowhere.json"):
+    with pytest.raises(TokenizerError, match=r"nowhere\.json"):
         Tokenizer.from_file(tmp_path / "nowhere.json")

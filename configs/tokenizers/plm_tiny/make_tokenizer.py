@@ -1,7 +1,7 @@
 """Makes `tokenizer.json` beside this file: `python configs/tokenizers/plm_tiny/make_tokenizer.py [OUT]`.
 
-A byte-level BPE with Llama 3's split pattern: 256 bytes and 694 merges learned from the text below (ids 0-949), then PLM's
-ten special tokens (ids 950-959; `<|image|>` is 952). The same bytes come out on every run.
+A byte-level BPE with Llama 3's split pattern: 256 bytes and 694 merges learned from the text below (ids 0-949), then
+PLM's ten special tokens (ids 950-959; `<|image|>` is 952). The same bytes come out on every run.
 """
 
 from __future__ import annotations
@@ -39,40 +39,43 @@ ROLES = "system\n\nuser\n\nassistant\n\n"
 
 PHRASES = """
 What is in this image? This image shows a dog. Which digit is this? The digit is 7. What digit is shown in the image?
-Which number is written here? Answer with one digit. Answer with a single word. Answer the question using a single word or phrase.
-How many people are there in the picture? There are two people. What color is the car? The car is red. Yes. No. Yes, it is. No, it is not.
-Describe this image. Describe the image in detail. What is the man doing? He is reading a book. What is the woman holding?
-She is holding an umbrella. Where is the cat? The cat is on the table. What is written on the sign? Is there a bicycle?
-What can you see in the photo? Read the text in the image. What does the label say? Which of these is correct? A B C D
-What happens in the video? What is shown in the chart? What is the largest value? What is the title of the document?
+Which number is written here? Answer with one digit. Answer with a single word. Answer the question using a single
+word or phrase. How many people are there in the picture? There are two people. What color is the car? The car is red.
+Yes. No. Yes, it is. No, it is not. Describe this image. Describe the image in detail. What is the man doing? He is
+reading a book. What is the woman holding? She is holding an umbrella. Where is the cat? The cat is on the table. What
+is written on the sign? Is there a bicycle? What can you see in the photo? Read the text in the image. What does the
+label say? Which of these is correct? A B C D What happens in the video? What is shown in the chart? What is the
+largest value? What is the title of the document?
 """.strip()
 
 PROSE = """
-The sun rose over the hills and the light came slowly into the valley. A small river runs past the old mill, and children
-play on its banks in the summer. When the rain stopped, people came out of their houses and walked along the wet street.
-There is a market in the square every morning, where farmers sell apples, bread, cheese, eggs, fish and flowers. She put the
-letter into her pocket and did not open it until she was at home. He had worked in the same office for twenty years, and he
-knew everyone who came through the door. We should have started earlier, but nobody had thought about the weather. They asked
-how long it would take, and the answer was that it depends on the road. I think that this is the most important part of the
-work, because all the other parts follow from it. If you want to learn something new, you have to make mistakes first.
-A black dog and a white cat sit under the green tree in front of a blue house. Two men are standing near a yellow bus; one of
-them is wearing a red hat and the other is carrying a brown bag. A woman with long hair is riding a horse on the beach. Three
-birds are flying above the water, and a boat with a white sail can be seen in the background. The kitchen has a wooden table,
-four chairs, a window on the left and a clock on the wall. A young girl is eating a piece of cake with her right hand. On the
-right side of the picture there is a large building made of glass and stone. The train is leaving the station while several
-people are waiting on the platform. A plate with rice, meat and vegetables stands next to a cup of coffee. In the center of
-the photo a child is throwing a ball to another child. Above the mountains the sky is dark, with clouds of grey and purple.
-The chart compares the number of students in each year; the highest bar is the third from the left. The x-ray of the chest
-shows no sign of disease, the heart is of normal size and both lungs are clear. The patient is a woman of forty years with
-pain on the left side. The scan was taken after the operation. The table lists the price, the quantity and the total of every
-order. The first line of the form holds the name, the second one the address, and the date is at the bottom of the page.
-Small things matter: where a word stands, what came before it, and what was meant. Some questions have a short answer, others
-need a whole story. Please look at the picture again, then say what you would change, and why. It could be true, or it might
-only look that way from here. Between the two of them there was never any doubt about who should speak first. Many years
-later the town had grown, yet the bridge was still there. Water, air, fire and earth were once thought to be everything that
-exists. Today we know of more than one hundred elements, and of smaller parts inside them. Light takes about eight minutes to
-come from the sun. A machine can learn to see by looking at many examples; what it has learned is kept in a set of numbers.
-Good tools are simple, do one thing well, and tell you clearly when something has gone wrong. Write it down before you forget.
+The sun rose over the hills and the light came slowly into the valley. A small river runs past the old mill, and
+children play on its banks in the summer. When the rain stopped, people came out of their houses and walked along the
+wet street. There is a market in the square every morning, where farmers sell apples, bread, cheese, eggs, fish and
+flowers. She put the letter into her pocket and did not open it until she was at home. He had worked in the same
+office for twenty years, and he knew everyone who came through the door. We should have started earlier, but nobody
+had thought about the weather. They asked how long it would take, and the answer was that it depends on the road. I
+think that this is the most important part of the work, because all the other parts follow from it. If you want to
+learn something new, you have to make mistakes first. A black dog and a white cat sit under the green tree in front of
+a blue house. Two men are standing near a yellow bus; one of them is wearing a red hat and the other is carrying a
+brown bag. A woman with long hair is riding a horse on the beach. Three birds are flying above the water, and a boat
+with a white sail can be seen in the background. The kitchen has a wooden table, four chairs, a window on the left and
+a clock on the wall. A young girl is eating a piece of cake with her right hand. On the right side of the picture
+there is a large building made of glass and stone. The train is leaving the station while several people are waiting
+on the platform. A plate with rice, meat and vegetables stands next to a cup of coffee. In the center of the photo a
+child is throwing a ball to another child. Above the mountains the sky is dark, with clouds of grey and purple. The
+chart compares the number of students in each year; the highest bar is the third from the left. The x-ray of the chest
+shows no sign of disease, the heart is of normal size and both lungs are clear. The patient is a woman of forty years
+with pain on the left side. The scan was taken after the operation. The table lists the price, the quantity and the
+total of every order. The first line of the form holds the name, the second one the address, and the date is at the
+bottom of the page. Small things matter: where a word stands, what came before it, and what was meant. Some questions
+have a short answer, others need a whole story. Please look at the picture again, then say what you would change, and
+why. It could be true, or it might only look that way from here. Between the two of them there was never any doubt
+about who should speak first. Many years later the town had grown, yet the bridge was still there. Water, air, fire
+and earth were once thought to be everything that exists. Today we know of more than one hundred elements, and of
+smaller parts inside them. Light takes about eight minutes to come from the sun. A machine can learn to see by looking
+at many examples; what it has learned is kept in a set of numbers. Good tools are simple, do one thing well, and tell
+you clearly when something has gone wrong. Write it down before you forget.
 """
 
 NUMBERS = " zero one two three four five six seven eight nine ten eleven twelve"
