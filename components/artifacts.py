@@ -67,7 +67,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Hex sha256 over the relative paths and contents of all files."""
+        """32 hex characters of the sha256 over the relative paths and contents of all files."""
         return self.manifest["digest"]
 
     @property
@@ -197,7 +197,7 @@ class ArtifactStore:
             manifest = json.loads(self.fs.cat_file(f"{folder}/{MANIFEST}"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        if manifest.get("key") != key.digest or manifest.get("digest") != digest_of(manifest.get("files")):
+        if manifest.get("key") != key.digest or manifest.get("digest") != content_digest(manifest.get("files")):
             return None
         data = f"{folder}/{manifest['attempt']}"
         sizes = {name[len(data) :].lstrip("/"): info["size"] for name, info in self.fs.find(data, detail=True).items()}
@@ -237,7 +237,7 @@ class ArtifactStore:
             "format": 1,
             "step": key.step,
             "key": key.digest,
-            "digest": digest_of(files),
+            "digest": content_digest(files),
             "attempt": attempt,
             "inputs": {name: {"uri": a.uri, "digest": a.digest, "step": a.step} for name, a in inputs.items()},
             "input_digests": dict(key.inputs),
@@ -294,6 +294,11 @@ def absolute_uri(uri: str) -> str:
 def digest_of(value: Any) -> str:
     """Hex sha256 of a JSON-able value, keys sorted."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+
+
+def content_digest(files: Mapping[str, Any] | None) -> str:
+    """Digest of an artifact's files; 32 of sha256's 64 hex characters, because MLflow keeps at most 36 of a data set's."""
+    return digest_of(files)[:32]
 
 
 class _HashingSink:

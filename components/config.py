@@ -10,11 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
 from plm_model.config import PLMConfig
 
+
+def _without_credentials(uri: str | None) -> str | None:
+    if uri and "@" in uri.partition("://")[2].split("/")[0]:
+        raise ValueError("holds credentials; leave them to the environment, a config is logged")
+    return uri
+
+
+Uri = Annotated[str, AfterValidator(_without_credentials)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -30,14 +38,14 @@ class Settings(BaseModel):
 class StorageConfig(Settings):
     """Where artifacts live."""
 
-    root: str = Field("./runs", description="fsspec URI that holds every artifact: a path or s3://bucket/prefix")
+    root: Uri = Field("./runs", description="fsspec URI that holds every artifact: a path or s3://bucket/prefix")
     cache_dir: str = Field("./runs/cache", description="local folder for downloads and scratch files")
 
 
 class TrackingConfig(Settings):
     """Where runs, metrics and models are recorded."""
 
-    uri: str | None = Field(None, description="MLflow tracking URI; default: SQLite in state_dir")
+    uri: Uri | None = Field(None, description="MLflow tracking URI; default: SQLite in state_dir")
     state_dir: str = Field("./runs", description="local folder of mlflow.db and prefect.db")
     experiment: str = "plm-pipeline"
     required: bool = Field(True, description="refuse to start when tracking is unreachable")
@@ -47,7 +55,9 @@ class TrackingConfig(Settings):
 class RayConfig(Settings):
     """Where the heavy steps run."""
 
-    address: str | None = Field(None, description="http://host:8265 submits Ray jobs; default: a local Ray in this process")
+    address: Uri | None = Field(
+        None, description="http://host:8265 submits Ray jobs; default: a local Ray in this process"
+    )
     num_cpus: PositiveInt | None = Field(None, description="logical CPUs of the local Ray; default: as many as needed")
     working_dir: str | None = Field(None, description="code to upload with each job; default: installed on the cluster")
     poll_seconds: PositiveFloat = 1.0
@@ -73,7 +83,7 @@ class S3Source(Settings):
     """A bucket prefix with images and a CSV or JSONL that names and labels them."""
 
     kind: Literal["s3"] = "s3"
-    uri: str
+    uri: Uri
     annotations: str = Field("labels.csv", description="CSV or JSONL key below the prefix")
     parallel: PositiveInt = 8
     part_bytes: PositiveInt = Field(8 << 20, description="objects above this size are fetched in ranges of it")
@@ -149,7 +159,9 @@ class TrainConfig(Settings):
 class EvaluateConfig(Settings):
     """How the model is measured."""
 
-    task: str = Field("heldout", description="name of the task made of the held-out rows; metrics are eval/<task>/<metric>")
+    task: str = Field(
+        "heldout", description="name of the task made of the held-out rows; metrics are eval/<task>/<metric>"
+    )
     metric: str = "exact_match"
     builtin_tasks: tuple[str, ...] = Field((), description="further lmms-eval tasks by name; need their data at hand")
     limit: PositiveInt | None = None

@@ -114,8 +114,10 @@ def _suggestion(location: Sequence[str], layer: Layer) -> str:
         location[-1], sorted({key.rsplit(".", 1)[-1] for key in known}), 1, 0.6
     )
     if not near:
-        return f"; known here: {', '.join(sorted(key[len(prefix):] for key in siblings))}" if siblings else ""
-    full = near[0] if "." in near[0] or near[0] in known else next(k for k in sorted(known) if k.endswith(f".{near[0]}"))
+        return f"; known here: {', '.join(sorted(key[len(prefix) :] for key in siblings))}" if siblings else ""
+    full = (
+        near[0] if "." in near[0] or near[0] in known else next(k for k in sorted(known) if k.endswith(f".{near[0]}"))
+    )
     return f"; did you mean {full}?"
 
 

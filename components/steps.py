@@ -46,7 +46,8 @@ class Step:
     module: str
     inputs: Mapping[str, str]
     config: Callable[[PipelineConfig], Mapping[str, Any]]
-    on_ray: bool = False
+    on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
+    uses_ray: bool = False  # works on an initialised Ray
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
@@ -67,7 +68,10 @@ def file_digest(path: str | None, what: str) -> str | None:
 def _ingest(config: PipelineConfig) -> Mapping[str, Any]:
     from components.ingest.fingerprint import source_fingerprint
 
-    return {"source": config.ingest.source.model_dump(mode="json"), "fingerprint": source_fingerprint(config.ingest.source)}
+    return {
+        "source": config.ingest.source.model_dump(mode="json"),
+        "fingerprint": source_fingerprint(config.ingest.source),
+    }
 
 
 def _convert(config: PipelineConfig) -> Mapping[str, Any]:
@@ -115,7 +119,7 @@ def _register(config: PipelineConfig) -> Mapping[str, Any]:
     return {
         "name": config.registry.name or config.name,
         "gate": config.gate.model_dump(mode="json"),
-        "tracking": config.tracking.uri or config.tracking.state_dir,
+        "tracking": hashlib.sha256((config.tracking.uri or config.tracking.state_dir).encode()).hexdigest()[:16],
     }
 
 
@@ -124,12 +128,44 @@ STEPS: dict[str, Step] = {
     for step in (
         Step("ingest", "components.ingest.step", {}, _ingest),
         Step("convert", "components.convert.step", {"raw": "ingest"}, _convert),
-        Step("preprocess", "components.preprocess.step", {"dataset": "convert"}, _preprocess, on_ray=True),
+        Step(
+            "preprocess",
+            "components.preprocess.step",
+            {"dataset": "convert"},
+            _preprocess,
+            on_cluster=True,
+            uses_ray=True,
+        ),
         Step("initialize", "components.initialize", {}, _initialize),
-        Step("train", "components.train.step", {"shards": "preprocess", "base": "initialize"}, _train, on_ray=True),
-        Step("consolidate", "components.consolidate", {"checkpoint": "train", "base": "initialize"}, _consolidate, on_ray=True),
-        Step("evaluate_base", "components.evaluate.step", {"model": "initialize", "dataset": "convert"}, _evaluate, on_ray=True),
-        Step("evaluate", "components.evaluate.step", {"model": "consolidate", "dataset": "convert"}, _evaluate, on_ray=True),
+        Step(
+            "train",
+            "components.train.step",
+            {"shards": "preprocess", "base": "initialize"},
+            _train,
+            on_cluster=True,
+            uses_ray=True,
+        ),
+        Step(
+            "consolidate",
+            "components.consolidate",
+            {"checkpoint": "train", "base": "initialize"},
+            _consolidate,
+            on_cluster=True,
+        ),
+        Step(
+            "evaluate_base",
+            "components.evaluate.step",
+            {"model": "initialize", "dataset": "convert"},
+            _evaluate,
+            on_cluster=True,
+        ),
+        Step(
+            "evaluate",
+            "components.evaluate.step",
+            {"model": "consolidate", "dataset": "convert"},
+            _evaluate,
+            on_cluster=True,
+        ),
         Step(
             "compare",
             "components.compare.step",

@@ -1,0 +1,30 @@
+# Set-up needs Python 3.11-3.13 and make, nothing else. A second call installs nothing again.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test e2e ui lint bench
+demo: $(READY)
+	$(BIN)/plm finetune configs/demo.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+e2e: $(READY)
+	$(BIN)/python -m pytest -m e2e
+
+ui: $(READY)
+	$(BIN)/plm ui
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench: $(READY)
+	for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench --json || exit 1; done
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[test]'
+	touch $(READY)

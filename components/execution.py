@@ -1,0 +1,95 @@
+"""Run one step into an artifact: in this process, with a local Ray where the step needs one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+
+from components.artifacts import Artifact, ArtifactStore, StepKey, filesystem
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.steps import STEPS, Step, StepContext
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def run_step(
+    step: Step,
+    key: StepKey,
+    config: PipelineConfig,
+    inputs: Mapping[str, Artifact],
+    store: ArtifactStore,
+    context: StepContext,
+) -> Artifact:
+    """Run a step and commit its artifact; what an interrupted attempt left to resume is removed afterwards."""
+    module = importlib.import_module(step.module)
+    try:
+        with store.create(key, inputs) as out:
+            module.run(config, inputs, out, context)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise UserError(
+                f"{step.name}: no space left writing {error.filename or store.root}; nothing half-written was kept. "
+                "Free some space or change storage.root, then run again"
+            ) from error
+        raise
+    artifact = store.find(key)
+    if artifact is None:
+        raise UserError(f"{step.name}: its artifact vanished from {store.root} while it was committed; run again")
+    remove_resumable(context.resume_uri)
+    return artifact
+
+
+def resume_uri(store: ArtifactStore, key: StepKey) -> str:
+    """Where a step with this key may leave what an interrupted attempt can resume."""
+    return store.uri("resume", key.step, key.digest[:20])
+
+
+def remove_resumable(uri: str) -> None:
+    fs, path = filesystem(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def find_inputs(step: Step, config: PipelineConfig, store: ArtifactStore) -> dict[str, Artifact]:
+    """The whole artifacts that a step needs, found by their keys. Raises UserError naming the command that makes one."""
+    inputs: dict[str, Artifact] = {}
+    for name, source in step.inputs.items():
+        upstream = STEPS[source]
+        found = store.find(upstream.key(config, find_inputs(upstream, config, store)))
+        if found is None:
+            command = source.replace("_", "-")
+            raise UserError(
+                f"{step.name}: its input of step {source} is not there yet; run `plm {command}` with this config"
+            )
+        inputs[name] = found
+    return inputs
+
+
+@contextlib.contextmanager
+def ray_session(config: PipelineConfig) -> Iterator[None]:
+    """A Ray to work on: the cluster that this process already belongs to, or a local one that ends with the block."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    inside_job = "RAY_ADDRESS" in os.environ
+    if inside_job:
+        ray.init(log_to_driver=False, configure_logging=False)
+    else:
+        ray.init(
+            num_cpus=config.ray.num_cpus or max(os.cpu_count() or 1, config.train.workers + 1),
+            include_dashboard=False,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="warning",
+            runtime_env={"env_vars": {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}},
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()

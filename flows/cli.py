@@ -1,0 +1,123 @@
+"""The `plm` command: the whole chain, each step by itself, and the pages that show what happened."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+STEP_HELP = {
+    "ingest": "bring the source's files in, checked and incremental",
+    "convert": "turn annotations into conversations, split into train and test",
+    "preprocess": "encode conversations into shards with Ray Data",
+    "initialize": "make the base model's checkpoint",
+    "train": "train with Ray Train and FSDP2",
+    "consolidate": "turn the sharded checkpoint into one model directory",
+    "evaluate-base": "measure the base model with lmms-eval",
+    "evaluate": "measure the trained model with lmms-eval",
+    "compare": "report before and after",
+    "register": "register the model and apply the gate",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM: everything that is open closes on the way out, as after Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status, 0 only when all of it worked."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = arguments.run(arguments)
+    except (KeyboardInterrupt, Terminated):
+        print("stopped; what was whole is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from components.errors import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    if arguments.json and result is not None:
+        print(json.dumps(result))
+    return 0
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="plm",
+        description="From a folder or a bucket of images to a benchmarked, registered vision-language model.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    finetune = _command(commands, "finetune", "the whole chain, as Prefect's finetune-flow, in this process", _finetune)
+    _config_arguments(finetune)
+    finetune.add_argument(
+        "--explain", action="store_true", help="say which steps would be reused and why not; run nothing"
+    )
+    finetune.add_argument("--refresh", action="append", default=[], metavar="STEP", help="run a step again; may repeat")
+    for name, text in STEP_HELP.items():
+        step = _command(commands, name, text, _step)
+        _config_arguments(step)
+        step.add_argument("--refresh", action="store_true", help="run it although nothing that it depends on changed")
+        step.add_argument("--mlflow-run", metavar="ID", help="record into this MLflow run instead of a new one")
+        step.add_argument("--progress", metavar="URI", help="leave progress there, for a process elsewhere that waits")
+    ui = _command(commands, "ui", "the MLflow and Prefect pages on the local stores", _ui)
+    ui.add_argument("config", nargs="?", help="YAML file whose tracking.state_dir to show (default: ./runs)")
+    ui.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    ui.add_argument("--mlflow-port", type=int, default=5000)
+    ui.add_argument("--prefect-port", type=int, default=4200)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], Any]) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    command.set_defaults(run=run)
+    return command
+
+
+def _config_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", help="YAML file, a path or an fsspec URI")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for example train.lr=3e-4")
+
+
+def _finetune(arguments: argparse.Namespace) -> Any:
+    from components.config_loading import load_config
+    from flows.local_run import explain_plan, run_finetune
+
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.explain:
+        return explain_plan(config, arguments.refresh)
+    return run_finetune(config, arguments.refresh)
+
+
+def _step(arguments: argparse.Namespace) -> Any:
+    from components.config_loading import load_config
+    from flows.single_step import run_single_step
+
+    config = load_config(arguments.config, arguments.overrides)
+    name = arguments.command.replace("-", "_")
+    return run_single_step(name, config, arguments.refresh, arguments.mlflow_run, arguments.progress)
+
+
+def _ui(arguments: argparse.Namespace) -> None:
+    from components.config import PipelineConfig
+    from components.config_loading import load_config
+    from flows.ui import serve_pages
+
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else PipelineConfig()
+    serve_pages(config, arguments.mlflow_port, arguments.prefect_port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Process environment for the tools underneath: telemetry off, stores below the state folder, servers on loopback."""
+
+from __future__ import annotations
+
+import os
+
+from components.config import PipelineConfig
+from components.tracking import state_dir
+
+# Each tool reads its own variable; MLflow accepts only the word `true` for DO_NOT_TRACK.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are one line of ours; Prefect's page has the traceback
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare_environment(config: PipelineConfig) -> None:
+    """Set what the tools read at import, without overriding what the user has set."""
+    folder = state_dir(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    local = {
+        **QUIET,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+    }
+    for name, value in local.items():
+        os.environ.setdefault(name, value)

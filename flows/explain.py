@@ -1,0 +1,95 @@
+"""Why a step is reused or runs: its key now, laid beside the key of the last run of the same pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.artifacts import Artifact, ArtifactStore, StepKey, filesystem
+from components.config import PipelineConfig
+from components.config_loading import flatten
+from components.steps import STEPS
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a step is reused, and why not."""
+
+    step: str
+    reused: bool
+    reason: str
+
+
+def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str]) -> list[Decision]:
+    """What a run with this config would do with each step. Reads manifests; runs nothing."""
+    decisions: list[Decision] = []
+    made: dict[str, Artifact] = {}
+    for step in STEPS.values():
+        waiting = [source for source in step.inputs.values() if source not in made]
+        if waiting:
+            decisions.append(Decision(step.name, False, f"waits for {' and '.join(waiting)}, made anew"))
+            continue
+        key = step.key(config, {name: made[source] for name, source in step.inputs.items()})
+        decision, found = decide(key, config, store, refresh)
+        decisions.append(decision)
+        if found:
+            made[step.name] = found
+    return decisions
+
+
+def decide(
+    key: StepKey, config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str]
+) -> tuple[Decision, Artifact | None]:
+    """The decision on one step, and the verified artifact where it is reused."""
+    if key.step in refresh:
+        return Decision(key.step, False, "refresh was asked for"), None
+    if found := store.find(key):
+        return Decision(key.step, True, "nothing that it depends on changed"), found
+    last = last_key(config, store, key.step)
+    reason = "no earlier run of this pipeline made it" if last is None else "; ".join(differences(last, key))
+    return Decision(key.step, False, reason), None
+
+
+def differences(last: StepKey, now: StepKey) -> list[str]:
+    """One line for each part of the key that changed."""
+    lines = [f"input {name} changed" for name in _changed(last.inputs, now.inputs)]
+    old, new = flatten(last.config), flatten(now.config)
+    lines += [f"config {name}: {old.get(name, '-')} -> {new.get(name, '-')}" for name in _changed(old, new)]
+    lines += [f"code {name} changed" for name in _changed(last.code, now.code)]
+    return lines or ["its artifact is missing or damaged"]
+
+
+def remember_key(config: PipelineConfig, store: ArtifactStore, key: StepKey) -> None:
+    """Keep the parts of a step's key, so that the next run can say what changed."""
+    fs, path = filesystem(_last_uri(config, store, key.step))
+    if "://" not in store.root:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    parts = {"inputs": key.inputs, "config": key.config, "code": key.code}
+    fs.pipe_file(path, json.dumps(parts, ensure_ascii=False).encode())
+
+
+def last_key(config: PipelineConfig, store: ArtifactStore, step: str) -> StepKey | None:
+    """The key that the step had in the last run of this pipeline."""
+    fs, path = filesystem(_last_uri(config, store, step))
+    try:
+        parts = json.loads(fs.cat_file(path))
+    except (FileNotFoundError, ValueError):
+        return None
+    return StepKey(step, parts["inputs"], parts["config"], parts["code"])
+
+
+def _last_uri(config: PipelineConfig, store: ArtifactStore, step: str) -> str:
+    return store.uri(config.name, "last", f"{step}.json")
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        if _plain(old.get(name)) != _plain(new.get(name)):
+            yield name
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, default=str)

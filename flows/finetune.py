@@ -1,0 +1,48 @@
+"""finetune-flow: raw data in, a benchmarked and registered model out; every line is one tracked step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from components.config import PipelineConfig
+from flows.environment import prepare_environment
+from flows.hooks import release_flow_run
+from flows.pipeline import PipelineRun, pipeline_run
+from flows.recovery import lease
+from flows.summary import conclude
+from flows.tasks import current_flow_links
+
+
+@flow(
+    name="finetune-flow",
+    flow_run_name="finetune-{config.name}",
+    on_cancellation=[release_flow_run],
+    on_crashed=[release_flow_run],
+)
+def finetune_flow(config: PipelineConfig = PipelineConfig(), refresh: list[str] | None = None) -> dict[str, Any]:  # noqa: B008
+    """Turn a source of images into a model that is measured against its base and registered.
+
+    Args:
+        config: The whole pipeline; `extends` names a YAML file that the other values are laid over.
+        refresh: Steps to run again although nothing that they depend on changed.
+    """
+    prepare_environment(config)
+    with lease(config) as held, pipeline_run(config, current_flow_links(), held, frozenset(refresh or ())) as run:
+        finetune(run)
+        return conclude(run)
+
+
+def finetune(run: PipelineRun) -> None:
+    """The chain itself."""
+    raw = run.step("ingest")
+    dataset = run.step("convert", raw=raw)
+    shards = run.step("preprocess", dataset=dataset)
+    base = run.step("initialize")
+    before = run.step("evaluate_base", model=base, dataset=dataset)
+    checkpoint = run.step("train", shards=shards, base=base)
+    model = run.step("consolidate", checkpoint=checkpoint, base=base)
+    after = run.step("evaluate", model=model, dataset=dataset)
+    comparison = run.step("compare", before=before, after=after, dataset=dataset, checkpoint=checkpoint)
+    run.step("register", model=model, comparison=comparison)

@@ -1,0 +1,22 @@
+"""What must happen when a flow run was cancelled or crashed and its own process can no longer do it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from components.config import PipelineConfig
+from components.errors import UserError
+
+
+def release_flow_run(flow: Any, flow_run: Any, state: Any) -> None:
+    """Stop the Ray jobs of a flow run and close its MLflow runs. Idempotent; runs in another process than the flow."""
+    config = PipelineConfig.model_validate(flow_run.parameters.get("config") or {})
+    if config.ray.address:
+        from components.ray_jobs import job_client, stop_jobs_of_flow_run
+
+        with contextlib.suppress(UserError):
+            stop_jobs_of_flow_run(job_client(config.ray.address), str(flow_run.id))
+    from flows.recovery import close_dead_runs
+
+    close_dead_runs(config)

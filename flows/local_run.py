@@ -1,0 +1,69 @@
+"""`plm finetune`: finetune-flow in this process, on the local stores, with nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from components.artifacts import ArtifactStore
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.steps import STEPS
+from components.tracking import state_dir
+from flows.environment import prepare_environment
+from flows.explain import explain
+from flows.prefect_server import prefect_server
+from flows.recovery import close_dead_runs
+
+
+def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, Any]:
+    """Run the chain and print the numbers; returns the summary."""
+    steps = _known_steps(refresh)
+    prepare_environment(config)
+    with prefect_server(state_dir(config)) as server:
+        _check_tracking(config)
+        from flows.finetune import finetune_flow
+
+        server.wait()
+        close_dead_runs(config)
+        summary = finetune_flow(config, refresh=sorted(steps))
+    _print_summary(config, summary)
+    return summary
+
+
+def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> list[dict[str, Any]]:
+    """Print for each step whether it would be reused and, if not, what changed."""
+    store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    decisions = explain(config, store, _known_steps(refresh))
+    for decision in decisions:
+        print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {decision.reason}")
+    return [vars(decision) for decision in decisions]
+
+
+def _known_steps(names: Sequence[str]) -> frozenset[str]:
+    steps = frozenset(name.replace("-", "_") for name in names)
+    if unknown := steps - STEPS.keys():
+        raise UserError(f"--refresh {', '.join(sorted(unknown))}: no such step; there are {', '.join(STEPS)}")
+    return steps
+
+
+def _check_tracking(config: PipelineConfig) -> None:
+    if not config.tracking.required:
+        return
+    from components.tracking import experiment_id, tracking_client
+
+    experiment_id(config, tracking_client(config))
+
+
+def _print_summary(config: PipelineConfig, summary: dict[str, Any]) -> None:
+    gain = summary["gain"]
+    interval = f"{gain['confidence']:.0%} interval {gain['ci_low']:+.3f} to {gain['ci_high']:+.3f}"
+    print(f"model     {summary['model']}")
+    print(f"report    {summary['report']}")
+    print(f"pages     plm ui   (MLflow run {summary['mlflow_run_id']})")
+    print(f"registry  {summary['registered_model']} version {summary['registered_model_version']}")
+    print(f"time      {summary['wall_seconds']:.0f} s, of which start-up {summary['startup_seconds']:.0f} s")
+    print(
+        f"accuracy  before {summary['accuracy_before']:.3f}, after {summary['accuracy_after']:.3f} "
+        f"on {summary['heldout']} held-out images ({interval})"
+    )

@@ -1,0 +1,319 @@
+"""One pipeline run: each step a Prefect task and an MLflow child run around an artifact, linked in both directions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, ArtifactStore, StepKey, digest_of
+from components.config import PipelineConfig
+from components.config_loading import dump_config, flatten
+from components.errors import UserError
+from components.execution import remove_resumable, resume_uri
+from components.steps import STEPS, Step, StepContext
+from components.tracking import (
+    SilentTracker,
+    experiment_id,
+    replay_spools,
+    spool_dir,
+    start_run,
+    tracking_client,
+    tracking_uri,
+)
+from flows.explain import decide, last_key, remember_key
+from flows.links import FlowLinks
+from flows.progress import Progress
+from flows.recovery import Lease
+
+MLFLOW_PORT = 5000
+
+
+@dataclass
+class PipelineRun:
+    """A run in progress. `step` is what the flow calls; the rest is bookkeeping around it."""
+
+    config: PipelineConfig
+    store: ArtifactStore
+    links: FlowLinks
+    lease: Lease
+    progress: Progress
+    refresh: frozenset[str]
+    tracker: Any
+    experiment: str | None
+    ray: contextlib.ExitStack
+    started: float = field(default_factory=time.time)
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    def step(self, name: str, **inputs: Artifact) -> Artifact:
+        """Run a step, or reuse its artifact, as a Prefect task of its own."""
+        from flows.tasks import step_task
+
+        step = STEPS[name]
+        key = step.key(self.config, inputs)
+        decision, found = decide(key, self.config, self.store, self.refresh)
+        found = self._still_registered(found)
+        self.progress.say(name, f"reused: {decision.reason}" if found else f"runs: {decision.reason}")
+        started = time.time()
+        task = step_task(name, key.digest, reuse=found is not None)
+        task(lambda: self._execute(step, key, inputs, found))
+        artifact = self.store.find(key)
+        if artifact is None:
+            raise UserError(f"{name}: its artifact is gone from {self.store.root}; run again")
+        remember_key(self.config, self.store, key)
+        self.steps[name] = {
+            "seconds": round(time.time() - started, 2),
+            "cached": found is not None,
+            "uri": artifact.uri,
+        }
+        self.artifacts[name] = artifact
+        return artifact
+
+    def _execute(
+        self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], found: Artifact | None
+    ) -> dict[str, str]:
+        """The body of a step's task: an MLflow child run around the work. Returns URI and digests."""
+        with self._child(step.name) as tracker:
+            tracker.tag("plm.step", step.name)
+            tracker.tag("plm.key", key.digest)
+            tracker.tag("plm.cached", str(found is not None).lower())
+            for name, artifact in inputs.items():
+                tracker.log_dataset(
+                    name, artifact.uri, artifact.digest, "training" if step.name == "train" else "input"
+                )
+            artifact = found or self._run(step, key, inputs, tracker)
+            tracker.tag("plm.artifact", artifact.uri)
+            tracker.tag("plm.digest", artifact.digest)
+            tracker.log_metrics({k: v for k, v in artifact.counts.items() if isinstance(v, int | float)})
+            _log_text(tracker, "manifest.json", json.dumps(dict(artifact.manifest), indent=1, ensure_ascii=False))
+            self._link_task(step.name, tracker, artifact)
+        return {"uri": artifact.uri, "digest": artifact.digest, "key": key.digest}
+
+    def _run(self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], tracker: Any) -> Artifact:
+        if step.on_cluster and self.config.ray.address:
+            return self._run_as_job(step, key, tracker)
+        from components.execution import run_step
+
+        if step.uses_ray:
+            self._need_ray()
+        previous_key = last_key(self.config, self.store, step.name)
+        context = StepContext(
+            tracker=tracker,
+            progress=lambda text: self.progress.update(step.name, text),
+            cache_dir=self.store.cache_dir,
+            resume_uri=resume_uri(self.store, key),
+            fresh=step.name in self.refresh,
+            previous=self.store.find(previous_key) if previous_key else None,
+            tags={**self.tags(), "mlflow_run_id": tracker.run_id or ""},
+        )
+        if context.fresh:
+            remove_resumable(context.resume_uri)
+        return run_step(step, key, self.config, inputs, self.store, context)
+
+    def _run_as_job(self, step: Step, key: StepKey, tracker: Any) -> Artifact:
+        from components.ray_jobs import StepJob, job_client, publish_config, run_job, step_entrypoint
+        from flows.tasks import link_ray_job
+
+        address = self.config.ray.address or ""
+        client = job_client(address)
+        config_sha = self.tags()["plm.config_sha"]
+        config_uri = publish_config(self.config, self.store, config_sha)
+        progress_uri = f"{resume_uri(self.store, key)}.progress.json"
+        options = ["--progress", progress_uri, *(["--mlflow-run", tracker.run_id] if tracker.run_id else [])]
+        options += ["--refresh"] if step.name in self.refresh else []
+        job = StepJob(
+            step.name,
+            self.links.flow_run_id,
+            step_entrypoint(step.name, config_uri, *options),
+            {
+                "prefect_flow_run_id": self.links.flow_run_id,
+                "mlflow_run_id": tracker.run_id or "",
+                "config_sha": config_sha,
+                "step": step.name,
+            },
+        )
+
+        def on_poll(submission_id: str) -> None:
+            if tags := self._once(f"job-{submission_id}"):
+                tracker.tag("ray.submission_id", submission_id)
+                tracker.tag("ray.dashboard_url", tags)
+                link_ray_job(step.name, f"{address.rstrip('/')}/#/jobs/{submission_id}")
+            self.progress.relay(step.name, progress_uri)
+
+        submission_id = run_job(client, job, self.config.ray.working_dir, self.config.ray.poll_seconds, on_poll)
+        tracker.tag("ray.submission_id", submission_id)
+        remove_resumable(progress_uri)
+        found = self.store.find(key)
+        if found is None:
+            raise UserError(
+                f"{step.name}: Ray job {submission_id} succeeded, yet {self.store.root} holds no artifact of key "
+                f"{key.digest[:20]}; does the cluster run the same code and see the same storage?"
+            )
+        return found
+
+    def _once(self, what: str) -> str:
+        """The Ray dashboard's URL the first time `what` is asked for, then nothing."""
+        seen = self.__dict__.setdefault("_seen", set())
+        first = what not in seen
+        seen.add(what)
+        return (self.config.ray.address or "") if first else ""
+
+    def _need_ray(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            from components.execution import ray_session
+
+            started = time.time()
+            self.progress.say("ray", "starting a local Ray")
+            self.ray.enter_context(ray_session(self.config))
+            self.steps.setdefault("_startup", {"seconds": 0.0})["seconds"] += time.time() - started
+
+    def _still_registered(self, found: Artifact | None) -> Artifact | None:
+        """A cached registration counts only while the registry still has that version."""
+        if found is None or found.step != "register":
+            return found
+        from components.register import registration_exists
+
+        return found if registration_exists(self.config, found) else None
+
+    @contextlib.contextmanager
+    def _child(self, name: str) -> Iterator[Any]:
+        tracker: Any = SilentTracker()
+        if self.tracker.run_id:
+            try:
+                client = tracking_client(self.config)
+                tracker = start_run(self.config, client, self.experiment or "", name, self.tags(), self.tracker.run_id)
+            except Exception as error:  # an outage after the start never stops a run
+                self.progress.say(name, f"tracking is away, this step is not recorded: {type(error).__name__}")
+        with ended(tracker):
+            yield tracker
+
+    def tags(self) -> dict[str, str]:
+        """What links records of this run, whichever tool holds them."""
+        tags = {
+            "prefect.flow_run_id": self.links.flow_run_id,
+            "prefect.flow_run_url": self.links.flow_run_url,
+            "prefect.deployment": self.links.deployment,
+            "plm.config_sha": digest_of(self.config.model_dump(mode="json", exclude={"extends"})),
+            "plm.pipeline": self.config.name,
+            "mlflow.source.git.commit": git_commit(),
+            "plm.pipeline_run_id": self.tracker.run_id or "",
+        }
+        if "convert" in self.artifacts:
+            tags["plm.data_digest"] = self.artifacts["convert"].digest
+        return {name: value for name, value in tags.items() if value}
+
+    def _link_task(self, name: str, tracker: Any, artifact: Artifact) -> None:
+        from flows.tasks import link
+
+        slug = name.replace("_", "-")
+        link(f"artifact-{slug}", _as_url(artifact.uri), f"Files of step {name}, digest {artifact.digest}")
+        if tracker.run_id and self.experiment:
+            link(
+                f"mlflow-{slug}", mlflow_run_url(self.config, self.experiment, tracker.run_id), f"MLflow run of {name}"
+            )
+
+
+@contextlib.contextmanager
+def ended(tracker: Any) -> Iterator[None]:
+    """Close an MLflow run truthfully: FINISHED, FAILED on an error, KILLED when something stopped us."""
+    try:
+        yield
+    except Exception:
+        tracker.end("FAILED")
+        raise
+    except BaseException:
+        tracker.end("KILLED")
+        raise
+    tracker.end("FINISHED")
+
+
+@contextlib.contextmanager
+def pipeline_run(
+    config: PipelineConfig, links: FlowLinks, lease: Lease, refresh: frozenset[str]
+) -> Iterator[PipelineRun]:
+    """Check storage and tracking, open the parent run, and close everything truthfully however the block ends."""
+    store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    store.check()
+    tracker, experiment = _open_parent(config, links)
+    with contextlib.ExitStack() as ray, ended(tracker):
+        run = PipelineRun(config, store, links, lease, Progress(), refresh, tracker, experiment, ray)
+        lease.update(prefect_flow_run_id=links.flow_run_id, mlflow_run_id=tracker.run_id, experiment_id=experiment)
+        for name, value in run.tags().items():
+            tracker.tag(name, value)
+        resolved = config.model_dump(mode="json", exclude={"extends"})
+        tracker.log_params(flatten(resolved))
+        _log_text(tracker, "config.yaml", dump_config(config))
+        with _system_metrics(config, tracker):
+            yield run
+        if "convert" in run.artifacts:
+            data = run.artifacts["convert"]
+            tracker.log_dataset(config.name, data.uri, data.digest, "training")
+            tracker.tag("plm.data_digest", data.digest)
+
+
+def _open_parent(config: PipelineConfig, links: FlowLinks) -> tuple[Any, str | None]:
+    client = tracking_client(config)
+    try:
+        experiment = experiment_id(config, client)
+    except UserError:
+        if config.tracking.required:
+            raise
+        return SilentTracker(), None
+    replay_spools(client, spool_dir(config))
+    return start_run(config, client, experiment, config.name, {"plm.pipeline": config.name}), experiment
+
+
+@contextlib.contextmanager
+def _system_metrics(config: PipelineConfig, tracker: Any) -> Iterator[None]:
+    if not (config.tracking.system_metrics and tracker.run_id):
+        yield
+        return
+    import mlflow
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    mlflow.set_tracking_uri(tracking_uri(config))
+    monitor = SystemMetricsMonitor(tracker.run_id, sampling_interval=5, samples_before_logging=2)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def _log_text(tracker: Any, name: str, text: str) -> None:
+    if not tracker.run_id:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(text, encoding="utf-8")
+        tracker.log_file(path)
+
+
+def mlflow_run_url(config: PipelineConfig, experiment: str, run_id: str) -> str:
+    """The page of a run; for a local store the one that `plm ui` serves."""
+    uri = tracking_uri(config)
+    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, or nothing outside a checkout."""
+    try:
+        folder = Path(__file__).resolve().parent
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()
+
+
+def _as_url(uri: str) -> str:
+    return uri if "://" in uri else f"file://{uri}"

@@ -1,0 +1,86 @@
+"""Processes that must not outlive us: started with a death signal, told apart from others by pid and start time."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+PR_SET_PDEATHSIG = 1
+
+
+def start_child(
+    command: Sequence[str], log_path: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process in its own session (Ctrl-C does not reach it) that the kernel ends when this process dies."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with open(log_path, "ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:
+    """SIGTERM, then SIGKILL after a grace time; children of the process too."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+        for child in [psutil.Process(process.pid), *children] if process.poll() is None else children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()
+
+
+def identity(pid: int) -> dict[str, float]:
+    """What names a process for ever: its pid and start time."""
+    return {"pid": pid, "started": psutil.Process(pid).create_time()}
+
+
+def is_alive(process: Mapping[str, float]) -> bool:
+    """Whether the process of an `identity` still runs (a zombie does not)."""
+    try:
+        found = psutil.Process(int(process["pid"]))
+        return abs(found.create_time() - process["started"]) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, KeyError):
+        return False
+
+
+def kill_tree(process: Mapping[str, float]) -> None:
+    """Kill a process of an `identity` and all below it, if it is still that process."""
+    if not is_alive(process):
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(int(process["pid"]))
+        for one in [*root.children(recursive=True), root]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def wait_until(check: object, timeout_s: float, interval_s: float = 0.2) -> bool:
+    """Poll a callable until it returns true; False after the time-out."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if check():  # type: ignore[operator]
+            return True
+        time.sleep(interval_s)
+    return False

@@ -1,0 +1,111 @@
+"""Truth after a kill -9: each pipeline process keeps a lease file; whoever starts next closes the runs of the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from components.config import PipelineConfig
+from components.tracking import state_dir, tracking_client
+from flows.processes import identity, is_alive, kill_tree
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """What this process has open: its MLflow parent run and its Prefect flow run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{os.getpid()}.json"
+        self._values: dict[str, Any] = {**identity(os.getpid()), "children": []}
+
+    def update(self, **values: Any) -> None:
+        self._values.update(values)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._values))
+        temporary.replace(self._path)
+
+    def add_child(self, pid: int) -> None:
+        self.update(children=[*self._values["children"], identity(pid)])
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lease(config: PipelineConfig) -> Iterator[Lease]:
+    """A lease that is released when the block ends, however it ends short of a kill -9."""
+    held = Lease(_folder(config))
+    held.update()
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def close_dead_runs(config: PipelineConfig) -> list[str]:
+    """Mark runs of dead pipeline processes KILLED in MLflow and Crashed in Prefect; returns their MLflow run ids."""
+    closed = []
+    for path in sorted(_folder(config).glob("*.json")):
+        try:
+            dead = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if is_alive(dead):
+            continue
+        for child in dead.get("children", []):
+            kill_tree(child)
+        _close_prefect(dead.get("prefect_flow_run_id"))
+        closed += _close_mlflow(config, dead.get("mlflow_run_id"), dead.get("experiment_id"))
+        path.unlink(missing_ok=True)
+    return closed
+
+
+def _folder(config: PipelineConfig) -> Path:
+    return state_dir(config) / "live"
+
+
+def _close_mlflow(config: PipelineConfig, parent: str | None, experiment: str | None) -> list[str]:
+    if not parent:
+        return []
+    client = tracking_client(config)
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'") if experiment else []
+    runs = [run for run in [*children, client.get_run(parent)] if run.info.status == "RUNNING"]
+    for run in runs:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return [run.info.run_id for run in runs]
+
+
+def _close_prefect(flow_run_id: str | None) -> None:
+    api_url = os.environ.get("PREFECT_API_URL")
+    if not flow_run_id or not api_url:
+        return
+    crashed = {"type": "CRASHED", "name": "Crashed", "message": "The process of this run was killed."}
+    try:
+        running = _post(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        for task in running or []:
+            if task["state_type"] in ("RUNNING", "PENDING"):
+                _post(f"{api_url}/task_runs/{task['id']}/set_state", {"state": crashed, "force": True})
+        flow = _get(f"{api_url}/flow_runs/{flow_run_id}")
+        if flow["state_type"] in ("RUNNING", "PENDING", "CANCELLING"):
+            _post(f"{api_url}/flow_runs/{flow_run_id}/set_state", {"state": crashed, "force": True})
+    except OSError as error:
+        log.warning("Prefect: run %s could not be marked as crashed: %s", flow_run_id, error)
+
+
+def _get(url: str) -> Any:
+    with urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _post(url: str, body: Any) -> Any:
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read() or b"null")

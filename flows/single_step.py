@@ -1,0 +1,72 @@
+"""`plm STEP CONFIG`: one step, by hand or as a Ray job's entry point, from and to the whole chain's artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from components.artifacts import ArtifactStore
+from components.config import PipelineConfig
+from components.config_loading import dump_config, flatten
+from components.execution import find_inputs, ray_session, remove_resumable, resume_uri, run_step
+from components.steps import STEPS, StepContext
+from components.tracking import RunTracker, SilentTracker, experiment_id, spool_dir, start_run, tracking_client
+from flows.environment import prepare_environment
+from flows.pipeline import ended
+from flows.progress import Progress, publish_progress
+
+PROGRESS_SECONDS = 2.0
+
+
+def run_single_step(
+    name: str, config: PipelineConfig, refresh: bool, mlflow_run: str | None, progress_uri: str | None
+) -> dict[str, Any]:
+    """Run one step whose inputs are there; returns its artifact's URI and digests."""
+    prepare_environment(config)
+    step = STEPS[name]
+    store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    store.check()
+    inputs = find_inputs(step, config, store)
+    key = step.key(config, inputs)
+    progress = _Reporter(name, progress_uri)
+    found = None if refresh else store.find(key)
+    if found is None:
+        tracker = _tracker(config, name, mlflow_run)
+        context = StepContext(tracker, progress, store.cache_dir, resume_uri(store, key), fresh=refresh)
+        if refresh:
+            remove_resumable(context.resume_uri)
+        with ended(tracker), ray_session(config) if step.uses_ray else contextlib.nullcontext():
+            found = run_step(step, key, config, inputs, store, context)
+    print(f"{name}: {found.uri}")
+    return {"step": name, "uri": found.uri, "digest": found.digest, "key": key.digest}
+
+
+class _Reporter:
+    def __init__(self, step: str, uri: str | None) -> None:
+        self._step, self._uri, self._shown, self._sent = step, uri, Progress(), 0.0
+
+    def __call__(self, text: str) -> None:
+        self._shown.update(self._step, text)
+        if self._uri and time.monotonic() - self._sent >= PROGRESS_SECONDS:
+            publish_progress(self._uri, text)
+            self._sent = time.monotonic()
+
+
+class _JoinedRun(RunTracker):
+    """A run that somebody else opened and will close."""
+
+    def end(self, status: str) -> None:
+        self._spool.close()
+
+
+def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None) -> Any:
+    client = tracking_client(config)
+    if mlflow_run:
+        return _JoinedRun(client, mlflow_run, spool_dir(config))
+    if not config.tracking.required:
+        return SilentTracker()
+    tracker = start_run(config, client, experiment_id(config, client), f"{config.name}-{name}", {"plm.step": name})
+    tracker.log_params(flatten(config.model_dump(mode="json", exclude={"extends"})))
+    tracker.tag("plm.config", dump_config(config)[:4000])
+    return tracker

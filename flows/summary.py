@@ -1,0 +1,86 @@
+"""What a run ends with: `summary.json` at the storage root, the numbers on the parent run, a page in Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import psutil
+
+from components.artifacts import filesystem
+from flows.pipeline import PipelineRun
+from flows.tasks import link, show_report
+
+
+def conclude(run: PipelineRun) -> dict[str, Any]:
+    """Write the summary, put the numbers on the MLflow parent run and the report into Prefect; returns the summary."""
+    comparison = run.artifacts["compare"]
+    result = comparison.read_json("comparison.json")
+    registration = run.artifacts["register"].read_json("registration.json") if "register" in run.artifacts else {}
+    summary = {
+        "pipeline": run.config.name,
+        "task": result["task"],
+        "metric": result["metric"],
+        "accuracy_before": result["before"],
+        "accuracy_after": result["after"],
+        "gain": {name: result[name] for name in ("gain", "ci_low", "ci_high", "confidence")},
+        "heldout": result["n"],
+        **_times(run),
+        "mlflow_run_id": run.tracker.run_id,
+        "prefect_flow_run_id": run.links.flow_run_id,
+        "registered_model": registration.get("name"),
+        "registered_model_version": registration.get("version"),
+        "champion": registration.get("champion"),
+        "report": f"{comparison.uri}/report.html",
+        "model": run.artifacts["consolidate"].uri,
+    }
+    name = f"eval/{result['task']}/{result['metric']}"
+    run.tracker.log_metrics({name: result["after"], f"{name}/base": result["before"], f"{name}/gain": result["gain"]})
+    for file in ("report.html", "loss.png"):
+        run.tracker.log_file(comparison.local(file))
+    show_report(_markdown(summary))
+    link("report", _url(summary["report"]), "Before and after, with images and answers")
+    _write(run, summary)
+    return summary
+
+
+def _times(run: PipelineRun) -> dict[str, Any]:
+    startup_in_steps = run.steps.pop("_startup", {"seconds": 0.0})["seconds"]
+    before_flow = run.started - psutil.Process(os.getpid()).create_time()
+    wall = before_flow + sum(step["seconds"] for step in run.steps.values())
+    work = sum(step["seconds"] for step in run.steps.values()) - startup_in_steps
+    training = run.artifacts["train"].counts.get("startup_seconds", 0.0) if not run.steps["train"]["cached"] else 0.0
+    return {
+        "steps": run.steps,
+        "wall_seconds": round(wall, 1),
+        "work_seconds": round(work - training, 1),
+        "startup_seconds": round(wall - work + training, 1),
+    }
+
+
+def _write(run: PipelineRun, summary: dict[str, Any]) -> None:
+    uri = run.store.uri(run.config.name, "summary.json")
+    fs, path = filesystem(uri)
+    if "://" not in uri:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    fs.pipe_file(path, (json.dumps(summary, indent=1) + "\n").encode())
+
+
+def _markdown(summary: dict[str, Any]) -> str:
+    gain = summary["gain"]
+    rows = "\n".join(
+        f"| {name} | {step['seconds']:.1f} s | {'reused' if step['cached'] else 'ran'} |"
+        for name, step in summary["steps"].items()
+    )
+    return (
+        f"## {summary['task']}: {summary['metric']}\n\n| before | after | gain | n |\n|---|---|---|---|\n"
+        f"| {summary['accuracy_before']:.3f} | {summary['accuracy_after']:.3f} | {gain['gain']:+.3f} "
+        f"[{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] | {summary['heldout']} |\n\n"
+        f"Registered as {summary['registered_model']} version {summary['registered_model_version']}.\n\n"
+        f"| step | time | |\n|---|---|---|\n{rows}\n"
+    )
+
+
+def _url(uri: str) -> str:
+    return uri if "://" in uri else f"file://{uri}"
