@@ -83,7 +83,8 @@ def _explain(problem: Mapping[str, Any], layer: Layer, path: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    secret = isinstance(given, str) and "://" in given
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) and not secret else ""
     return f"{origin}: {dotted}: {message}{shown}"
 
 
@@ -110,6 +111,7 @@ def _suggestion(location: Sequence[str], layer: Layer) -> str:
     known = {dotted for dotted, _ in _known_keys(PipelineConfig)}
     prefix = "".join(f"{part}." for part in location[:-1])
     siblings = {key for key in known if key.startswith(prefix) and "." not in key[len(prefix) :]}
+    siblings.discard(".".join(location))
     near = difflib.get_close_matches(".".join(location), sorted(siblings), 1, 0.5) or difflib.get_close_matches(
         location[-1], sorted({key.rsplit(".", 1)[-1] for key in known}), 1, 0.6
     )

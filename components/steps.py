@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from components.artifacts import Artifact, StepKey
 from components.code_digest import code_digests
 from components.config import PipelineConfig
+from components.context import StepContext as StepContext
 from components.errors import ConfigError
-
-
-class Tracker(Protocol):
-    """Records a step's metrics and files; none of these raises once the step runs."""
-
-    run_id: str | None
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
-    def log_params(self, params: Mapping[str, Any]) -> None: ...
-    def log_file(self, path: str | Path, folder: str | None = None) -> None: ...
-    def tag(self, key: str, value: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What a step may use beside its config and inputs."""
-
-    tracker: Tracker
-    progress: Callable[[str], None]
-    cache_dir: Path
-    resume_uri: str  # stable for this step's key: where an interrupted attempt may leave what the next one resumes
-    fresh: bool = False  # --refresh: whatever lies at resume_uri must not be resumed
-    previous: Artifact | None = None  # the artifact that this step made in the last run of the same pipeline
-    tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""What a step may use beside its config and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from components.artifacts import Artifact
+
+
+class Tracker(Protocol):
+    """Records a step's metrics and files; none of these raises once the step runs."""
+
+    run_id: str | None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_file(self, path: str | Path, folder: str | None = None) -> None: ...
+    def tag(self, key: str, value: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step may use beside its config and inputs."""
+
+    tracker: Tracker
+    progress: Callable[[str], None]
+    cache_dir: Path
+    resume_uri: str  # stable for this step's key: where an interrupted attempt may leave what the next one resumes
+    fresh: bool = False  # --refresh: whatever lies at resume_uri must not be resumed
+    previous: Artifact | None = None  # the artifact that this step made in the last run of the same pipeline
+    tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job

@@ -1,0 +1,173 @@
+"""Artifacts: whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from components.artifacts import ArtifactStore, StepKey
+from components.errors import UserError
+
+KEY = StepKey("ingest", config={"limit": 3})
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    if request.param == "local":
+        return ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
+    bucket = request.getfixturevalue("s3_bucket")
+    return ArtifactStore(f"s3://{bucket}/runs", tmp_path / "cache")
+
+
+def write(store: ArtifactStore, text: str = "hello", key: StepKey = KEY) -> None:
+    with store.create(key) as out:
+        with out.open("folder/a.txt", "w") as file:
+            file.write(text)
+        out.write_json("b.json", {"n": 1})
+        out.counts["files"] = 2
+
+
+def test_what_was_written_is_found_under_its_key(store: ArtifactStore) -> None:
+    write(store)
+    artifact = store.find(KEY)
+    assert artifact is not None and sorted(artifact.files) == ["b.json", "folder/a.txt"]
+    assert artifact.read_json("b.json") == {"n": 1} and artifact.counts["files"] == 2
+
+
+def test_another_config_is_another_key(store: ArtifactStore) -> None:
+    write(store)
+    assert store.find(StepKey("ingest", config={"limit": 4})) is None
+
+
+def test_the_digest_is_that_of_the_content(store: ArtifactStore) -> None:
+    write(store)
+    write(store, key=StepKey("ingest", config={"other": 1}))
+    digests = {store.find(key).digest for key in (KEY, StepKey("ingest", config={"other": 1}))}  # type: ignore[union-attr]
+    assert len(digests) == 1 and all(len(digest) <= 36 for digest in digests)
+
+
+def test_an_exception_leaves_nothing(store: ArtifactStore) -> None:
+    with pytest.raises(ValueError), store.create(KEY) as out:
+        out.write_json("b.json", {})
+        raise ValueError
+    assert store.find(KEY) is None and not store.fs.find(f"{store._path}/artifacts")
+
+
+def test_files_of_others_below_the_prefix_are_hashed(store: ArtifactStore) -> None:
+    with store.create(KEY) as out:
+        out.write_json("own.json", {})
+        out.fs.pipe_file(f"{out.path}/shard-0.bin", b"abc")
+    artifact = store.find(KEY)
+    assert artifact is not None
+    assert artifact.files["shard-0.bin"]["sha256"].startswith("ba7816bf")
+
+
+def test_a_missing_file_makes_the_artifact_absent(store: ArtifactStore) -> None:
+    write(store)
+    artifact = store.find(KEY)
+    assert artifact is not None
+    store.fs.rm_file(f"{store._path}{artifact.uri.removeprefix(store.root)}/b.json")
+    assert store.find(KEY) is None
+
+
+def test_a_damaged_artifact_is_replaced(store: ArtifactStore) -> None:
+    write(store)
+    artifact = store.find(KEY)
+    assert artifact is not None
+    store.fs.rm_file(f"{store._path}{artifact.uri.removeprefix(store.root)}/b.json")
+    write(store, "again")
+    again = store.find(KEY)
+    assert again is not None and again.local("folder/a.txt").read_text() == "again"
+
+
+def test_the_first_of_two_writers_stands(store: ArtifactStore) -> None:
+    with store.create(KEY) as late:
+        late.write_json("b.json", {"who": "late"})
+        write(store, "early")
+    artifact = store.find(KEY)
+    assert artifact is not None and artifact.local("folder/a.txt").read_text() == "early"
+
+
+def test_local_brings_every_file_to_this_machine(store: ArtifactStore) -> None:
+    write(store)
+    artifact = store.find(KEY)
+    assert artifact is not None
+    folder = artifact.local()
+    assert (folder / "folder/a.txt").read_text() == "hello" and json.loads((folder / "b.json").read_text()) == {"n": 1}
+
+
+def test_a_path_out_of_the_prefix_is_refused(store: ArtifactStore) -> None:
+    with pytest.raises(UserError, match="below its prefix"), store.create(KEY) as out:
+        out.write_json("../elsewhere.json", {})
+
+
+@pytest.mark.parametrize("after", ["data", "flush", "temporary"])
+def test_a_kill_at_any_point_leaves_nothing_to_take_for_whole(tmp_path: Path, after: str) -> None:
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from components import artifacts
+        def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
+        after, root = sys.argv[1:]
+        if after == "flush": artifacts._flush_files = die
+        if after == "temporary": os.link = die
+        store = artifacts.ArtifactStore(root, root)
+        with store.create(artifacts.StepKey("ingest", config={"limit": 3})) as out:
+            out.write_json("b.json", {})
+            if after == "data": die()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script, after, str(tmp_path)])
+    store = ArtifactStore(str(tmp_path), tmp_path)
+    assert ended.returncode == -signal.SIGKILL and store.find(KEY) is None
+    write(store)
+    assert store.find(KEY) is not None
+    (folder,) = (tmp_path / "artifacts" / "ingest").iterdir()
+    assert sorted(p.name == "manifest.json" for p in folder.iterdir()) == [False, True], "the dead attempt is gone"
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="storage.root .*cannot be written") as error:
+        ArtifactStore(str(tmp_path / "file" / "runs"), tmp_path).check()
+    assert "\n" not in str(error.value)
+
+
+def test_an_s3_endpoint_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNOBODY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match="s3://bucket/runs: cannot be written") as error:
+        ArtifactStore("s3://bucket/runs", tmp_path).check()
+    assert "\n" not in str(error.value) and "hush" not in str(error.value)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_writing_past_the_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import resource, signal, sys
+        from components import artifacts
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        store = artifacts.ArtifactStore(sys.argv[1], sys.argv[1])
+        try:
+            with store.create(artifacts.StepKey("ingest", config={"limit": 3})) as out, out.open("big") as file:
+                file.write(bytes(5000))
+        except OSError as error:
+            sys.exit(error.errno)
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)])
+    assert ended.returncode == 27 and os.strerror(27) == "File too large"
+    assert ArtifactStore(str(tmp_path), tmp_path).find(KEY) is None

@@ -1,0 +1,114 @@
+"""Configuration: layers, overrides, and errors that a person can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.config import PipelineConfig
+from components.config_loading import dump_config, flatten, load_config
+from components.errors import ConfigError
+
+CONFIGS = sorted(path for path in Path("configs").glob("*.yaml")) + sorted(Path("configs/finetune").glob("*.yaml"))
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def message(path: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert load_config(str(path)).name
+
+
+def test_a_dumped_config_loads_to_an_equal_one(tmp_path: Path) -> None:
+    config = load_config("configs/smoke.yaml", ["train.lr=3e-4"])
+    again = load_config(write(tmp_path, "resolved.yaml", dump_config(config)))
+    assert again == config
+
+
+def test_extends_lays_one_file_over_another_at_any_depth(tmp_path: Path) -> None:
+    write(tmp_path, "train.yaml", "steps: 7\nlr: 0.5\n")
+    write(tmp_path, "base.yaml", "name: base\ntrain: {extends: train.yaml}\n")
+    path = write(tmp_path, "top.yaml", "extends: base.yaml\ntrain: {lr: 0.25}\n")
+    config = load_config(path)
+    assert (config.name, config.train.steps, config.train.lr) == ("base", 7, 0.25)
+
+
+def test_an_override_wins_over_every_file() -> None:
+    assert load_config("configs/smoke.yaml", ["train.steps=3"]).train.steps == 3
+
+
+def test_another_kind_of_source_replaces_the_old_one() -> None:
+    config = load_config("configs/smoke.yaml", ["ingest.source={kind: folder, path: photos}"])
+    assert config.ingest.source.kind == "folder"
+
+
+def test_flow_parameters_may_extend_a_file() -> None:
+    config = PipelineConfig.model_validate({"extends": "configs/smoke.yaml", "train": {"steps": 3}})
+    assert (config.name, config.train.steps) == ("smoke", 3)
+
+
+def test_files_that_extend_each_other_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "extends: b.yaml\n")
+    assert "circle" in message(write(tmp_path, "b.yaml", "extends: a.yaml\n"))
+
+
+def test_an_unknown_key_names_file_key_and_nearest_key(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "train: {learning_rate: 1, stpes: 3}\n")
+    assert f"{path}: train.stpes: unknown key; did you mean train.steps?" in message(path)
+
+
+def test_an_unknown_key_of_the_architecture_names_the_nearest_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "model: {architecture: {vision: {widht: 3}}}\n")
+    assert "did you mean model.architecture.vision.width?" in message(path)
+
+
+def test_a_wrong_type_names_file_key_and_value(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "train: {steps: many}\n")
+    assert message(path).startswith(f"{path}: train.steps:")
+    assert "'many'" in message(path)
+
+
+def test_a_value_out_of_range_is_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "convert: {test_fraction: 1.5}\n")
+    assert message(path).startswith(f"{path}: convert.test_fraction:") and "\n" not in message(path)
+
+
+def test_a_missing_file_is_named() -> None:
+    assert message("configs/nowhere.yaml") == "configs/nowhere.yaml: no such file"
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    assert ":2: not valid YAML" in message(write(tmp_path, "c.yaml", "train:\n  steps: ]\n"))
+
+
+def test_an_override_without_a_value_is_explained() -> None:
+    assert "looks like" in message("configs/smoke.yaml", "train.steps")
+
+
+def test_credentials_in_a_uri_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    text = message(write(tmp_path, "c.yaml", "tracking: {uri: 'http://me:secret@host:5000'}\n"))
+    assert "credentials" in text and "secret" not in text
+
+
+def test_flatten_names_every_leaf() -> None:
+    assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
+
+
+def test_the_prefect_form_needs_no_value(repository: Path) -> None:
+    assert "required" not in PipelineConfig.model_json_schema()
+
+
+def test_deployments_name_real_configs(repository: Path) -> None:
+    for deployment in yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]:
+        assert PipelineConfig.model_validate(deployment["parameters"]["config"]).name

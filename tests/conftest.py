@@ -1,0 +1,64 @@
+"""Fixtures shared by the whole suite: one Ray, one Prefect server, one S3 endpoint, each started on first use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.environment import QUIET
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before anything imports Ray, MLflow or Prefect.
+for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}.items():
+    os.environ.setdefault(name, value)
+
+pytest_plugins = ["tests.s3_endpoint"]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray for every test that needs one; four logical CPUs, so that workers and data tasks never starve."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real Prefect server on its own SQLite; `PREFECT_API_URL` names it for this process and its children."""
+    from components.config import PipelineConfig
+    from flows.environment import prepare_environment
+    from flows.prefect_server import PrefectServer
+
+    state = tmp_path_factory.mktemp("prefect")
+    os.environ["PREFECT_HOME"] = str(state / "prefect")
+    os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{state / 'prefect.db'}"
+    prepare_environment(PipelineConfig.model_validate({"tracking": {"state_dir": str(state)}}))
+    server = PrefectServer(state)
+    server.start()
+    server.wait()
+    yield server.api_url
+    server.close()
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: object) -> str:
+    """A fresh bucket on the session's S3 endpoint."""
+    import uuid
+
+    import boto3
+
+    name = f"bucket-{uuid.uuid4().hex[:10]}"
+    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
+    return name
