@@ -47,8 +47,8 @@ def pack_lengths(
 ) -> list[list[int]]:
     """Indices of the examples of each pack: every example once, in the first open pack that has room for it.
 
-    Order of the packs and within them follows the order given. Only the newest `open_packs` packs are looked at, so that
-    an epoch of millions takes linear time. ValueError when one example alone exceeds a budget: it is never split.
+    Order of the packs and within them follows the order given. Only the newest `open_packs` packs are looked at, so
+    that an epoch of millions takes linear time. ValueError when one example alone exceeds a budget: it is never split.
     """
     packs: list[list[int]] = []
     room: list[list[int]] = []  # tokens and tiles left in each pack

@@ -1,7 +1,7 @@
 """A byte-level BPE tokenizer whose special tokens can only be placed by us, never by the text that it encodes.
 
 `tokenizer.json` (Hugging Face format) is read by the `tokenizers` library; the specials are found by name, so that the
-same class serves the 960 entries of `configs/tokenizers/plm_tiny` and the 128,256 of Llama 3.
+same class serves the 1,010 entries of `configs/tokenizers/plm_tiny` and the 128,256 of Llama 3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes `tokenizer.json` beside this file: `python configs/tokenizers/plm_tiny/make_tokenizer.py [OUT]`.
 
-A byte-level BPE with Llama 3's split pattern: 256 bytes and 694 merges learned from the text below (ids 0-949), then
-PLM's ten special tokens (ids 950-959; `<|image|>` is 952). The same bytes come out on every run.
+A byte-level BPE with Llama 3's split pattern: 256 bytes and 744 merges learned from the text below (ids 0-999), then
+PLM's ten special tokens (ids 1000-1009; `<|image|>` is 1002). The same bytes come out on every run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-BASE_ENTRIES = 950
+BASE_ENTRIES = 1000
 SPECIALS = (
     "<|begin_of_text|>",
     "<|end_of_text|>",
