@@ -6,14 +6,14 @@
 documents run as variable-length flash attention on CUDA in half precision. Everything else is gathered into buckets of
 documents of similar length, with a boolean mask only for documents that use `group` or `seg`.
 
-Worked example: lengths [5, 2, 5] become two buckets, index [[0 1 2 3 4], [7 8 9 10 11]] and [[5 6]]. Buckets hold positions in this
-order: 0-4, 7-11, 5-6; `restore` = [0 1 2 3 4 10 11 5 6 7 8 9] brings the pack's order back.
+Worked example: lengths [5, 2, 5] become two buckets, index [[0 1 2 3 4], [7 8 9 10 11]] and [[5 6]]. Flattened they hold the
+positions 0-4, 7-11, 5-6; `restore` = [0 1 2 3 4 10 11 5 6 7 8 9] brings the pack's order back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 import torch
@@ -113,7 +113,9 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
     """Attention of a pack: q [T, heads, D], k and v [T, kv_heads, D] -> [T, heads, D]."""
     if plan.cu_seqlens is not None:
         bounds, longest = plan.cu_seqlens, plan.longest
-        return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1])
+        return varlen_attn(
+            q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
+        )
     outputs = [attend_bucket(q, k, v, bucket) for bucket in plan.buckets]
     return torch.cat(outputs).index_select(0, plan.restore)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Mapping, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
@@ -102,7 +103,16 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         require_positive(
-            self, "vocab_size", "dim", "layers", "heads", "kv_heads", "hidden_dim", "norm_eps", "rope_theta", "max_seq_len"
+            self,
+            "vocab_size",
+            "dim",
+            "layers",
+            "heads",
+            "kv_heads",
+            "hidden_dim",
+            "norm_eps",
+            "rope_theta",
+            "max_seq_len",
         )
         require_multiple(self, "dim", self.heads, "heads")
         require_multiple(self, "heads", self.kv_heads, "kv_heads")

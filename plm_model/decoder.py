@@ -1,7 +1,7 @@
 """One layer of the Llama decoder: RMSNorm, grouped-query attention, SwiGLU, no biases.
 
-Parameters carry the names and layout of Meta's releases (queries and keys rotate in interleaved pairs). Shapes: T positions of a
-pack, D model width, H query heads, K key heads, d head width.
+Parameters carry the names and layout of Meta's releases (queries and keys rotate in interleaved pairs).
+Shapes: T positions of a pack, D model width.
 """
 
 from __future__ import annotations

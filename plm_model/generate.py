@@ -1,10 +1,10 @@
 """Answers to a batch of prompts: one packed pass over all of them, then one token per row and step from a key-value cache.
 
-A prompt's answer does not depend on its company: prompts of different lengths and media give in one batch what each gives alone.
-The packed pass has no padding. The cache is [rows, kv_heads, slots, head_dim], row r using its first `lengths[r]` slots.
+A prompt's answer does not depend on its company: prompts of other lengths and media give in one batch what each gives
+alone. The packed pass has no padding. The cache is [rows, kv_heads, slots, head_dim], row r using its first `lengths[r]` slots.
 
-Worked example: prompts of 3 and 5 tokens and 4 new tokens give a cache of 9 slots; the first new keys go to slot 3 of row 0 and slot 5
-of row 1, and a mask hides what lies behind.
+Worked example: prompts of 3 and 5 tokens and 4 new tokens give a cache of 9 slots; the first new keys go to slot 3 of row 0
+and slot 5 of row 1, and a mask hides what lies behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from plm_model.attention import Attend, AttentionPlan, attend, dot_product
 from plm_model.pack import collate
-from plm_model.plm import PLM, Layout
+from plm_model.plm import PLM
 
 if TYPE_CHECKING:
     from plm_model.codec import Example
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class GenerationOptions:
     """How to answer. `temperature` 0 takes the likeliest token; above it, `top_k` and then `top_p` narrow the choice.
 
-    An answer ends at one of the tokenizer's stop ids, at a `stop` string (cut off), or after `max_new_tokens`. Each row draws from
-    its own generator seeded with `seed`. ValueError when a value is out of range.
+    An answer ends at one of the tokenizer's stop ids, at a `stop` string (cut off), or after `max_new_tokens`. Each
+    row draws from its own generator seeded with `seed`. ValueError when a value is out of range.
     """
 
     max_new_tokens: int = 64
@@ -133,8 +133,8 @@ def run(
     """Fill the rows, a token each and step, until the last of them has ended."""
     scores, cache, pos = prefill(model, prompts, max(limits))
     while True:
-        tokens = [choose(score, row.generator, options) for score, row in zip(scores.cpu(), rows)]
-        for row, token, limit in zip(rows, tokens, limits):
+        tokens = [choose(score, row.generator, options) for score, row in zip(scores.cpu(), rows, strict=True)]
+        for row, token, limit in zip(rows, tokens, limits, strict=True):
             extend(row, token, limit, tokenizer, options)
         if all(row.finish_reason for row in rows):
             return
@@ -146,7 +146,7 @@ def prefill(
     model: PLM, prompts: Sequence[tuple[Example, np.ndarray]], new_tokens: int
 ) -> tuple[torch.Tensor, Cache, torch.Tensor]:
     """Run all prompts as one pack: scores of each row's first new token [rows, V], the filled cache, that token's position."""
-    examples, tiles = zip(*prompts)
+    examples, tiles = zip(*prompts, strict=True)
     batch = collate(examples, tiles, model.config)
     if not any(len(media) for media in tiles):
         batch = replace(batch, tiles=batch.tiles[:0])
@@ -183,7 +183,8 @@ def step(model: PLM, tokens: torch.Tensor, pos: torch.Tensor, cache: Cache) -> t
     used = int(cache.lengths.max()) + 1
     mask = torch.arange(used, device=tokens.device)[None] <= cache.lengths[:, None]
     attends: list[Attend] = [
-        partial(attend_to_cache, cache=cache, layer=layer, mask=mask[:, None, None]) for layer in range(len(model.layers))
+        partial(attend_to_cache, cache=cache, layer=layer, mask=mask[:, None, None])
+        for layer in range(len(model.layers))
     ]
     h = model.decode(model.tok_embeddings(tokens), pos, attends)
     cache.lengths = cache.lengths + 1

@@ -1,19 +1,20 @@
 """PLM: image features take the place of image tokens in a Llama decoder, and a pack of examples runs without padding.
 
-`model(batch)` gives one cross-entropy loss per supervised position, so that the caller decides how to weigh them and sharded training
-goes through `forward`. The head runs only where there is a target, a chunk of rows at a time. `model.logits(batch)` gives the scores.
+`model(batch)` gives one cross-entropy loss per supervised position, so that the caller decides how to weigh them and sharded
+training goes through `forward`. The head runs only where there is a target, a chunk of rows at a time.
 
-Worked example: tokens [9 i i i i 5 6], targets [-100 -100 -100 -100 5 6 7], one tile of 4 features: the features stand at positions 1-4,
-losses has 3 numbers, for positions 4, 5 and 6.
+Worked example: tokens [9 i i i i 5 6], targets [-100 -100 -100 -100 5 6 7], one tile of 4 features: the features stand at
+positions 1-4, and the losses are 3 numbers, for positions 4, 5 and 6.
 
 Shapes: T positions, N tiles, D decoder width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F

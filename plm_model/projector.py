@@ -1,4 +1,4 @@
-"""From patch features to decoder inputs: a two-layer MLP on every patch, then the mean of each pool * pool square of patches."""
+"""From patch features to decoder inputs: a two-layer MLP on every patch, then the mean of each square of patches."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Rotary position embedding: the angle of every position in fp32, and the rotation of interleaved pairs.
 
 A head's channels are read as pairs (a, b); the pair i of position p is turned by the angle p * f_i:
-(a cos - b sin, a sin + b cos). Worked example: head dim 4, theta 100 gives f = [1, 0.1]; position 2 turns its pairs by 2 and 0.2.
+(a cos - b sin, a sin + b cos). Worked example: head dim 4 and theta 100 give f = [1, 0.1]; position 2 turns its pairs by
+2 and 0.2.
 """
 
 from __future__ import annotations

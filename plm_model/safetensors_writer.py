@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Mapping
 
 import torch
 
@@ -43,17 +43,21 @@ class SafetensorsWriter:
         self.entries = dict(entries)
         self.waiting = iter(self.entries)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.partial, "wb")
+        self.file = self.partial.open("wb")
         self.file.write(header(self.entries))
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Append the next tensor, converted to its announced dtype."""
         expected = next(self.waiting, None)
         if name != expected:
-            raise WeightsError(f"{self.path}: tensor {name} came where {expected or 'the end of the file'} was announced")
+            raise WeightsError(
+                f"{self.path}: tensor {name} came where {expected or 'the end of the file'} was announced"
+            )
         dtype, shape = self.entries[name]
         if tuple(tensor.shape) != tuple(shape):
-            raise WeightsError(f"{self.path}: tensor {name} has shape {tuple(tensor.shape)}, announced was {tuple(shape)}")
+            raise WeightsError(
+                f"{self.path}: tensor {name} has shape {tuple(tensor.shape)}, announced was {tuple(shape)}"
+            )
         plain = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
         self.file.write(plain.flatten().view(torch.uint8).numpy().data)
 
@@ -74,7 +78,9 @@ class SafetensorsWriter:
     def __enter__(self) -> SafetensorsWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -98,7 +104,9 @@ def size_in_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return dtype.itemsize * math.prod(shape)
 
 
-def shard_files(entries: Entries, max_bytes: int, name: str) -> dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]:
+def shard_files(
+    entries: Entries, max_bytes: int, name: str
+) -> dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]:
     """Which file holds which tensors: one file `name`, or `stem-00001-of-0000N.suffix` of at most `max_bytes` of data each.
 
     A tensor larger than that has a file of its own.

@@ -1,7 +1,7 @@
 """The Perception Encoder: uint8 tiles in, one feature per patch out.
 
-Pre-norm transformer with fused qkv, exact GELU, 2-D RoPE in every block and no norm after the last one. Parameters carry the names of
-Meta's releases. Shapes: N tiles, P = rows * columns patches, S = P (+ 1 with a class token), C width, H heads.
+Pre-norm transformer with fused qkv, exact GELU, 2-D RoPE in every block and no norm after the last one. Parameters carry the
+names of Meta's releases. Shapes: N tiles, P = rows * columns patches, S = P (+ 1 with a class token), C width, H heads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Checkpoint directories: written and read one tensor at a time, and refused when a tensor is missing, extra or of another shape.
+"""Checkpoint directories: written and read a tensor at a time, refused when one is missing, extra or of another shape.
 
-A directory holds `config.json`, `tokenizer.json`, `processor_config.json` and `model.safetensors`, or several files of tensors and
-`model.safetensors.index.json`. Memory stays near the model plus one tensor. Fresh weights depend on the seed and a parameter's
-name only, not on device, order or sharding.
+A directory holds `config.json`, `tokenizer.json`, `processor_config.json` and `model.safetensors`, or several files of
+tensors and `model.safetensors.index.json`. Memory stays near the model plus one tensor. Fresh weights depend on the seed and
+a parameter's name only, not on device, order or sharding.
 """
 
 from __future__ import annotations
@@ -226,10 +226,7 @@ def copy_slice(parameter: torch.Tensor, stored: Any) -> None:
 
 def tensor_files(directory: Path) -> dict[str, str]:
     """Name of every stored tensor and the file that holds it."""
-    if (directory / INDEX).exists():
-        listed = dict(read_json(directory / INDEX)["weight_map"])
-    else:
-        listed = {}
+    listed = read_json(directory / INDEX)["weight_map"] if (directory / INDEX).exists() else {}
     found: dict[str, str] = {}
     for file in sorted(set(listed.values())) or [WEIGHTS]:
         with open_tensors(directory / file) as source:
@@ -247,7 +244,8 @@ def require_same(parameters: Mapping[str, torch.Tensor], files: Mapping[str, str
         raise WeightsError(f"{directory / files[name]}: tensor {name} is not part of the model")
     for file in sorted(set(files.values())):
         with open_tensors(directory / file) as source:
-            for name in source.keys():
+            names = source.keys()
+            for name in names:
                 stored, wanted = tuple(source.get_slice(name).get_shape()), tuple(parameters[name].shape)
                 if stored != wanted:
                     raise WeightsError(f"{directory / file}: tensor {name} has shape {stored}, the model's is {wanted}")

@@ -21,7 +21,9 @@ def test_the_mlp_of_the_largest_tower_is_8960_wide() -> None:
 
 
 def test_config_survives_json() -> None:
-    config = PLMConfig(decoder=DecoderConfig(rope_scaling=RopeScaling(factor=8.0)), vision=VisionConfig(layer_scale_init=None))
+    config = PLMConfig(
+        decoder=DecoderConfig(rope_scaling=RopeScaling(factor=8.0)), vision=VisionConfig(layer_scale_init=None)
+    )
     assert PLMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

@@ -1,0 +1,188 @@
+"""A pack of examples means the same as the examples one by one; the published sizes come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from plm_model.codec import Example
+from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
+from plm_model.pack import Batch, collate
+from plm_model.plm import PLM, MediaMismatch, recompute_activations, shard_units
+from plm_model.weights import build, initialise
+
+Prompt = tuple[Example, np.ndarray]
+
+LLAMA_3_2 = RopeScaling(factor=32.0)
+PE_G = VisionConfig(width=1536, layers=47, heads=16, mlp_ratio=5.833333334, use_cls_token=False)
+PUBLISHED = {
+    "1B": (PLMConfig(decoder=DecoderConfig(rope_scaling=LLAMA_3_2)), 291_415_040, 6_295_552, 1_533_524_992),
+    "3B": (
+        PLMConfig(decoder=DecoderConfig(dim=3072, layers=28, heads=24, rope_scaling=LLAMA_3_2)),
+        291_415_040,
+        12_589_056,
+        3_516_753_920,
+    ),
+    "8B": (
+        PLMConfig(vision=PE_G, decoder=DecoderConfig(dim=4096, layers=32, hidden_dim=14336, tied=False)),
+        1_740_922_624,
+        23_076_864,
+        9_794_260_736,
+    ),
+}
+
+
+def pack(prompts: Sequence[Prompt], config: PLMConfig) -> Batch:
+    return collate([example for example, _ in prompts], [tiles for _, tiles in prompts], config)
+
+
+def gradients(model: PLM, batch: Batch) -> dict[str, torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    model(batch).sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_parameter_counts_of_the_published_sizes(size: str) -> None:
+    config, vision, projector, total = PUBLISHED[size]
+    model = build(config)
+    counts = [sum(p.numel() for p in part.parameters()) for part in (model.vision_model, model.vision_projector, model)]
+    assert counts == [vision, projector, total]
+
+
+@pytest.mark.parametrize(("size", "tensors"), [("1B", 477), ("3B", 585), ("8B", 957)])
+def test_tensor_counts_of_the_published_sizes(size: str, tensors: int) -> None:
+    """One less than the releases of the tied sizes, which store the output matrix twice."""
+    assert len(build(PUBLISHED[size][0]).state_dict()) == tensors
+
+
+def test_parameters_carry_the_names_of_the_release(tiny: PLMConfig) -> None:
+    names = set(build(tiny).state_dict())
+    assert {
+        "tok_embeddings.weight",
+        "layers.1.attention.wq.weight",
+        "layers.1.feed_forward.w2.weight",
+        "layers.0.ffn_norm.weight",
+        "norm.weight",
+        "vision_model.class_embedding",
+        "vision_model.positional_embedding",
+        "vision_model.conv1.weight",
+        "vision_model.ln_pre.bias",
+        "vision_model.transformer.resblocks.1.attn.in_proj_weight",
+        "vision_model.transformer.resblocks.1.attn.in_proj_bias",
+        "vision_model.transformer.resblocks.1.attn.out_proj.weight",
+        "vision_model.transformer.resblocks.0.ls_2.gamma",
+        "vision_model.transformer.resblocks.0.mlp.c_proj.bias",
+        "vision_projector.projector.0.weight",
+        "vision_projector.projector.2.bias",
+    } <= names
+    assert "output.weight" not in names
+
+
+def test_losses_are_the_cross_entropies_of_the_logits(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(20), make(14, seed=1)], model.config)
+    targets = batch.targets[batch.targets != -100]
+    expected = F.cross_entropy(model.logits(batch), targets, reduction="none")
+    torch.testing.assert_close(model(batch), expected)
+
+
+def test_the_chunk_of_rows_changes_nothing(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(20, supervised=9), make(14, seed=1)], model.config)
+    whole = model(batch)
+    model.zero_grad()
+    whole.sum().backward()
+    expected = model.tok_embeddings.weight.grad.clone()
+    model.zero_grad()
+    pieces = model(batch, chunk=3)
+    pieces.sum().backward()
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(model.tok_embeddings.weight.grad, expected)
+
+
+def test_image_features_stand_at_the_image_tokens_in_order(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(20, tiles=2), make(14, seed=1)], model.config)
+    fused = model.fuse(model.lay_out(batch))
+    image = batch.tokens == model.config.image_token_id
+    torch.testing.assert_close(fused[image], model.features(batch.tiles).flatten(0, 1))
+    assert torch.equal(fused[~image], model.tok_embeddings(batch.tokens)[~image])
+
+
+def test_replacing_a_document_leaves_the_others_bit_identical(model: PLM, make: Callable[..., Prompt]) -> None:
+    kept, other, changed = make(30), make(25, seed=1), make(25, seed=2)
+    with torch.no_grad():
+        first = model.logits(pack([kept, other, make(18, seed=3)], model.config))
+        second = model.logits(pack([kept, changed, make(18, seed=3)], model.config))
+    assert torch.equal(first[:4], second[:4]) and torch.equal(first[8:], second[8:])
+    assert not torch.equal(first[4:8], second[4:8])
+
+
+def test_a_document_of_another_length_leaves_the_others_equal(model: PLM, make: Callable[..., Prompt]) -> None:
+    with torch.no_grad():
+        alone = model.logits(pack([make(30)], model.config))
+        among = model.logits(pack([make(28, seed=1), make(30), make(60, seed=2, tiles=3)], model.config))
+    torch.testing.assert_close(among[4:8], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("variant", ["tiny", "untied"])
+def test_a_pack_gives_the_sum_of_its_examples_gradients(
+    variant: str, dtype: torch.dtype, tolerance: float, request: pytest.FixtureRequest, make: Callable[..., Prompt]
+) -> None:
+    config = request.getfixturevalue(variant)
+    model = initialise(build(config), seed=0).to(dtype)
+    prompts = [make(30), make(28, tiles=2, seed=1), make(12, tiles=0, seed=2), make(19, seed=3)]
+    together = gradients(model, pack(prompts, config))
+    alone = [gradients(model, pack([prompt], config)) for prompt in prompts]
+    for name, gradient in together.items():
+        expected = sum(one[name] for one in alone)
+        scale = expected.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(gradient / scale, expected / scale, atol=tolerance, rtol=0, msg=name)
+
+
+def test_a_text_only_pack_still_runs_the_vision_tower(model: PLM, make: Callable[..., Prompt]) -> None:
+    found = gradients(model, pack([make(12, tiles=0), make(9, tiles=0, seed=1)], model.config))
+    tower = [gradient for name, gradient in found.items() if name.startswith("vision_")]
+    assert tower and all((gradient == 0).all() for gradient in tower)
+
+
+def test_the_filler_tile_changes_no_number(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(12, tiles=0)], model.config)
+    assert torch.equal(model.logits(batch), model.logits(replace(batch, tiles=batch.tiles[:0])))
+
+
+def test_a_pack_without_targets_has_no_losses_and_zero_gradients(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(12)], model.config)
+    batch = replace(batch, targets=torch.full_like(batch.targets, -100))
+    assert model(batch).shape == (0,)
+    assert all((gradient == 0).all() for gradient in gradients(model, batch).values())
+
+
+def test_a_wrong_number_of_placeholders_is_told_with_both_numbers(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(20, tiles=2)], model.config)
+    with pytest.raises(MediaMismatch, match="8 image placeholders, but its 1 tiles give 4 features"):
+        model(replace(batch, tiles=batch.tiles[:1]))
+
+
+def test_recomputing_activations_changes_no_gradient(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(20), make(14, seed=1)], model.config)
+    kept = gradients(model, batch)
+    recompute_activations(model)
+    again = gradients(model, batch)
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_half_precision_weights_give_full_precision_losses(model: PLM, make: Callable[..., Prompt]) -> None:
+    batch = pack([make(20)], model.config)
+    full = model(batch)
+    half = model.bfloat16()(batch)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, atol=0.1, rtol=0.05)
+
+
+def test_every_block_and_layer_is_a_shard_unit(model: PLM) -> None:
+    assert shard_units(model) == [*model.vision_model.transformer.resblocks, *model.layers]
