@@ -1,0 +1,1 @@
+"""Annotation rows become conversations."""

@@ -1,0 +1,1 @@
+"""Raw data comes in: one kind of source a file."""

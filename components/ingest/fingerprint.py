@@ -1,0 +1,31 @@
+"""A cheap digest of a source's state: when it is the same, so are the files that an ingest would bring."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import version
+
+from components.config import DigitsSource, FolderSource, S3Source
+from components.ingest.folder import data_folder, list_folder
+from components.ingest.origin import SourceFile
+from components.ingest.s3 import connect, list_objects
+
+
+def source_fingerprint(source: DigitsSource | FolderSource | S3Source) -> str:
+    """Digest of names, sizes and modification times or etags; reads no content.
+
+    Raises UserError when the source cannot be listed.
+    """
+    if isinstance(source, DigitsSource):
+        return f"digits of scikit-learn {version('scikit-learn')}, pillow {version('pillow')}"
+    if isinstance(source, FolderSource):
+        return _digest(list_folder(data_folder(source.path)).values())
+    return _digest(list_objects(connect(source.uri, source.parallel), source.uri).values())
+
+
+def _digest(files: Iterable[SourceFile]) -> str:
+    sha = hashlib.sha256()
+    for file in files:
+        sha.update(f"{file.path}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+    return sha.hexdigest()

@@ -1,0 +1,62 @@
+"""A folder of images with its annotations; no path in them, and no link, leads out of the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from components.errors import UserError
+from components.ingest.origin import SourceFile
+
+
+class FolderOrigin:
+    """An opened folder. `files` lists every regular file below it."""
+
+    disposable = False
+
+    def __init__(self, path: str) -> None:
+        self.root = data_folder(path)
+        self.uri = str(self.root)
+        self.files = list_folder(self.root)
+
+    def find(self, name: str, where: str) -> SourceFile | None:
+        try:
+            real = (self.root / name).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # missing, too long, a NUL byte, a loop of links
+            return None
+        if not real.is_relative_to(self.root):
+            raise UserError(f"{where}: {name!r} is a link that leads out of the data root {self.root}")
+        return self.files.get(name) or (_source_file(name, real) if real.is_file() else None)
+
+    def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
+        for file in files:
+            path = self.root / file.path
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+            yield file, path
+            report(file.size)
+
+
+def data_folder(path: str) -> Path:
+    """The real path of a data folder. Raises UserError when it is none."""
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"ingest.source.path: {path}: {'not a folder' if root.exists() else 'no such folder'}")
+    return root.resolve()
+
+
+def list_folder(root: Path) -> dict[str, SourceFile]:
+    """All regular files below a folder, sorted by relative path; the version is the modification time in ns."""
+    found = []
+    for folder, _, names in os.walk(root):
+        found.extend(Path(folder, name) for name in names)
+    files = ((path.relative_to(root).as_posix(), path) for path in found if path.is_file())
+    return {name: _source_file(name, path) for name, path in sorted(files)}
+
+
+def _source_file(name: str, path: Path) -> SourceFile:
+    status = path.stat()
+    return SourceFile(name, status.st_size, str(status.st_mtime_ns))

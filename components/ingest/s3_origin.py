@@ -1,0 +1,61 @@
+"""A bucket prefix as an origin: objects gather in a local cache that outlives a killed ingest, until they are in place."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from components.config import S3Source
+from components.ingest.origin import SourceFile
+from components.ingest.s3 import connect, endpoint_of, list_objects, split_uri
+from components.ingest.s3_fetch import Download, fetch_objects
+
+
+class S3Origin:
+    """An opened prefix. While it is open no other process of this machine fetches the same prefix."""
+
+    disposable = True
+
+    def __init__(self, source: S3Source, cache_dir: Path) -> None:
+        self.uri = source.uri.rstrip("/")
+        self.parallel, self.part_bytes = source.parallel, source.part_bytes
+        self.bucket, self.prefix = split_uri(source.uri)
+        self.client = connect(self.uri, source.parallel)
+        self.files = list_objects(self.client, self.uri)
+        name = hashlib.sha256(f"{endpoint_of(self.client)}\0{self.uri}".encode()).hexdigest()[:20]
+        self.folder = cache_dir / "ingest" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder.with_suffix(".lock"))
+
+    def find(self, name: str, where: str) -> SourceFile | None:
+        return self.files.get(name)
+
+    def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
+        downloads = [
+            Download(self.bucket, f"{self.prefix}{file.path}", file.size, file.version, self.folder, self.part_bytes)
+            for file in files
+        ]
+        fetch_objects(self.client, downloads, self.parallel, report)
+        yield from ((file, download.path) for file, download in zip(files, downloads, strict=True))
+
+    def forget(self) -> None:
+        """Remove what an interrupted ingest left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def close(self, done: bool) -> None:
+        """Let others in; when everything is in place, remove the cache."""
+        if done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def _locked(path: Path) -> IO[str]:
+    """An exclusive lock that the kernel frees when the process dies; waits for another holder."""
+    lock = path.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock

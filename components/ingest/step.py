@@ -1,0 +1,150 @@
+"""Ingest: the files of a source that its annotations name, whole and checked, as an artifact.
+
+The artifact holds the files under their names relative to the source's root, `files.jsonl` (path, size, sha256 of each)
+and `source.json` (which of them is the annotation file). Its digest depends on contents only; modification times and
+etags, by which the next ingest knows what it need not fetch, stand in the manifest's counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, ArtifactWriter
+from components.config import DigitsSource, FolderSource, PipelineConfig, S3Source
+from components.errors import UserError
+from components.ingest.annotations import Row, images_of, inside, is_json_lines, read_rows
+from components.ingest.digits import LABELS, write_digits
+from components.ingest.folder import FolderOrigin
+from components.ingest.origin import Origin, SourceFile
+from components.ingest.s3_origin import S3Origin
+from components.ingest.takeover import PARALLEL, take_over, unchanged
+from components.steps import StepContext
+
+FILES = "files.jsonl"
+SOURCE = "source.json"
+
+
+def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+    """Bring the source's files into `out`. UserError when the source, its annotations or a path in them is wrong."""
+    source = config.ingest.source
+    if isinstance(source, DigitsSource):
+        count = write_digits(source, out, context.progress)
+        out.counts.update(files=count + 1, fetched=count + 1, reused=0)
+        annotations = LABELS
+    else:
+        annotations = inside(source.annotations, "ingest.source.annotations")
+        with opened(source, context) as origin:
+            bring_in(origin, annotations, config.convert.image_column, out, context)
+    write_list(annotations, out)
+
+
+@contextlib.contextmanager
+def opened(source: FolderSource | S3Source, context: StepContext) -> Iterator[Origin]:
+    """The source, ready to be read; what an S3 ingest has fetched is kept unless the block ends well."""
+    if isinstance(source, FolderSource):
+        yield FolderOrigin(source.path)
+        return
+    origin = S3Origin(source, context.cache_dir)
+    done = False
+    try:
+        if context.fresh:
+            origin.forget()
+        yield origin
+        done = True
+    finally:
+        origin.close(done)
+
+
+def bring_in(origin: Origin, annotations: str, image_column: str, out: ArtifactWriter, context: StepContext) -> None:
+    """Put the annotation file and every file that it names into `out`, fetching only what has changed."""
+    labels = origin.files.get(annotations)
+    if labels is None:
+        raise UserError(f"{origin.uri}/{annotations}: no such file; ingest.source.annotations names it")
+    previous = None if context.fresh else context.previous
+    fetched = place(origin, [labels], out, previous, context)
+    with out.fs.open(f"{out.path}/{annotations}", "rb") as raw:
+        named = named_files(origin, raw, annotations, image_column)
+    files = [file for file in named.values() if file is not None and file.path != annotations]
+    fetched += place(origin, files, out, previous, context)
+    files.append(labels)
+    out.counts.update(
+        files=len(files),
+        fetched=fetched,
+        reused=len(files) - fetched,
+        missing=sum(file is None for file in named.values()),
+        unreferenced=len(origin.files.keys() - {file.path for file in files}),
+    )
+    # No number, but the manifest is the one place outside the content's digest.
+    out.counts["source_state"] = {"uri": origin.uri, "versions": {file.path: file.version for file in files}}
+
+
+def named_files(origin: Origin, raw: Any, annotations: str, image_column: str) -> dict[str, SourceFile | None]:
+    """Every file that the annotations name, None for those that the source lacks (preprocess reports them)."""
+    csv_columns = () if is_json_lines(annotations) else (image_column,)
+    named: dict[str, SourceFile | None] = {}
+    for row in read_rows(raw, f"{origin.uri}/{annotations}", csv_columns):
+        if not isinstance(row, Row):
+            continue
+        where = f"{origin.uri}/{annotations}:{row.line}"
+        for written in (*images_of(row, image_column), *images_of(row, "video")):
+            name = inside(written, where)
+            if name not in named:
+                named[name] = origin.find(name, where)
+    return named
+
+
+def place(
+    origin: Origin,
+    files: Sequence[SourceFile],
+    out: ArtifactWriter,
+    previous: Artifact | None,
+    context: StepContext,
+) -> int:
+    """Put files into `out`, from the previous artifact where they are unchanged; how many were fetched."""
+    for file in files:
+        if file.path in (FILES, SOURCE):
+            raise UserError(f"{origin.uri}/{file.path}: this name is taken in the artifact; rename the file")
+    kept = take_over(out, previous, unchanged(previous, origin.uri, files)) if previous else set()
+    changed = [file for file in files if file.path not in kept]
+    total, received = sum(file.size for file in changed), 0
+
+    def report(size: int) -> None:
+        nonlocal received
+        received += size
+        context.progress(f"{received / 1e6:.1f} of {total / 1e6:.1f} MB, {len(changed)} new or changed files")
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(lambda item: put(item[1], item[0].path, out, origin.disposable), origin.fetch(changed, report)))
+    return len(changed)
+
+
+def put(path: Path, name: str, out: ArtifactWriter, link: bool) -> None:
+    """A local file into the artifact; with `link`, both may share the bytes on the disk."""
+    if link and "://" not in out.uri:
+        target = Path(out.path, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # another disk, or one that has no links
+            os.link(path, target)
+            return
+    out.add_file(path, name)
+
+
+def write_list(annotations: str, out: ArtifactWriter) -> None:
+    """Write `source.json` and `files.jsonl`, the same bytes for the same contents."""
+    files = out.recorded_files()
+    out.counts["bytes"] = sum(entry["size"] for entry in files.values())
+    out.write_json(SOURCE, {"annotations": annotations})
+    with out.open(FILES, "w") as file:
+        for line in _lines(files.items()):
+            file.write(line)
+
+
+def _lines(files: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    for name, entry in files:
+        yield json.dumps({"path": name, "size": entry["size"], "sha256": entry["sha256"]}, ensure_ascii=False) + "\n"
