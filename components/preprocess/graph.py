@@ -1,0 +1,165 @@
+"""The Ray Data graph: read a chunk of lines, encode them, write their shard, and report a small row for each line.
+
+One task does all three for a chunk, row group by row group, so that neither a worker nor the driver ever holds a shard. What
+a task finds out about its lines comes back as values; only what nobody foresaw is an exception.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from components.artifacts import filesystem
+from components.errors import UserError
+from components.preprocess.encode import BadRow, Encoder
+from components.preprocess.scan import Chunk
+from components.preprocess.shards import write_shard
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass
+class Report:
+    """What became of one line: `reason` is None for an example, which then has a place in a shard and costs."""
+
+    split: str
+    line: int
+    id: str | None
+    reason: str | None = None
+    source: str | None = None
+    shard: str | None = None
+    row: int = -1
+    tokens: int = 0
+    supervised: int = 0
+    tiles: int = 0
+    frames: int = 0
+    media_bytes: int = 0
+
+    @property
+    def file(self) -> str:
+        return f"{self.split}.jsonl"
+
+
+@dataclass
+class Stop:
+    """Why a task ended the whole step: a UserError's message, or a full disk's error number and file."""
+
+    stop: str
+    number: int = 0
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class ChunkWorker:
+    """Writes the shards of chunks; called by Ray Data with a table of lines."""
+
+    encoder: Encoder
+    chunks: Sequence[Chunk]
+    out_uri: str
+
+    def __call__(self, lines: Any) -> Any:
+        """Table of `chunk`, `line`, `text` to a table of the fields of Report, or of one Stop."""
+        import pyarrow as pa
+
+        chunk = self.chunks[lines["chunk"][0].as_py()]
+        reports: list[Report] = []
+        try:
+            fs, out = filesystem(self.out_uri)
+            write_shard(fs, f"{out}/{chunk.split}/{chunk.shard}", self.rows(chunk, lines, reports))
+        except UserError as error:
+            return pa.Table.from_pylist([asdict(Stop(str(error)))], table_schema())
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            stop = Stop(error.strerror or "disk full", error.errno, str(error.filename or out))
+            return pa.Table.from_pylist([asdict(stop)], table_schema())
+        return pa.Table.from_pylist([asdict(report) for report in reports], table_schema())
+
+    def rows(self, chunk: Chunk, lines: Any, reports: list[Report]) -> Iterator[dict[str, Any]]:
+        """The rows of the shard; a report for every line, good or bad, goes to `reports` on the way."""
+        written = 0
+        for line, text in zip(lines["line"].to_pylist(), lines["text"], strict=True):
+            try:
+                row = self.encoder.encode(text.as_py(), chunk.file, chunk.repeated.get(line))
+            except BadRow as error:
+                reports.append(Report(chunk.split, line, error.id, error.reason))
+                continue
+            except UserError as error:
+                raise UserError(f"{chunk.file}:{line}: {error}") from error
+            costs = {name: row[name] for name in ("id", "source", "supervised", "tiles", "frames")}
+            size = sum(len(item["data"]) for item in row["media"])
+            report = Report(chunk.split, line, shard=chunk.shard, row=written, tokens=row["tokens_n"], **costs)
+            report.media_bytes = size
+            reports.append(report)
+            written += 1
+            yield row
+
+
+def table_schema() -> Any:
+    """Arrow schema that holds a Report or a Stop."""
+    import pyarrow as pa
+
+    text = ("split", "id", "reason", "source", "shard", "stop", "file")
+    numbers = ("line", "row", "tokens", "supervised", "tiles", "frames", "media_bytes", "number")
+    return pa.schema([*((name, pa.string()) for name in text), *((name, pa.int64()) for name in numbers)])
+
+
+def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) -> Iterator[list[Report]]:
+    """Run all chunks on the initialised Ray, at most `parallelism` at a time; the reports of a chunk as it ends.
+
+    Chunks end in any order. UserError or OSError (disk full) when a worker found a reason to stop.
+    """
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    source = line_source(worker.chunks, dataset_uri)
+    lines = ray.data.read_datasource(source, concurrency=parallelism, override_num_blocks=len(worker.chunks))
+    lines.context.enable_progress_bars = False
+    done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism)
+    for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        rows = table.to_pylist()
+        for row in rows:
+            raise_stop(row)
+        yield [Report(**{name: row[name] for name in Report.__dataclass_fields__}) for row in rows]
+
+
+def raise_stop(row: dict[str, Any]) -> None:
+    if row["stop"] is None:
+        return
+    if row["number"]:
+        raise OSError(row["number"], row["stop"], row["file"])
+    raise UserError(row["stop"])
+
+
+def line_source(chunks: Sequence[Chunk], dataset_uri: str) -> Any:
+    """A Ray Data source with one read task for each chunk: tables of `chunk` (number), `line` and `text` (bytes)."""
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    def read_task(number: int, chunk: Chunk) -> ReadTask:
+        size = chunk.stop - chunk.start
+        metadata = BlockMetadata(num_rows=chunk.rows, size_bytes=size, exec_stats=None, input_files=None)
+        return ReadTask(lambda: iter([read_lines(chunk, number, dataset_uri)]), metadata)
+
+    class JsonLines(Datasource):
+        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+            return [read_task(number, chunk) for number, chunk in enumerate(chunks)]
+
+        def estimate_inmemory_data_size(self) -> int:
+            return sum(chunk.stop - chunk.start for chunk in chunks)
+
+    return JsonLines()
+
+
+def read_lines(chunk: Chunk, number: int, dataset_uri: str) -> Any:
+    """The lines of a chunk that are not blank, with their numbers in the file."""
+    import pyarrow as pa
+
+    fs, folder = filesystem(dataset_uri)
+    raw = fs.cat_file(f"{folder}/{chunk.file}", start=chunk.start, end=chunk.stop)
+    texts = [(line, text) for line, text in enumerate(raw.split(b"\n"), chunk.first_line) if text.strip()]
+    lines, texts = [line for line, _ in texts], [text for _, text in texts]
+    return pa.table({"chunk": [number] * len(lines), "line": lines, "text": pa.array(texts, pa.binary())})

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.config import PipelineConfig
+from components.context import StepContext
+from components.errors import UserError
+from components.preprocess.encode import Encoder
+from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
+from components.preprocess.media import MediaRoot, PathOutsideRoot, require_inside
+from components.preprocess.scan import Scan
+from components.preprocess.shards import ROWS_PER_GROUP, row_groups
+from components.preprocess.statistics import histogram
+from components.preprocess.step import make_codec, run
+from plm_model.codec import NO_TARGET
+from plm_model.images import tile_images
+
+TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
+ContextMaker = Callable[..., StepContext]
+
+
+def png(shade: int, size: tuple[int, int] = (12, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size[1], size[0], 3), shade, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def asked(id: str, image: str | None = None, answer: str = "7", question: str = "Which digit?", **keys: Any) -> str:
+    turns = [{"from": "human", "value": question}, {"from": "assistant", "value": answer}]
+    return json.dumps({"id": id, **({"image": image} if image else {}), "conversations": turns, **keys})
+
+
+def config(max_bad_fraction: float = 0.5, **settings: Any) -> PipelineConfig:
+    preprocess = {"max_tokens": 128, "rows_per_shard": 4, "max_bad_fraction": max_bad_fraction, **settings}
+    architecture = {
+        "vision": {"image_size": 28, "width": 32, "layers": 1, "heads": 2},
+        "decoder": {"vocab_size": 1010, "dim": 32, "layers": 1, "heads": 2, "kv_heads": 1, "hidden_dim": 64},
+        "image_token_id": 1002,
+        "processor": {"vision_input_type": "thumb+tile", "max_num_tiles": 4},
+    }
+    model = {"tokenizer": str(TOKENIZER), "architecture": architecture}
+    return PipelineConfig.model_validate({"preprocess": preprocess, "model": model})
+
+
+class Place:
+    """A storage root with a media folder, where data sets can be made and preprocessed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.media = folder / "media"
+        self.media.mkdir(parents=True)
+        self.store = ArtifactStore(str(folder / "storage"), folder / "cache")
+
+    def dataset(self, train: Sequence[str], test: Sequence[str] | None = None) -> Artifact:
+        key = StepKey("convert", {"train": str(train), "test": str(test)})
+        with self.store.create(key) as out:
+            out.write_json("media.json", {"root": str(self.media)})
+            for split, lines in (("train", train), ("test", test)):
+                if lines is not None:
+                    with out.open(f"{split}.jsonl", "w") as file:
+                        file.write("".join(line + "\n" for line in lines))
+        artifact = self.store.find(key)
+        assert artifact is not None
+        return artifact
+
+    def preprocess(self, settings: PipelineConfig, dataset: Artifact, context: StepContext) -> Artifact:
+        key = StepKey("preprocess", {"dataset": dataset.digest}, {"parallelism": settings.preprocess.parallelism})
+        with self.store.create(key) as out:
+            run(settings, {"dataset": dataset}, out, context)
+        artifact = self.store.find(key)
+        assert artifact is not None
+        return artifact
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+TRAIN = [
+    asked("a", "a.png"),
+    asked("b", "b.png", source="radiology"),
+    asked("c", question="Is <|image|> a tag?", answer="Yes"),
+    asked("d", "missing.png"),
+    asked("e", "cut.png"),
+    asked("f", "empty.png"),
+    '{"id": "g", "conversations": [',
+    asked("a", "b.png"),
+    asked("h", "b.png", answer="long " * 200),
+    "",
+    asked("i", "folder"),
+    asked("j", "b.png", answer="\n8"),
+    asked("k"),
+]
+TEST = [asked("l", "a.png"), asked("b", "a.png")]
+
+
+@pytest.fixture(scope="module")
+def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
+    """A data set with every kind of bad row, preprocessed once."""
+    folder = tmp_path_factory.mktemp("made")
+    place = Place(folder)
+    fill(place.media)
+    tracker: Any = None
+    context = StepContext(tracker, lambda text: None, folder / "cache", str(folder / "resume"))
+    yield place.preprocess(config(0.7), place.dataset(TRAIN, TEST), context)
+
+
+def fill(media: Path) -> None:
+    (media / "a.png").write_bytes(png(10))
+    (media / "b.png").write_bytes(png(20))
+    (media / "cut.png").write_bytes(png(30, (64, 64))[:-30])
+    (media / "empty.png").write_bytes(b"")
+    (media / "folder").mkdir()
+
+
+def index(artifact: Artifact, split: str = "train") -> list[dict[str, Any]]:
+    return pq.read_table(artifact.local(f"{split}/index.parquet")).to_pylist()
+
+
+def stored(artifact: Artifact, entry: Mapping[str, Any], split: str = "train") -> dict[str, Any]:
+    return pq.read_table(artifact.local(f"{split}/{entry['shard']}")).to_pylist()[entry["row"]]
+
+
+def quarantine(path: Path) -> list[tuple[str, int, str | None, str]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(row["file"], row["line"], row["id"], row["reason"]) for row in rows]
+
+
+def test_bad_rows_are_quarantined_with_file_line_and_reason(made: Artifact) -> None:
+    found = quarantine(made.local("quarantine.jsonl"))
+    assert [row[:3] for row in found] == [
+        ("train.jsonl", 4, "d"),
+        ("train.jsonl", 5, "e"),
+        ("train.jsonl", 6, "f"),
+        ("train.jsonl", 7, None),
+        ("train.jsonl", 8, "a"),
+        ("train.jsonl", 9, "h"),
+        ("train.jsonl", 11, "i"),
+        ("test.jsonl", 2, "b"),
+    ]
+    reasons = [row[3] for row in found]
+    assert reasons[0] == "missing.png: no such file"
+    assert reasons[1].startswith("cut.png: damaged image")
+    assert reasons[2] == "empty.png: empty file"
+    assert reasons[3].startswith("broken JSON: ")
+    assert reasons[4] == "duplicate id of line 1"
+    assert reasons[5].startswith("answer does not fit")
+    assert reasons[6] == "folder: is a folder"
+    assert reasons[7] == "duplicate id of train.jsonl line 2"
+
+
+def test_good_rows_are_indexed_in_the_order_of_the_lines(made: Artifact) -> None:
+    assert [entry["id"] for entry in index(made)] == ["a", "b", "c", "j", "k"]
+    assert [entry["id"] for entry in index(made, "test")] == ["l"]
+
+
+def test_index_says_where_a_row_lies_and_what_it_costs(made: Artifact) -> None:
+    for entry in index(made):
+        row = stored(made, entry)
+        targets = np.array(row["targets"])
+        assert row["id"] == entry["id"]
+        assert entry["tokens"] == len(row["tokens"]) == row["tokens_n"]
+        assert entry["supervised"] == (targets != NO_TARGET).sum() == row["supervised"]
+        assert entry["tiles"] == row["tiles"]
+
+
+def test_media_are_kept_as_encoded_bytes_that_give_the_counted_tiles(made: Artifact) -> None:
+    entry = index(made)[0]
+    row = stored(made, entry)
+    assert [(item["kind"], item["data"]) for item in row["media"]] == [("image", png(10))]
+    tiles = tile_images([png(10)], config().model.architecture.processor, 28)
+    placeholders = row["tokens"].count(1002)
+    assert len(tiles) == entry["tiles"] == placeholders == 5
+
+
+def test_source_is_the_rows_own_or_its_file(made: Artifact) -> None:
+    assert [entry["source"] for entry in index(made)[:2]] == ["train.jsonl", "radiology"]
+
+
+def test_record_is_kept_whole(made: Artifact) -> None:
+    assert json.loads(stored(made, index(made)[1])["record"]) == json.loads(TRAIN[1])
+
+
+def test_literal_image_token_is_text(made: Artifact) -> None:
+    entry = next(entry for entry in index(made) if entry["id"] == "c")
+    assert entry["tiles"] == 0
+    assert 1002 not in stored(made, entry)["tokens"]
+
+
+def test_statistics_count_what_is_there(made: Artifact) -> None:
+    figures = made.read_json("statistics.json")
+    assert (figures["train"]["examples"], figures["train"]["rejected"], figures["train"]["tiles"]) == (5, 7, 15)
+    assert figures["train"]["tokens"] == sum(entry["tokens"] for entry in index(made))
+    assert sum(figures["train"]["token_lengths"].values()) == 5
+    assert figures["train"]["media_bytes"] == len(png(10)) + 2 * len(png(20))
+    assert figures["train"]["sources"] == {"radiology": 1, "train.jsonl": 4}
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(place: Place, ray_cluster: None, step_context: ContextMaker) -> None:
+    fill(place.media)
+    dataset = place.dataset([asked(str(n), ("a.png", "b.png", "cut.png")[n % 3]) for n in range(30)])
+    alone = place.preprocess(config(parallelism=1), dataset, step_context())
+    together = place.preprocess(config(parallelism=4), dataset, step_context())
+    assert len([name for name in alone.files if "shard" in name]) == 8
+    assert alone.digest == together.digest
+
+
+def test_one_row_is_enough(place: Place, ray_cluster: None, step_context: ContextMaker) -> None:
+    artifact = place.preprocess(config(0.0), place.dataset([asked("a")], []), step_context())
+    assert [entry["shard"] for entry in index(artifact)] == ["shard-00000.parquet"]
+
+
+def test_too_many_bad_rows_stop_the_step_and_leave_the_quarantine_to_read(
+    place: Place, ray_cluster: None, step_context: ContextMaker, tmp_path: Path
+) -> None:
+    dataset = place.dataset([asked("a"), asked("b", "x.png"), asked("c")])
+    expected = r"1 of 3 rows are bad, more than preprocess.max_bad_fraction=0.3 .*train.jsonl:2: x.png: no such file"
+    with pytest.raises(UserError, match=expected) as caught:
+        place.preprocess(config(0.3), dataset, step_context())
+    path = tmp_path / "resume" / "quarantine.jsonl"
+    assert str(path) in str(caught.value)
+    assert quarantine(path) == [("train.jsonl", 2, "b", "x.png: no such file")]
+
+
+def test_link_out_of_the_data_root_stops_the_step(
+    place: Place, ray_cluster: None, step_context: ContextMaker, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.png").write_bytes(png(1))
+    os.symlink(tmp_path / "secret.png", place.media / "link.png")
+    with pytest.raises(UserError, match=r"train.jsonl:2: 'link.png' is a link that leads out of the data root"):
+        place.preprocess(config(), place.dataset([asked("a"), asked("b", "link.png")]), step_context())
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x.png", "a/../../x.png", "s3://b/x.png", "..\\x.png", "C:/x.png", "~/x"])
+def test_path_out_of_the_data_root_is_refused_before_any_work(
+    place: Place, step_context: ContextMaker, path: str
+) -> None:
+    with pytest.raises(UserError, match=r"^train.jsonl:2: image .* leaves the data root"):
+        place.preprocess(config(), place.dataset([asked("a"), asked("b", path)]), step_context())
+
+
+@pytest.mark.parametrize("path", ["x.png", "images/x.png", "a..b/x.png", "x:y.png"])
+def test_ordinary_paths_are_inside(path: str) -> None:
+    require_inside(path)
+
+
+def test_role_gpt_is_refused_before_any_work(place: Place, step_context: ContextMaker) -> None:
+    row = asked("b").replace('"assistant"', '"gpt"')
+    with pytest.raises(UserError, match=r"^train.jsonl:2: the role `gpt` .*convert.accept_gpt_role=true"):
+        place.preprocess(config(), place.dataset([asked("a"), row]), step_context())
+
+
+@pytest.mark.parametrize("lines", [[], ["", "  "]])
+def test_empty_data_set_is_refused(place: Place, step_context: ContextMaker, lines: list[str]) -> None:
+    with pytest.raises(UserError, match=r"train.jsonl has no rows"):
+        place.preprocess(config(), place.dataset(lines, [asked("a")]), step_context())
+
+
+def test_tokenizer_of_another_model_is_refused(place: Place, step_context: ContextMaker) -> None:
+    settings = config()
+    model = settings.model.model_dump() | {"architecture": {"image_token_id": 7}}
+    settings = PipelineConfig.model_validate({"model": model})
+    with pytest.raises(UserError, match=r"model.tokenizer: .* image_token_id is 7"):
+        place.preprocess(settings, place.dataset([asked("a")]), step_context())
+
+
+def worker(place: Place, dataset: Artifact, out_uri: str) -> tuple[ChunkWorker, Any]:
+    """A worker and its first chunk of lines, without a cluster."""
+    chunks = Scan(rows_per_shard=4).chunks(dataset.local("train.jsonl"), "train")
+    encoder = Encoder(make_codec(config()), MediaRoot(str(place.media)))
+    return ChunkWorker(encoder, chunks, out_uri), read_lines(chunks[0], 0, dataset.uri)
+
+
+def test_full_disk_stops_the_step_with_the_error_of_the_system(place: Place, tmp_path: Path) -> None:
+    work, lines = worker(place, place.dataset([asked("a", answer="x" * 50)]), str(tmp_path / "out"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        (row,) = work(lines).to_pylist()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(OSError, match="File too large"):
+        raise_stop(row)
+
+
+def test_worker_reads_and_writes_an_object_store(s3_bucket: str, place: Place, tmp_path: Path) -> None:
+    place.store = ArtifactStore(f"s3://{s3_bucket}/root", tmp_path / "cache")
+    dataset = place.dataset([asked("a"), asked("b", "x.png"), asked("c")])
+    with place.store.create(StepKey("media")) as out:
+        with out.open("x.png") as file:
+            file.write(png(1))
+    media = place.store.find(StepKey("media"))
+    assert media is not None
+    place.media = media.uri  # type: ignore[assignment]
+    work, lines = worker(place, dataset, f"s3://{s3_bucket}/out")
+    reports = work(lines).to_pylist()
+    assert [(row["id"], row["reason"], row["row"]) for row in reports] == [("a", None, 0), ("b", None, 1), ("c", None, 2)]
+    with ArtifactStore(f"s3://{s3_bucket}/out", tmp_path).fs.open(f"{s3_bucket}/out/train/shard-00000.parquet") as file:
+        assert pq.read_table(file).num_rows == 3
+
+
+def test_chunks_cover_every_line_once(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(["{}", "", *("{}" for _ in range(8))]))
+    chunks = Scan(rows_per_shard=4).chunks(path, "train")
+    lines = [line for n, chunk in enumerate(chunks) for line in read_lines(chunk, n, str(tmp_path))["line"].to_pylist()]
+    assert lines == [1, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert [chunk.rows for chunk in chunks] == [4, 4, 1]
+
+
+def test_row_groups_are_small_where_media_are_large() -> None:
+    rows = [{"media": [{"data": bytes(10 << 20)}]}] * 9 + [{"media": []}] * (2 * ROWS_PER_GROUP)
+    sizes = [len(group) for group in row_groups(rows)]
+    assert sizes[:2] == [4, 4] and max(sizes) == ROWS_PER_GROUP and sum(sizes) == len(rows)
+
+
+def test_histogram_has_upper_bounds_that_double() -> None:
+    assert histogram([1, 2, 3, 4, 5, 64, 65]) == {"1": 1, "2": 1, "4": 2, "8": 1, "64": 1, "128": 1}
+
+
