@@ -52,24 +52,26 @@ def _ingest(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _convert(config: PipelineConfig) -> Mapping[str, Any]:
-    return config.convert.model_dump(mode="json")
+    return {"convert": config.convert.model_dump(mode="json")}
 
 
 def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
     model = config.model.architecture
     return {
-        **config.preprocess.model_dump(mode="json", exclude={"parallelism"}),
-        "accept_gpt_role": config.convert.accept_gpt_role,
-        "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"),
-        "processor": model.processor.__dict__,
-        "tokens_per_tile": model.tokens_per_tile,
-        "image_size": model.vision.image_size,
+        "preprocess": config.preprocess.model_dump(mode="json", exclude={"parallelism"}),
+        "convert": {"accept_gpt_role": config.convert.accept_gpt_role},
+        "model": {
+            "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"),
+            "processor": vars(model.processor),
+            "tokens_per_tile": model.tokens_per_tile,
+            "image_size": model.vision.image_size,
+        },
     }
 
 
 def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
     model = config.model.model_dump(mode="json", exclude={"tokenizer"})
-    return {**model, "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer")}
+    return {"model": {**model, "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer")}}
 
 
 # What changes where or how loudly a model is trained, not which model comes out.
@@ -77,7 +79,7 @@ TRAIN_KEYS_WITHOUT_EFFECT = {"max_failures", "keep_checkpoints", "log_every", "c
 
 
 def _train(config: PipelineConfig) -> Mapping[str, Any]:
-    return config.train.model_dump(mode="json", exclude=TRAIN_KEYS_WITHOUT_EFFECT)
+    return {"train": config.train.model_dump(mode="json", exclude=TRAIN_KEYS_WITHOUT_EFFECT)}
 
 
 def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
@@ -85,18 +87,19 @@ def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _evaluate(config: PipelineConfig) -> Mapping[str, Any]:
-    return config.evaluate.model_dump(mode="json", exclude={"device"})
+    return {"evaluate": config.evaluate.model_dump(mode="json", exclude={"device"})}
 
 
 def _compare(config: PipelineConfig) -> Mapping[str, Any]:
-    return {**config.compare.model_dump(mode="json"), "metric": config.evaluate.metric}
+    return {"compare": config.compare.model_dump(mode="json"), "evaluate": {"metric": config.evaluate.metric}}
 
 
 def _register(config: PipelineConfig) -> Mapping[str, Any]:
+    store = config.tracking.uri or config.tracking.state_dir
     return {
-        "name": config.registry.name or config.name,
+        "registry": {"name": config.registry.name or config.name},
         "gate": config.gate.model_dump(mode="json"),
-        "tracking": hashlib.sha256((config.tracking.uri or config.tracking.state_dir).encode()).hexdigest()[:16],
+        "tracking": {"store": hashlib.sha256(store.encode()).hexdigest()[:16]},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from components.steps import STEPS
 from components.tracking import state_dir
 from flows.environment import prepare_environment
 from flows.explain import explain
-from flows.prefect_server import prefect_server
+from flows.prefect_server import PrefectServer
 from flows.recovery import close_dead_runs
 
 
@@ -20,14 +21,17 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, An
     """Run the chain and print the numbers; returns the summary."""
     steps = _known_steps(refresh)
     prepare_environment(config)
-    with prefect_server(state_dir(config)) as server:
-        _check_tracking(config)
-        from flows.finetune import finetune_flow
+    server = PrefectServer(state_dir(config))
+    # Registered before Prefect is imported, so that it runs after Prefect has sent its last logs on its own way out.
+    atexit.register(server.close)
+    server.start()
+    _check_tracking(config)
+    from flows.finetune import finetune_flow
 
-        server.wait()
-        close_dead_runs(config)
-        summary = finetune_flow(config, refresh=sorted(steps))
-    _print_summary(config, summary)
+    server.wait()
+    close_dead_runs(config)
+    summary = finetune_flow(config, refresh=sorted(steps))
+    _print_summary(summary)
     return summary
 
 
@@ -55,7 +59,7 @@ def _check_tracking(config: PipelineConfig) -> None:
     experiment_id(config, tracking_client(config))
 
 
-def _print_summary(config: PipelineConfig, summary: dict[str, Any]) -> None:
+def _print_summary(summary: dict[str, Any]) -> None:
     gain = summary["gain"]
     interval = f"{gain['confidence']:.0%} interval {gain['ci_low']:+.3f} to {gain['ci_high']:+.3f}"
     print(f"model     {summary['model']}")

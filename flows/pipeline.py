@@ -54,46 +54,47 @@ class PipelineRun:
 
     def step(self, name: str, **inputs: Artifact) -> Artifact:
         """Run a step, or reuse its artifact, as a Prefect task of its own."""
-        from flows.tasks import step_task
-
         step = STEPS[name]
         key = step.key(self.config, inputs)
         decision, found = decide(key, self.config, self.store, self.refresh)
         found = self._still_registered(found)
         self.progress.say(name, f"reused: {decision.reason}" if found else f"runs: {decision.reason}")
         started = time.time()
-        task = step_task(name, key.digest, reuse=found is not None)
-        task(lambda: self._execute(step, key, inputs, found))
-        artifact = self.store.find(key)
-        if artifact is None:
-            raise UserError(f"{name}: its artifact is gone from {self.store.root}; run again")
+        with self._child(name) as tracker:
+            artifact = self._tracked(step, key, inputs, found, tracker)
         remember_key(self.config, self.store, key)
-        self.steps[name] = {
-            "seconds": round(time.time() - started, 2),
-            "cached": found is not None,
-            "uri": artifact.uri,
-        }
+        self.steps[name] = {"seconds": round(time.time() - started, 2), "cached": found is not None, "uri": artifact.uri}
         self.artifacts[name] = artifact
         return artifact
 
-    def _execute(
-        self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], found: Artifact | None
+    def _tracked(
+        self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], found: Artifact | None, tracker: Any
+    ) -> Artifact:
+        """The step's task between what its MLflow run records before and after."""
+        from flows.tasks import step_task
+
+        tracker.tag("plm.step", step.name)
+        tracker.tag("plm.key", key.digest)
+        tracker.tag("plm.cached", str(found is not None).lower())
+        for name, artifact in inputs.items():
+            tracker.log_dataset(name, artifact.uri, artifact.digest, "training" if step.name == "train" else "input")
+        task = step_task(step.name, key.digest, reuse=found is not None)
+        task(lambda: self._in_task(step, key, inputs, found, tracker))
+        made = self.store.find(key)
+        if made is None:
+            raise UserError(f"{step.name}: its artifact is gone from {self.store.root}; run again")
+        tracker.tag("plm.artifact", made.uri)
+        tracker.tag("plm.digest", made.digest)
+        tracker.log_metrics({name: value for name, value in made.counts.items() if isinstance(value, int | float)})
+        _log_text(tracker, "manifest.json", json.dumps(dict(made.manifest), indent=1, ensure_ascii=False))
+        return made
+
+    def _in_task(
+        self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], found: Artifact | None, tracker: Any
     ) -> dict[str, str]:
-        """The body of a step's task: an MLflow child run around the work. Returns URI and digests."""
-        with self._child(step.name) as tracker:
-            tracker.tag("plm.step", step.name)
-            tracker.tag("plm.key", key.digest)
-            tracker.tag("plm.cached", str(found is not None).lower())
-            for name, artifact in inputs.items():
-                tracker.log_dataset(
-                    name, artifact.uri, artifact.digest, "training" if step.name == "train" else "input"
-                )
-            artifact = found or self._run(step, key, inputs, tracker)
-            tracker.tag("plm.artifact", artifact.uri)
-            tracker.tag("plm.digest", artifact.digest)
-            tracker.log_metrics({k: v for k, v in artifact.counts.items() if isinstance(v, int | float)})
-            _log_text(tracker, "manifest.json", json.dumps(dict(artifact.manifest), indent=1, ensure_ascii=False))
-            self._link_task(step.name, tracker, artifact)
+        """The body of a step's task. Returns URI and digests; the files stay in the store."""
+        artifact = found or self._run(step, key, inputs, tracker)
+        self._link_task(step.name, tracker, artifact)
         return {"uri": artifact.uri, "digest": artifact.digest, "key": key.digest}
 
     def _run(self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], tracker: Any) -> Artifact:
