@@ -1,0 +1,114 @@
+"""The before/after page: one HTML file that needs nothing else, readable on a phone and on a laptop."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.compare.samples import AnsweredTwice, Outcome
+from components.compare.statistics import Interval, Tally
+from plm_model.images import decode_image
+
+THUMBNAIL = 320  # pixels of the longer side
+SHOWN_TEXT = 600  # characters of a question or an answer
+SHOWN_IMAGES = 4  # of one question
+ORDER: tuple[Outcome, ...] = ("fixed", "broken", "wrong", "right")
+TITLES: Mapping[Outcome, str] = {
+    "fixed": "Fixed by training",
+    "broken": "Broken by training",
+    "wrong": "Still wrong",
+    "right": "Right both times",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that the page tells in numbers. `limit` is set when only the first so many rows were evaluated."""
+
+    pipeline: str
+    task: str
+    metric: str
+    confidence: float
+    before: Interval
+    after: Interval
+    gain: Interval
+    counts: Tally
+    limit: int | None
+
+
+def choose_examples(pairs: Sequence[AnsweredTwice], most: int) -> list[AnsweredTwice]:
+    """Up to `most` examples: half fixed, a quarter broken, a quarter still wrong; what is short is filled up in that order.
+
+    Within an outcome the choice follows a hash of the id: the same every time, and spread over a sorted data set.
+    """
+    groups: dict[Outcome, list[AnsweredTwice]] = {outcome: [] for outcome in ORDER}
+    for pair in sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).digest()):
+        groups[pair.outcome].append(pair)
+    shares = {"fixed": (most + 1) // 2, "broken": most // 4, "wrong": most // 4}
+    taken = {outcome: min(len(group), shares.get(outcome, 0)) for outcome, group in groups.items()}
+    for outcome, group in groups.items():
+        taken[outcome] += min(len(group) - taken[outcome], most - sum(taken.values()))
+    return [pair for outcome in ORDER for pair in groups[outcome][: taken[outcome]]]
+
+
+def render(
+    comparison: Comparison, examples: Sequence[AnsweredTwice], read_image: Callable[[str], bytes], loss_png: bytes
+) -> str:
+    """The whole page; every text is escaped, every image is inlined. `read_image` gives the bytes of a media path."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page.filters |= {"percent": percent, "points": points, "clip": clip}
+    groups = [
+        (outcome, TITLES[outcome], [card(pair, read_image) for pair in examples if pair.outcome == outcome])
+        for outcome in ORDER
+    ]
+    return page.get_template("report.html").render(
+        c=comparison,
+        groups=[group for group in groups if group[2]],
+        shown=len(examples),
+        loss=data_uri(loss_png, "image/png"),
+    )
+
+
+def card(pair: AnsweredTwice, read_image: Callable[[str], bytes]) -> dict[str, Any]:
+    return {"pair": pair, "images": [thumbnail(read_image(rel)) for rel in pair.images[:SHOWN_IMAGES]]}
+
+
+def thumbnail(data: bytes) -> dict[str, Any]:
+    """A picture as a data URI; small ones stay as they are and are shown with sharp pixels."""
+    image = decode_image(data)
+    small = max(image.size) <= THUMBNAIL // 2
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    if small:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=82)
+    return {"uri": data_uri(buffer.getvalue(), "image/png" if small else "image/jpeg"), "small": small}
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def percent(share: float) -> str:
+    """0.9467 -> `94.7 %`."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def points(gain: float) -> str:
+    """0.581 -> `+58.1`, in percentage points."""
+    return f"{100 * gain:+.1f}".replace("-", "\u2212")
+
+
+def clip(text: str) -> str:
+    """A text short enough for a card."""
+    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"

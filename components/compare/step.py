@@ -1,0 +1,81 @@
+"""Compare the model before and after training: numbers with their uncertainty, a report to look at, the loss curve."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, ArtifactWriter
+from components.compare.chart import draw_loss, read_loss_curve
+from components.compare.report import Comparison, choose_examples, render
+from components.compare.samples import read_pairs
+from components.compare.statistics import accuracy_interval, gain_interval, tally
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.evaluate.media import MediaRoot
+from components.steps import StepContext
+
+METRIC = "exact_match"
+
+
+def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+    """Inputs: before, after (evaluations), dataset, checkpoint. Writes comparison.json, report.html and loss.png."""
+    if config.evaluate.metric != METRIC:
+        raise UserError(f"evaluate.metric: {config.evaluate.metric}: the held-out rows are scored by {METRIC} only")
+    pairs = read_pairs(inputs["before"], inputs["after"])
+    counts = tally([pair.right_before for pair in pairs], [pair.right_after for pair in pairs])
+    settings = config.compare
+    results = inputs["after"].read_json("results.json")
+    comparison = Comparison(
+        pipeline=config.name,
+        task=results["task"],
+        metric=METRIC,
+        confidence=settings.confidence,
+        before=accuracy_interval(counts.broken + counts.right, counts.n, settings.confidence),
+        after=accuracy_interval(counts.fixed + counts.right, counts.n, settings.confidence),
+        gain=gain_interval(counts, settings.confidence, settings.bootstrap_samples, settings.seed),
+        counts=counts,
+        limit=results["limit"],
+    )
+    context.progress("drawing the report")
+    loss_png = draw_loss(read_loss_curve(inputs["checkpoint"]))
+    examples = choose_examples(pairs, settings.examples)
+    html = render(comparison, examples, MediaRoot.of(inputs["dataset"]).read, loss_png)
+    keep(out, context, {"report.html": html.encode(), "loss.png": loss_png})
+    out.write_json("comparison.json", summary(comparison))
+    out.counts |= {"examples": len(examples), **asdict(counts)}
+    context.progress(f"{METRIC} {comparison.before.value:.3f} -> {comparison.after.value:.3f}")
+
+
+def keep(out: ArtifactWriter, context: StepContext, files: Mapping[str, bytes]) -> None:
+    """Write files to the artifact and to the tracker."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            path = Path(folder) / name
+            path.write_bytes(data)
+            out.add_file(path, name)
+            context.tracker.log_file(path)
+
+
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """The flat JSON that the gate and the pipeline's summary read."""
+    c = comparison
+    return {
+        "task": c.task,
+        "metric": c.metric,
+        "before": c.before.value,
+        "before_ci": [c.before.low, c.before.high],
+        "after": c.after.value,
+        "after_ci": [c.after.low, c.after.high],
+        "gain": c.gain.value,
+        "ci_low": c.gain.low,
+        "ci_high": c.gain.high,
+        "confidence": c.confidence,
+        "n": c.counts.n,
+        "n_fixed": c.counts.fixed,
+        "n_broken": c.counts.broken,
+        "limit": c.limit,
+    }

@@ -1,0 +1,155 @@
+"""Our checkpoint directories as an lmms-eval model (simple interface): batches of greedy answers with a KV cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from PIL import Image
+
+from plm_model.codec import Codec, Example
+from plm_model.conversation import IMAGE_TAG
+from plm_model.generate import GenerationOptions, generate
+from plm_model.images import processor_for, tile_image, to_rgb
+from plm_model.record import Record, Turn
+from plm_model.weights import load_model
+
+DEFAULT_NEW_TOKENS = 64  # many tasks name no limit
+
+
+class PLMAdapter(lmms):
+    """Answers the requests of lmms-eval with a PLM checkpoint.
+
+    `pretrained` is a checkpoint directory, `device` is `auto`, `cpu` or `cuda`; `progress` is called with (answered, all).
+    On a CPU it computes in float32 on every core, on a GPU in bfloat16.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 1,
+        device: str | None = "auto",
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        progress: Callable[[int, int], None] | None = None,
+        **_ignored: Any,
+    ) -> None:
+        super().__init__()
+        self._device = chosen_device(device or "auto")
+        if self._device.type == "cpu":
+            torch.set_num_threads(usable_cores())
+        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        self._model, self._tokenizer = load_model(pretrained, self._device, dtype)
+        self._codec = Codec(self._tokenizer, self._model.config)
+        self._name = str(pretrained)
+        self._batch_size = int(batch_size)
+        self._max_new_tokens = int(max_new_tokens)
+        self._progress = progress or (lambda answered, total: None)
+
+    def __str__(self) -> str:
+        return f"PLMAdapter({self._name})"  # the harness keys its response cache by this; the default holds an address
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def clean(self) -> None:
+        """Keep the weights: the harness would delete them after the first evaluation."""
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """The answers, in the order of the requests; those with equal generation settings share batches."""
+        answers: list[str] = [""] * len(requests)
+        answered = 0
+        for options, indices in batches(requests, self._max_new_tokens, self._batch_size):
+            prompts = [self.prompt(requests[index]) for index in indices]
+            for index, answer in zip(indices, generate(self._model, self._tokenizer, prompts, options), strict=True):
+                answers[index] = answer.text.strip()
+            answered += len(indices)
+            self._progress(answered, len(requests))
+        return answers
+
+    def prompt(self, request: Instance) -> tuple[Example, np.ndarray]:
+        """A request as an encoded prompt and its tiles, uint8 [tiles, 3, H, W]."""
+        text, _, doc_to_visual, doc_id, task, split = request.args
+        images = still_images(doc_to_visual(self.task_dict[task][split][doc_id]))
+        config = self._model.config
+        processor, side = processor_for(config.processor, len(images)), config.vision.image_size
+        tiles = [tile_image(image, processor, side) for image in images]
+        names = tuple(str(number) for number in range(len(images)))
+        record = Record(f"{task}/{doc_id}", names, (Turn("human", tagged(text, len(images))),), row={})
+        example = self._codec.prompt(record, [len(each) for each in tiles])
+        return example, np.concatenate(tiles) if tiles else np.zeros((0, 3, side, side), np.uint8)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("tasks that compare likelihoods are not supported; choose one that generates answers")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise NotImplementedError("tasks of several rounds are not supported")
+
+
+def chosen_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, where the system says so; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batches(
+    requests: Sequence[Instance], max_new_tokens: int, batch_size: int
+) -> Iterator[tuple[GenerationOptions, list[int]]]:
+    """Indices of the requests in batches of equal generation settings, in order of appearance."""
+    groups: dict[GenerationOptions, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(generation_options(request.args[1], max_new_tokens), []).append(index)
+    for options, indices in groups.items():
+        for start in range(0, len(indices), batch_size):
+            yield options, indices[start : start + batch_size]
+
+
+def generation_options(settings: Mapping[str, Any], max_new_tokens: int) -> GenerationOptions:
+    """A task's generation settings in our terms. Greedy unless the task asks for sampling.
+
+    The harness adds a blank line to `until` where a task names nothing else; it is honoured like any other.
+    """
+    until = settings.get("until") or ()
+    sample = settings.get("do_sample", True) and (settings.get("temperature") or 0.0) > 0
+    return GenerationOptions(
+        max_new_tokens=int(settings.get("max_new_tokens") or max_new_tokens),
+        temperature=float(settings["temperature"]) if sample else 0.0,
+        top_p=settings.get("top_p") if sample else None,
+        top_k=settings.get("top_k") if sample else None,
+        stop=tuple(text for text in ((until,) if isinstance(until, str) else until) if text),
+    )
+
+
+def tagged(text: str, images: int) -> str:
+    """A question about several images with one tag for each; where the task set none, or too few, all stand in front."""
+    if images <= 1 or text.count(IMAGE_TAG) == images:
+        return text
+    return IMAGE_TAG * images + text.replace(IMAGE_TAG, "")
+
+
+def still_images(visuals: Any) -> list[Image.Image]:
+    """The images of a request: None, one image, a list, or a list of frame lists become one flat list of RGB images."""
+    if visuals is None:
+        return []
+    if isinstance(visuals, Image.Image):
+        return [to_rgb(visuals)]
+    if isinstance(visuals, (list, tuple)):
+        return [image for item in visuals for image in still_images(item)]
+    raise NotImplementedError(f"this task shows a {type(visuals).__name__}; only still images can be evaluated yet")

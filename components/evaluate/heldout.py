@@ -1,0 +1,100 @@
+"""The held-out rows as questions: what is asked, what the answer should be, and where the images lie on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact
+from components.errors import UserError
+from plm_model.images import ImageError, decode_image
+from plm_model.record import RecordError, parse_record
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A held-out row that cannot be evaluated, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One held-out row. `image` is the record's own value (a path below the media root, a list of them, or None)."""
+
+    id: str
+    image: Any
+    images: tuple[str, ...]
+    text: str
+    target: str
+
+
+def read_questions(dataset: Artifact, limit: int | None) -> list[Question]:
+    """The first `limit` rows of `test.jsonl` (all of them when None). Raises UserError when there is none."""
+    questions = []
+    with dataset.open("test.jsonl", "r") as file:
+        for number, line in enumerate(file, start=1):
+            if limit is not None and len(questions) == limit:
+                break
+            questions.append(question_of(line, f"{dataset.uri}/test.jsonl line {number}"))
+    if not questions:
+        raise UserError("there are no held-out rows to evaluate on; raise convert.test_fraction or add data")
+    return questions
+
+
+def question_of(line: str, where: str) -> Question:
+    """First human turn and the answer to it; of a longer conversation the rest is not asked."""
+    try:
+        record = parse_record(json.loads(line), accept_gpt_role=True)
+        text = next(turn.text for turn in record.turns if turn.role == "human")
+        target = next(turn.text for turn in record.turns if turn.role == "assistant")
+    except StopIteration:
+        raise UserError(f"{where}: needs a question and an answer") from None
+    except (json.JSONDecodeError, RecordError) as error:
+        raise UserError(f"{where}: {error}") from None
+    return Question(record.id, record.row.get("image"), record.images, text, target)
+
+
+def answerable(questions: Sequence[Question], local: Mapping[str, Path]) -> tuple[list[Question], list[Skipped]]:
+    """Part the questions whose images can all be decoded from those that no model could answer. `local` maps paths to files."""
+    with ThreadPoolExecutor() as pool:
+        reasons = list(pool.map(lambda question: damage(question, local), questions))
+    kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
+    skipped = [Skipped(q.id, reason) for q, reason in zip(questions, reasons, strict=True) if reason is not None]
+    return kept, skipped
+
+
+def damage(question: Question, local: Mapping[str, Path]) -> str | None:
+    """Why a question's images cannot be shown to a model, or None."""
+    for rel in question.images:
+        try:
+            decode_image(local[rel].read_bytes())
+        except FileNotFoundError:
+            return f"{rel}: missing image"
+        except ImageError as error:
+            return f"{rel}: {error}"
+    return None
+
+
+def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
+    """Raises UserError when more than the share `most` of n questions had to be skipped."""
+    if len(skipped) > most * n:
+        first = skipped[0]
+        raise UserError(
+            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than preprocess.max_bad_fraction {most:g} allows; "
+            f"the first is {first.id!r}: {first.reason}"
+        )
+
+
+def write_documents(questions: Sequence[Question], local: Mapping[str, Path], path: Path) -> None:
+    """Write the questions as the JSON lines that the evaluation task reads, images as absolute local paths."""
+    with open(path, "w", encoding="utf-8") as file:
+        for question in questions:
+            images = [str(local[rel]) for rel in question.images]
+            row = {"id": question.id, "images": images, "question": question.text, "target": question.target}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

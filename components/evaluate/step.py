@@ -1,0 +1,132 @@
+"""Measure a checkpoint on the held-out rows with lmms-eval: one number, and the answer to every question."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, ArtifactWriter
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.evaluate.heldout import Question, answerable, read_questions, require_few, write_documents
+from components.evaluate.launch import run_process
+from components.evaluate.media import MediaRoot
+from components.evaluate.process import Request
+from components.evaluate.results import flat_metrics
+from components.evaluate.task import METRIC
+from components.steps import StepContext
+
+
+def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+    """Inputs: model (a checkpoint directory), dataset. Writes results.json, samples.jsonl and skipped.jsonl."""
+    if config.evaluate.metric != METRIC:
+        raise UserError(f"evaluate.metric: {config.evaluate.metric}: the held-out rows are scored by {METRIC} only")
+    started = time.monotonic()
+    context.progress("fetching the held-out rows")
+    asked = read_questions(inputs["dataset"], config.evaluate.limit)
+    media = MediaRoot.of(inputs["dataset"])
+    local = media.local((rel for question in asked for rel in question.images), context.cache_dir.absolute())
+    questions, skipped = answerable(asked, local)
+    require_few(skipped, len(asked), config.preprocess.max_bad_fraction)
+    result = measure(config, inputs["model"], questions, local, context)
+    answers = matched(questions, result["answers"])
+    results = tidy(config, result, len(questions))
+    write_lines(out, "samples.jsonl", [sample(q, answer) for q, answer in zip(questions, answers, strict=True)])
+    write_lines(out, "skipped.jsonl", [asdict(row) for row in skipped])
+    out.write_json("results.json", results)
+    record(config, results, context)
+    out.counts |= {
+        "questions": len(questions),
+        "skipped": len(skipped),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if config.evaluate.limit is not None:
+        out.counts["limit"] = config.evaluate.limit
+
+
+def measure(
+    config: PipelineConfig,
+    model: Artifact,
+    questions: Sequence[Question],
+    local: Mapping[str, Path],
+    context: StepContext,
+) -> dict[str, Any]:
+    """Run lmms-eval in its own process, in a scratch folder that is gone afterwards; its log is kept."""
+    settings, cache = config.evaluate, context.cache_dir.absolute()
+    cache.mkdir(parents=True, exist_ok=True)
+    log = cache / "logs" / f"evaluate-{settings.task}-{model.digest[:12]}.log"
+    with tempfile.TemporaryDirectory(prefix="evaluate-", dir=cache) as scratch:
+        documents = Path(scratch) / "documents.jsonl"
+        write_documents(questions, local, documents)
+        request = Request(
+            checkpoint=str(model.local()),
+            task=settings.task,
+            documents=str(documents),
+            result=str(Path(scratch) / "result.json"),
+            scratch=scratch,
+            builtin_tasks=settings.builtin_tasks,
+            limit=settings.limit,
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            device=settings.device,
+            parent=os.getpid(),
+        )
+        return run_process(request, cache, log, context.progress)
+
+
+def write_lines(out: ArtifactWriter, rel: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    with out.open(rel, "w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def matched(questions: Sequence[Question], answers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The answers, checked to be one for each question and in the same order."""
+    if [question.id for question in questions] != [answer["id"] for answer in answers]:
+        raise UserError(
+            f"lmms-eval answered {len(answers)} questions where {len(questions)} were asked; evaluate again"
+        )
+    return answers
+
+
+def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "image": question.image,
+        "question": question.text,
+        "target": question.target,
+        "answer": answer["answer"],
+        "correct": answer["correct"],
+    }
+
+
+def tidy(config: PipelineConfig, result: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated."""
+    task = config.evaluate.task
+    flat = {name: flat_metrics(values) for name, values in result["results"].items()}
+    return {
+        "task": task,
+        "metrics": flat.pop(task),
+        "builtin": flat,
+        "n": n,
+        "limit": config.evaluate.limit,
+        "lmms_eval_version": result["version"],
+    }
+
+
+def record(config: PipelineConfig, results: Mapping[str, Any], context: StepContext) -> None:
+    """Send the metrics to the tracker as eval/<task>/<metric>; a limited run is marked as one."""
+    tasks = {results["task"]: results["metrics"], **results["builtin"]}
+    metrics = {f"eval/{task}/{name}": value for task, values in tasks.items() for name, value in values.items()}
+    context.tracker.log_metrics(metrics)
+    note = ""
+    if config.evaluate.limit is not None:
+        context.tracker.tag("eval.limit", str(config.evaluate.limit))
+        note = f" (limited to the first {config.evaluate.limit})"
+    context.progress(f"{METRIC} {results['metrics'][METRIC]:.3f} on {results['n']} held-out rows{note}")

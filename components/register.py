@@ -1,0 +1,221 @@
+"""Register the model: every one becomes the challenger, and the champion only where the gate says so.
+
+A version refers to the model's artifact by URI; no weights are copied. Its tags hold the evidence (data, config, commit,
+metrics, links), and registering the same model with the same comparison again finds the version that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from components.artifacts import Artifact, ArtifactWriter, digest_of
+from components.config import GateConfig, PipelineConfig
+from components.errors import UserError
+from components.steps import StepContext
+from components.tracking import experiment_id, tracking_client
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
+MODEL_TAG, COMPARISON_TAG = "plm.model_digest", "plm.comparison_digest"
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the champion alias moves, and why, in one sentence."""
+
+    champion: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What `registration.json` says. `version` is None where the registry was away."""
+
+    name: str
+    version: str | None
+    champion: bool
+    reason: str
+
+
+def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+    """Inputs: model, comparison. Writes registration.json; an outage of a tracking store that was there is only noted."""
+    name = config.registry.name or config.name
+    comparison = inputs["comparison"].read_json("comparison.json")
+    if comparison["metric"] != config.gate.metric:
+        raise UserError(
+            f"gate.metric: {config.gate.metric}: is not measured; this pipeline compares {comparison['metric']}"
+        )
+    client = tracking_client(config)
+    try:
+        experiment = experiment_id(config, client)
+    except UserError as error:
+        if config.tracking.required and context.tracker.run_id is None:
+            raise
+        registration = Registration(name, None, False, f"not registered: {error}")
+    else:
+        registration = register(client, experiment, name, config, inputs, comparison, context)
+        context.tracker.tag("plm.registered_model_version", f"{registration.name}/{registration.version}")
+    out.write_json("registration.json", asdict(registration))
+    context.progress(registration.reason)
+
+
+def register(
+    client: Any,
+    experiment: str,
+    name: str,
+    config: PipelineConfig,
+    inputs: Mapping[str, Artifact],
+    comparison: Mapping[str, Any],
+    context: StepContext,
+) -> Registration:
+    """Find or create the version, make it the challenger, and let the gate decide about the champion."""
+    ensure_model(client, name)
+    tags = evidence(config, inputs, comparison, context)
+    version = find_version(client, name, tags) or create_version(
+        client, experiment, name, inputs["model"], tags, context
+    )
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    champion = version_by_alias(client, name, CHAMPION)
+    if champion is not None and champion.version == version:
+        return Registration(name, version, True, f"{name} version {version} is the champion")
+    decision = decide(config.gate, comparison, champion, tags)
+    client.set_model_version_tag(name, version, "plm.gate", "passed" if decision.champion else "refused")
+    client.set_model_version_tag(name, version, "plm.gate.reason", decision.reason)
+    if decision.champion:
+        if champion is not None:
+            client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        client.set_registered_model_alias(name, CHAMPION, version)
+    return Registration(name, version, decision.champion, f"{name} version {version}: {decision.reason}")
+
+
+def decide(gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None, tags: Mapping[str, str]) -> Decision:
+    """The gate: gain over the champion's metric, or over the untrained base where there is no champion, of at least `min_gain`.
+
+    Worked example: min_gain 0.02, champion 0.90, candidate 0.93: gain +0.030, the champion moves; candidate 0.91: it stays.
+    """
+    after = comparison["after"]
+    known = champion.tags.get(f"metric/{gate.metric}") if champion is not None else None
+    if known is not None:
+        rival = f"champion version {champion.version}"
+        if champion.tags.get("plm.data_digest") != tags["plm.data_digest"]:
+            rival += ", which was measured on other data"
+    else:
+        rival = (
+            "the base model"
+            if champion is None
+            else f"the base model (champion version {champion.version} has no metric)"
+        )
+    yardstick = comparison["before"] if known is None else float(known)
+    gain = after - yardstick
+    passed = gain >= gate.min_gain - ROUNDING
+    verdict = "becomes champion" if passed else "stays challenger"
+    return Decision(
+        passed,
+        f"{verdict}: {gate.metric} {after:.4f} against {yardstick:.4f} of {rival}, "
+        f"gain {gain:+.4f}, gate.min_gain {gate.min_gain:g}",
+    )
+
+
+def evidence(
+    config: PipelineConfig, inputs: Mapping[str, Artifact], comparison: Mapping[str, Any], context: StepContext
+) -> dict[str, str]:
+    """The tags of a version: what it was made of, how it did, and where to look."""
+    model, compared = inputs["model"], inputs["comparison"]
+    metric = comparison["metric"]
+    tags = {
+        "plm.data_digest": compared.manifest["inputs"].get("dataset", {}).get("digest", ""),
+        "plm.config_sha": digest_of(config.model_dump(mode="json")),
+        **context.tags,
+        MODEL_TAG: model.digest,
+        COMPARISON_TAG: compared.digest,
+        "plm.model_key": model.key,
+        "plm.model_uri": model.uri,
+        "plm.report_uri": f"{compared.uri}/report.html",
+        f"metric/{metric}": repr(comparison["after"]),
+        f"metric/{metric}.before": repr(comparison["before"]),
+        f"metric/{metric}.gain": repr(comparison["gain"]),
+        f"metric/{metric}.gain_ci": f"{comparison['ci_low']:.4f} to {comparison['ci_high']:.4f}",
+        "eval.questions": str(comparison["n"]),
+        "eval.limit": "" if comparison.get("limit") is None else str(comparison["limit"]),
+    }
+    if context.tracker.run_id:
+        tags["mlflow.run_id"] = context.tracker.run_id
+    return {key: str(value) for key, value in tags.items() if str(value)}
+
+
+def ensure_model(client: Any, name: str) -> None:
+    """Create the registered model where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="Made by PLM Pipeline; each version is one training run.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def find_version(client: Any, name: str, tags: Mapping[str, str]) -> str | None:
+    """The version of the same model with the same comparison, if there is one."""
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if all(version.tags.get(key) == tags[key] for key in (MODEL_TAG, COMPARISON_TAG)):
+            return version.version
+    return None
+
+
+def create_version(
+    client: Any, experiment: str, name: str, model: Artifact, tags: Mapping[str, str], context: StepContext
+) -> str:
+    """A new version whose source is the artifact's URI.
+
+    An MLflow server refuses sources on a local disk; there the source is a logged model, and the tag `plm.model_uri` says
+    where it lies.
+    """
+    from mlflow.exceptions import MlflowException
+
+    metric = next(key for key in tags if key.startswith("metric/"))
+    description = (
+        f"{metric.removeprefix('metric/')} {float(tags[metric]):.4f} on {tags['eval.questions']} held-out rows"
+    )
+    run_id = context.tracker.run_id
+    common = {"run_id": run_id, "tags": dict(tags), "description": description}
+    try:
+        return client.create_model_version(name, source=model.uri, **common).version
+    except MlflowException as error:
+        if "://" in model.uri or error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+    logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags={"plm.model_uri": model.uri})
+    client.finalize_logged_model(logged.model_id, "READY")
+    source = f"models:/{logged.model_id}"
+    return client.create_model_version(name, source=source, model_id=logged.model_id, **common).version
+
+
+def version_by_alias(client: Any, name: str, alias: str) -> Any | None:
+    """The version that an alias points to, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def registration_exists(config: PipelineConfig, artifact: Artifact) -> bool:
+    """Whether the version that a registration artifact names is still in the registry.
+
+    False for a registration that could not be made, and where the store was deleted; a store that does not answer counts
+    as intact.
+    """
+    from mlflow.exceptions import MlflowException
+
+    registration = artifact.read_json("registration.json")
+    if registration["version"] is None:
+        return False
+    try:
+        version = tracking_client(config).get_model_version(registration["name"], registration["version"])
+    except MlflowException as error:
+        return error.error_code != "RESOURCE_DOES_NOT_EXIST"
+    return version.tags.get(MODEL_TAG) == artifact.manifest["inputs"]["model"]["digest"]

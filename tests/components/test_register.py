@@ -1,0 +1,149 @@
+"""Registration against a real MLflow registry on SQLite: aliases, the gate both ways, evidence, no duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.register import registration_exists, run
+from components.steps import StepContext
+from components.tracking import tracking_client
+
+Register = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One SQLite store for the module: creating its schema takes seconds. Each test uses a name of its own."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def config(state_dir: Path, request: pytest.FixtureRequest) -> PipelineConfig:
+    name = request.node.name.replace("[", "-").replace("]", "")
+    return PipelineConfig.model_validate(
+        {"name": name, "tracking": {"state_dir": str(state_dir)}, "gate": {"min_gain": 0.1}}
+    )
+
+
+@pytest.fixture
+def client(config: PipelineConfig) -> Any:
+    return tracking_client(config)
+
+
+@pytest.fixture
+def register(tmp_path: Path, config: PipelineConfig, step_context: Callable[..., StepContext]) -> Register:
+    """register(after, weights="x", before=0.1): a run of the step for a model with these bytes and this metric."""
+    store = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
+
+    def made(step: str, inputs: dict[str, Artifact], fill: Callable[[ArtifactWriter], Any], **parts: Any) -> Artifact:
+        key = StepKey(step, config=parts)
+        with store.create(key, inputs) as out:
+            fill(out)
+        artifact = store.find(key)
+        assert artifact is not None
+        return artifact
+
+    def registered(
+        after: float, weights: str = "x", before: float = 0.1, settings: PipelineConfig = config, data: str = "digits"
+    ) -> Artifact:
+        values = {"metric": "exact_match", "before": before, "after": after, "gain": after - before}
+        comparison = {**values, "ci_low": 0.0, "ci_high": 1.0, "n": 100, "limit": None}
+        dataset = made("convert", {}, lambda out: out.write_json("test.json", data), data=data)
+        parts = {"after": after, "weights": weights, "data": data}
+        inputs = {
+            "model": made("consolidate", {}, lambda out: out.write_json("model.json", weights), **parts),
+            "comparison": made(
+                "compare", {"dataset": dataset}, lambda out: out.write_json("comparison.json", comparison), **parts
+            ),
+        }
+        context = step_context(tags={"prefect.flow_run_id": "flow-7", "mlflow.source.git.commit": "abc123"})
+        return made("register", inputs, lambda out: run(settings, inputs, out, context), **parts)
+
+    return registered
+
+
+def test_a_model_that_beats_the_base_becomes_champion(register: Register, config: PipelineConfig, client: Any) -> None:
+    result = register(0.9).read_json("registration.json")
+    assert result["champion"]
+    assert client.get_model_version_by_alias(config.name, "champion").version == result["version"]
+
+
+def test_a_model_below_the_gate_is_only_challenger(register: Register, config: PipelineConfig, client: Any) -> None:
+    result = register(0.15).read_json("registration.json")
+    assert not result["champion"]
+    assert client.get_model_version_by_alias(config.name, "challenger").version == result["version"]
+    assert "champion" not in client.get_registered_model(config.name).aliases
+
+
+def test_the_next_champion_must_beat_the_present_one(register: Register, config: PipelineConfig, client: Any) -> None:
+    first = register(0.7, "first").read_json("registration.json")
+    second = register(0.75, "second").read_json("registration.json")
+    aliases = client.get_registered_model(config.name).aliases
+    assert not second["champion"]
+    assert "0.7000 of champion version" in second["reason"]
+    assert (aliases["champion"], aliases["challenger"]) == (first["version"], second["version"])
+
+
+def test_the_champion_that_was_is_kept_as_previous(register: Register, config: PipelineConfig, client: Any) -> None:
+    first = register(0.7, "first").read_json("registration.json")
+    second = register(0.8, "second").read_json("registration.json")  # a gain of exactly min_gain
+    aliases = client.get_registered_model(config.name).aliases
+    assert (aliases["champion"], aliases["previous_champion"]) == (second["version"], first["version"])
+
+
+def test_a_champion_measured_on_other_data_is_named_as_such(register: Register) -> None:
+    register(0.7, "first", data="old")
+    assert "measured on other data" in register(0.9, "second", data="new").read_json("registration.json")["reason"]
+
+
+def test_the_same_model_is_registered_once(register: Register, config: PipelineConfig, client: Any) -> None:
+    first = register(0.9).read_json("registration.json")
+    again = register(0.9).read_json("registration.json")
+    assert (first["version"], again["champion"]) == (again["version"], True)
+    assert len(client.search_model_versions(f"name = '{config.name}'")) == 1
+
+
+def test_a_version_carries_its_evidence(register: Register, config: PipelineConfig, client: Any) -> None:
+    artifact = register(0.9)
+    version = client.get_model_version(config.name, artifact.read_json("registration.json")["version"])
+    inputs = artifact.manifest["inputs"]
+    assert version.source == inputs["model"]["uri"]
+    assert {
+        "plm.model_digest": inputs["model"]["digest"],
+        "mlflow.source.git.commit": "abc123",
+        "prefect.flow_run_id": "flow-7",
+        "metric/exact_match": "0.9",
+        "metric/exact_match.before": "0.1",
+        "plm.gate": "passed",
+    }.items() <= version.tags.items()
+    assert len(version.tags["plm.data_digest"]) == len(version.tags["plm.config_sha"]) == 64
+
+
+def test_a_registration_is_gone_when_its_store_is(
+    register: Register, config: PipelineConfig, tmp_path: Path, client: Any
+) -> None:
+    artifact = register(0.9)
+    assert registration_exists(config, artifact)
+    client.delete_registered_model(config.name)
+    assert not registration_exists(config, artifact)
+
+
+def test_a_gate_on_a_metric_that_is_not_measured_is_refused(register: Register, config: PipelineConfig) -> None:
+    settings = config.model_copy(update={"gate": config.gate.model_copy(update={"metric": "bleu"})})
+    with pytest.raises(UserError, match=r"gate\.metric: bleu"):
+        register(0.9, settings=settings)
+
+
+def test_an_optional_registry_that_is_away_is_only_noted(register: Register, config: PipelineConfig) -> None:
+    tracking = config.tracking.model_copy(update={"uri": "http://127.0.0.1:9", "required": False})
+    settings = config.model_copy(update={"tracking": tracking})
+    artifact = register(0.9, settings=settings)
+    assert artifact.read_json("registration.json")["version"] is None
+    assert not registration_exists(settings, artifact)
