@@ -13,10 +13,10 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import ConvertConfig, PipelineConfig
+from components.context import StepContext
 from components.convert.records import Reject, read_records
 from components.convert.split import repeated, split
 from components.errors import UserError
-from components.steps import StepContext
 
 SHOWN_REJECTS = 3
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import DigitsSource, FolderSource, PipelineConfig, S3Source
+from components.context import StepContext
 from components.errors import UserError
 from components.ingest.annotations import Row, images_of, inside, is_json_lines, read_rows
 from components.ingest.digits import LABELS, write_digits
@@ -24,7 +25,6 @@ from components.ingest.folder import FolderOrigin
 from components.ingest.origin import Origin, SourceFile
 from components.ingest.s3_origin import S3Origin
 from components.ingest.takeover import PARALLEL, take_over, unchanged
-from components.steps import StepContext
 
 FILES = "files.jsonl"
 SOURCE = "source.json"

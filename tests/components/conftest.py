@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.steps import StepContext
+from components.context import StepContext
 
 
 class RecordingTracker:
