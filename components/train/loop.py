@@ -1,0 +1,122 @@
+"""The training loop: a plain function over a model, an optimizer and an iterator of work, on one process or many ranks.
+
+The loss of a step is the sum of the cross entropies of all its targets, on all ranks, divided by how many they are. So the
+same data gives the same gradient on any number of ranks, however it is packed.
+
+Worked example: rank 0 has 30 targets, rank 1 has 10. Each divides its sum by 40; summed over the ranks, the gradient is
+that of the mean over the 40 targets.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from components.train.loader import StepWork
+from components.train.optimizer import ShardedAdamW
+from components.train.parallel import Group, sync_gradients
+from components.train.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from components.config import TrainConfig
+
+Metrics = dict[str, float]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or the gradient is not a finite number; the message names the step."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls: `on_metrics(step, metrics)` and `on_checkpoint(step)`, both on every rank."""
+
+    on_metrics: Callable[[int, Metrics], None] = lambda step, metrics: None
+    on_checkpoint: Callable[[int], None] = lambda step: None
+
+
+@dataclass
+class Window:
+    """What has happened since the last line of metrics."""
+
+    loss_sum: Tensor | None = None  # of this rank's targets
+    supervised: int = 0  # targets, tokens and tiles of all ranks
+    tokens: int = 0
+    tiles: int = 0
+    steps: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, work: StepWork, loss_sum: Tensor, supervised: int) -> None:
+        self.loss_sum = loss_sum if self.loss_sum is None else self.loss_sum + loss_sum
+        self.supervised += supervised
+        self.tokens += work.tokens
+        self.tiles += work.tiles
+        self.steps += 1
+
+
+def train(
+    model: nn.Module, optimizer: ShardedAdamW, works: Iterable[StepWork], settings: TrainConfig, group: Group, hooks: Hooks
+) -> None:
+    """Take one optimizer step for each item of work. Every rank calls this with equally many micro-batches."""
+    model.train()
+    window = Window()
+    for work in works:
+        rate = learning_rate(
+            work.step,
+            steps=settings.steps,
+            warmup=settings.warmup_steps,
+            peak=settings.lr,
+            min_ratio=settings.min_lr_ratio,
+        )
+        loss_sum, supervised = accumulate(model, work, group, settings.seed)
+        norm = optimizer.step(rate)
+        window.add(work, loss_sum, supervised)
+        if work.step in (1, settings.steps) or work.step % settings.log_every == 0:
+            hooks.on_metrics(work.step, summarise(window, work, rate, norm, settings, group))
+            window = Window()
+        if work.step == settings.steps or work.step % settings.checkpoint_every == 0:
+            hooks.on_checkpoint(work.step)
+
+
+def accumulate(model: nn.Module, work: StepWork, group: Group, seed: int) -> tuple[Tensor, int]:
+    """Backward through all micro-batches of a step; the gradients stay on the parameters.
+
+    Returns this rank's sum of cross entropies, fp32 [], and the number of targets over all ranks.
+    """
+    supervised = int(group.sum(sum(micro.supervised for micro in work.micro_batches))[0])
+    loss_sum = torch.zeros((), device=group.device)
+    for n, micro in enumerate(work.micro_batches):
+        sync_gradients(model, n == len(work.micro_batches) - 1)
+        # Dropped paths depend on the pack only, not on the rank or on what ran before.
+        torch.manual_seed(seed * 1_000_003 + micro.number)
+        loss = model(micro.batch).sum() * micro.weight
+        (loss / max(supervised, 1)).backward()
+        loss_sum += loss.detach()
+    return loss_sum, supervised
+
+
+def summarise(
+    window: Window, work: StepWork, rate: float, norm: Tensor, settings: TrainConfig, group: Group
+) -> Metrics:
+    """The metrics of a window: loss per target, speed over all ranks, seconds to go. Raises TrainingDiverged."""
+    assert window.loss_sum is not None
+    (loss_sum,) = group.sum(float(window.loss_sum))
+    loss = loss_sum / max(window.supervised, 1)
+    if not (math.isfinite(loss) and math.isfinite(float(norm))):
+        raise TrainingDiverged(f"step {work.step}: loss {loss}, gradient norm {float(norm)}; try a lower train.lr")
+    seconds = max(time.perf_counter() - window.started, 1e-9)
+    return {
+        "train/loss": loss,
+        "train/lr": rate,
+        "train/grad_norm": float(norm),
+        "train/tokens_per_s": window.tokens / seconds,
+        "train/tiles_per_s": window.tiles / seconds,
+        "train/eta_s": (settings.steps - work.step) * seconds / window.steps,
+        "train/epoch": work.epoch,
+    }

@@ -1,0 +1,162 @@
+"""Train with Ray Train and FSDP2, from the base model's weights; an interrupted training goes on where it stood.
+
+Everything that can be wrong with the data or the settings is looked at here, before any worker starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
+from components.config import PipelineConfig, TrainConfig
+from components.errors import UserError
+from components.steps import StepContext
+
+T = TypeVar("T")
+START_TIMEOUT_SECONDS = "600"  # of a group of workers: imports from a cold disk outlast Ray's 60
+COLLECTIVE_TIMEOUT_SECONDS = 600
+
+
+def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl` and `train_state.json`.
+
+    Needs an initialised Ray. Raises UserError for data and settings that do not fit.
+    """
+    began = time.time()
+    checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
+    if context.fresh:
+        remove(context.resume_uri)
+    check(config, inputs["shards"], inputs["base"])
+    fit(config.train, inputs, checkpoints, context)
+    state = publish(checkpoints, config.train.steps, out)
+    out.counts |= {
+        "steps": state["step"],
+        "tokens": state["tokens"],
+        "tiles": state["tiles"],
+        "restarts": state["restarts"],
+        "world_size": state["world_size"],
+        "seconds_in_loop": round(state["attempt_seconds"], 3),
+        "seconds_around_loop": round(max(time.time() - began - state["attempt_seconds"], 0.0), 3),
+    }
+
+
+def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> None:
+    """Fail now for what would fail in every worker. Raises UserError."""
+    from components.train.optimizer import UnknownParameter, freeze
+    from components.train.shards import INDEX, plan_packs, read_index
+    from plm_model.weights import build, load_config
+
+    plan_packs(read_index(shards.local(INDEX)), config.train)
+    try:
+        freeze(build(load_config(base.local())), config.train.freeze)
+    except UnknownParameter as error:
+        raise UserError(str(error)) from None
+
+
+def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str, context: StepContext) -> None:
+    """Run the workers to the last step. Worker failures are retried up to `max_failures` times, then raised."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from components.train.progress import forwarding
+    from components.train.worker import TrainJob, ray_worker
+
+    set_ray_train_defaults()
+    attempt = uuid.uuid4().hex[:8]
+    board = f"metrics-{attempt}"
+    trainer = TorchTrainer(
+        ray_worker,
+        train_loop_config={"job": TrainJob(settings, inputs["shards"], inputs["base"], checkpoints, board)},
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if settings.use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.use_gpu,
+            resources_per_worker={"CPU": settings.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})},
+        ),
+        # A name of its own each time: which checkpoint is resumed is decided by ours, not by Ray's record of the name.
+        run_config=RunConfig(
+            name=f"ray-{attempt}",
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            **ray_storage(context.resume_uri),
+        ),
+    )
+    context.progress(f"starting {settings.workers} workers")
+    with forwarding(board, settings.steps, context):
+        interruptible(trainer.fit)
+
+
+def set_ray_train_defaults() -> None:
+    """Settings that Ray Train takes from the environment only; what a person has set stays."""
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_TIMEOUT_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+
+
+def ray_storage(uri: str) -> dict[str, Any]:
+    """Where Ray Train keeps its own notes. Object stores go through fsspec, whose credentials come from the environment."""
+    fs, path = filesystem(absolute_uri(uri))
+    if "://" not in uri:
+        return {"storage_path": path}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+
+
+def interruptible(call: Callable[[], T]) -> T:
+    """Call in a side thread and wait: Ray Train replaces the SIGINT handler of a main thread, and ends it with status 0.
+
+    So Ctrl-C, and signals that raise, come out of here as they are; whoever owns the Ray session ends the workers.
+    """
+    outcome: dict[str, Any] = {}
+
+    def target() -> None:
+        try:
+            outcome["value"] = call()
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=target, name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
+
+
+def publish(checkpoints: str, steps: int, out: ArtifactWriter) -> dict[str, Any]:
+    """Copy the last checkpoint into the artifact; returns its state."""
+    from components.train.checkpoint import METRICS, STATE, newest, read_state
+
+    folder = newest(checkpoints)
+    state = read_state(folder) if folder else {"step": 0}
+    if folder is None or state["step"] != steps:
+        raise RuntimeError(f"{checkpoints}: the last checkpoint is of step {state['step']}, not {steps}")
+    fs, path = filesystem(folder)
+    for name in sorted(fs.find(path)):
+        rel = name[len(path) :].lstrip("/")
+        if rel != STATE:
+            copy(fs, name, out, rel if rel == METRICS else f"checkpoint/{rel}")
+    out.write_json("train_state.json", state)
+    return state
+
+
+def copy(fs: Any, source: str, out: ArtifactWriter, rel: str) -> None:
+    with fs.open(source, "rb") as reader, out.open(rel) as writer:
+        while chunk := reader.read(COPY_BYTES):
+            writer.write(chunk)
+
+
+def remove(uri: str) -> None:
+    fs, path = filesystem(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)

@@ -1,0 +1,150 @@
+"""What every rank runs: the model from the base checkpoint, spread over the ranks, resumed if there is something to resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from components.artifacts import Artifact
+from components.config import TrainConfig
+from components.train import checkpoint
+from components.train.loader import StepWork, prefetched, step_work
+from components.train.loop import Hooks, train
+from components.train.optimizer import ShardedAdamW, freeze
+from components.train.parallel import Group, shard
+from components.train.plan import PackPlan
+from components.train.progress import MetricsLog, sender
+from components.train.shards import INDEX, ShardReader, plan_packs, read_index
+from plm_model.plm import PLM
+from plm_model.weights import build, load_config, load_weights
+
+STEPS_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker needs, free of secrets: it is stored and shown by the cluster. URIs are absolute."""
+
+    settings: TrainConfig
+    shards: Artifact
+    base: Artifact
+    checkpoints: str
+    board: str | None = None
+
+
+def ray_worker(job: Mapping[str, TrainJob]) -> None:
+    """Entry point under Ray Train, which has made the process group."""
+    from ray.train.torch import get_device
+
+    settings = job["job"].settings
+    device = get_device() if settings.use_gpu else torch.device("cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
+    run_rank(job["job"], device, job["job"].board and sender(job["job"].board))
+
+
+def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """Train to the last step; every rank calls it. Starts from the newest whole checkpoint, if there is one."""
+    settings = job.settings
+    group = Group.current(device)
+    index = read_index(job.shards.local(INDEX))
+    plan = plan_packs(index, settings)
+    model, optimizer = prepare(job, group)
+    run = resume(job, plan, model, optimizer, group, send)
+    works = step_work(
+        plan,
+        ShardReader(index, job.shards.local, model.config),
+        model.config,
+        rank=group.rank,
+        world=group.world,
+        first=run.state["step"] + 1,
+        last=settings.steps,
+    )
+
+    def save(step: int) -> None:
+        state = run.at(step, group)
+        checkpoint.save(job.checkpoints, model, optimizer, state, run.log.text, group, settings.keep_checkpoints)
+
+    with prefetched(works, STEPS_AHEAD) as ready:
+        train(model, optimizer, run.counted(ready), settings, group, Hooks(run.log.append, save))
+
+
+def prepare(job: TrainJob, group: Group) -> tuple[PLM, ShardedAdamW]:
+    """The base model, frozen and sharded as the settings say, with its optimizer. Never whole on one rank."""
+    settings = job.settings
+    folder = job.base.local()
+    model = build(load_config(folder), device="meta")
+    freeze(model, settings.freeze)
+    shard(model, group, settings.dtype)
+    load_weights(model, folder, group.device)
+    optimizer = ShardedAdamW(
+        model, betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm
+    )
+    return model, optimizer
+
+
+@dataclass
+class Run:
+    """The numbers of a run over all its attempts: `state` as of this attempt's first step, and what came since."""
+
+    state: dict[str, Any]
+    log: MetricsLog
+    tokens: int = 0
+    tiles: int = 0
+    started: float = field(default_factory=time.time)
+
+    def counted(self, works: Iterable[StepWork]) -> Iterator[StepWork]:
+        """The same work, added up on the way."""
+        self.started = time.time()
+        for work in works:
+            self.tokens += work.tokens
+            self.tiles += work.tiles
+            yield work
+
+    def at(self, step: int, group: Group) -> dict[str, Any]:
+        """The state after a step: what a checkpoint keeps and the next attempt goes on from."""
+        seconds = time.time() - self.started
+        return {
+            **self.state,
+            "step": step,
+            "loss": self.log.last.get("train/loss"),
+            "tokens": self.state["tokens"] + self.tokens,
+            "tiles": self.state["tiles"] + self.tiles,
+            "world_size": group.world,
+            "seconds": self.state["seconds"] + seconds,
+            "attempt_seconds": seconds,
+        }
+
+
+def resume(
+    job: TrainJob,
+    plan: PackPlan,
+    model: PLM,
+    optimizer: ShardedAdamW,
+    group: Group,
+    send: Callable[[dict[str, Any]], None] | None,
+) -> Run:
+    """The run as the newest whole checkpoint left it, loaded into model and optimizer; a fresh one where there is none."""
+    folder = newest_for_all(job.checkpoints, group)
+    sink = send if group.rank == 0 else None
+    if folder is None:
+        state = {"step": 0, "plan": plan.digest, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0}
+        return Run(state, MetricsLog("", sink))
+    state = checkpoint.restore(folder, model, optimizer)
+    if state["plan"] != plan.digest:
+        raise ValueError(f"{folder}: made with other data or pack settings; run again with --refresh train")
+    state["restarts"] += 1
+    return Run(state, MetricsLog(checkpoint.read_metrics(folder), sink))
+
+
+def newest_for_all(uri: str, group: Group) -> str | None:
+    """The newest whole checkpoint as rank 0 sees it, so that all ranks load the same."""
+    found = [checkpoint.newest(uri) if group.rank == 0 else None]
+    if group.world > 1:
+        dist.broadcast_object_list(found)
+    return found[0]

@@ -1,0 +1,90 @@
+"""A tiny training set and base model, as preprocessing and initialisation leave them: squares of eight greys, named by a letter."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+from PIL import Image
+
+from components.artifacts import Artifact
+from components.train.shards import ARRAYS
+from plm_model.codec import Example
+from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
+
+IMAGE = 3
+SHADES = 8
+
+
+def tiny_config(drop_path: float = 0.0) -> PLMConfig:
+    """A model of a few thousand parameters: 28x28 tiles of one image token each, 40 tokens."""
+    return PLMConfig(
+        vision=VisionConfig(image_size=28, patch_size=14, width=32, layers=2, heads=2, drop_path=drop_path),
+        decoder=DecoderConfig(
+            vocab_size=40, dim=32, layers=2, heads=2, kv_heads=1, hidden_dim=48, rope_theta=1e4, max_seq_len=128
+        ),
+        image_token_id=IMAGE,
+        processor=ProcessorConfig(vision_input_type="tile", max_num_tiles=1),
+    )
+
+
+def example(number: int, text: int = 0) -> Example:
+    """BOS, the image, some tokens of text, then the letter of the shade and an end token, which are supervised."""
+    sequence = np.array([1, IMAGE, *[5 + n for n in range(text)], 20 + number % SHADES, 2], np.int32)
+    targets = np.full(len(sequence) - 1, -100, np.int32)
+    targets[-2:] = sequence[-2:]
+    zero = np.zeros_like(targets)
+    return Example(sequence[:-1], targets, np.arange(len(targets), dtype=np.int32), zero, zero)
+
+
+def picture(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (28, 28), (20 + 30 * (number % SHADES),) * 3).save(file, "png")
+    return file.getvalue()
+
+
+def write_shards(folder: Path, examples: int = 40, per_shard: int = 16, longest: int = 6) -> Artifact:
+    """Shards and index of so many examples of different lengths."""
+    (folder / "train").mkdir(parents=True)
+    index = []
+    for shard, start in enumerate(range(0, examples, per_shard)):
+        rows, name = [], f"shard-{shard:05d}.parquet"
+        for row, number in enumerate(range(start, min(start + per_shard, examples))):
+            made = example(number, number % longest)
+            arrays = {key: getattr(made, key).tolist() for key in ARRAYS}
+            media = [{"kind": "image", "data": picture(number)}]
+            rows.append({"id": f"e{number}", "record": "{}", **arrays, "media": media})
+            entry = {"id": f"e{number}", "source": "test", "shard": name, "row": row, "tokens": made.length}
+            index.append({**entry, "supervised": made.supervised, "tiles": 1, "frames": 0})
+        parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / "train" / name)
+    parquet.write_table(pa.Table.from_pylist(index), folder / "train" / "index.parquet")
+    return artifact(folder, "preprocess")
+
+
+SHARD_SCHEMA = pa.schema(
+    [("id", pa.string()), ("record", pa.string())]
+    + [(name, pa.list_(pa.int32())) for name in ARRAYS]
+    + [("media", pa.list_(pa.struct([("kind", pa.string()), ("data", pa.binary())])))]
+)
+
+
+def write_base(folder: Path, config: PLMConfig | None = None) -> Artifact:
+    """A base checkpoint without a tokenizer, which training does not need."""
+    from plm_model.weights import build, initialise, save_tensors
+
+    config = config or tiny_config()
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "plm", "format": 1, **config.to_dict()}))
+    state = initialise(build(config), seed=0).state_dict()
+    save_tensors(folder, {name: (t.dtype, tuple(t.shape)) for name, t in state.items()}, state.items())
+    return artifact(folder, "initialize")
+
+
+def artifact(folder: Path, step: str) -> Artifact:
+    """A local folder as the artifact that a step would have made of it."""
+    files = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size} for p in folder.rglob("*") if p.is_file()}
+    return Artifact(str(folder), {"step": step, "key": "k", "digest": step * 4, "files": files, "counts": {}}, folder)
