@@ -112,9 +112,9 @@ def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) ->
 
     Chunks end in any order. UserError or OSError (disk full) when a worker found a reason to stop.
     """
-    import ray
+    import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    keep_quiet()
     source = line_source(worker.chunks, dataset_uri)
     lines = ray.data.read_datasource(source, concurrency=parallelism, override_num_blocks=len(worker.chunks))
     lines.context.enable_progress_bars = False
@@ -124,6 +124,13 @@ def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) ->
         for row in rows:
             raise_stop(row)
         yield [Report(**{name: row[name] for name in Report.__dataclass_fields__}) for row in rows]
+
+
+def keep_quiet() -> None:
+    """Leave Ray Data's account of itself to its log file; progress and errors reach the user through the step."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 def raise_stop(row: dict[str, Any]) -> None:

@@ -70,9 +70,11 @@ def row_groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[s
         yield group
 
 
-def write_index(file: Any, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write an index to an open binary file."""
+def index_bytes(entries: Sequence[Mapping[str, Any]]) -> bytes:
+    """The file of an index."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist(list(entries), index_schema()), file, compression="zstd")
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(entries), index_schema()), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

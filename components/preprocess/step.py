@@ -19,7 +19,7 @@ from components.preprocess.graph import ChunkWorker, Report, run_graph
 from components.preprocess.media import MediaRoot
 from components.preprocess.quarantine import FILE, require_within_budget, write_quarantine
 from components.preprocess.scan import Chunk, Scan
-from components.preprocess.shards import write_index
+from components.preprocess.shards import index_bytes
 from components.preprocess.statistics import statistics
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def write_results(out: ArtifactWriter, good: Sequence[Report], bad: Sequence[Rep
         entries = [asdict(report) for report in good if report.split == split]
         if entries:
             with out.open(f"{split}/index.parquet") as file:
-                write_index(file, entries)
+                file.write(index_bytes(entries))
     with out.open(FILE, "w") as file:
         write_quarantine(file, bad)
     figures = statistics(good, bad, SPLITS)

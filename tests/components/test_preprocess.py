@@ -19,7 +19,7 @@ from components.context import StepContext
 from components.errors import UserError
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
-from components.preprocess.media import MediaRoot, PathOutsideRoot, require_inside
+from components.preprocess.media import MediaRoot, require_inside
 from components.preprocess.scan import Scan
 from components.preprocess.shards import ROWS_PER_GROUP, row_groups
 from components.preprocess.statistics import histogram
@@ -208,7 +208,9 @@ def test_statistics_count_what_is_there(made: Artifact) -> None:
     assert figures["train"]["sources"] == {"radiology": 1, "train.jsonl": 4}
 
 
-def test_bytes_do_not_depend_on_the_number_of_workers(place: Place, ray_cluster: None, step_context: ContextMaker) -> None:
+def test_bytes_do_not_depend_on_the_number_of_workers(
+    place: Place, ray_cluster: None, step_context: ContextMaker
+) -> None:
     fill(place.media)
     dataset = place.dataset([asked(str(n), ("a.png", "b.png", "cut.png")[n % 3]) for n in range(30)])
     alone = place.preprocess(config(parallelism=1), dataset, step_context())
@@ -243,7 +245,9 @@ def test_link_out_of_the_data_root_stops_the_step(
         place.preprocess(config(), place.dataset([asked("a"), asked("b", "link.png")]), step_context())
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x.png", "a/../../x.png", "s3://b/x.png", "..\\x.png", "C:/x.png", "~/x"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x.png", "a/../../x.png", "s3://b/x.png", "..\\x.png", "C:/x.png", "~/x"]
+)
 def test_path_out_of_the_data_root_is_refused_before_any_work(
     place: Place, step_context: ContextMaker, path: str
 ) -> None:
@@ -298,15 +302,18 @@ def test_full_disk_stops_the_step_with_the_error_of_the_system(place: Place, tmp
 def test_worker_reads_and_writes_an_object_store(s3_bucket: str, place: Place, tmp_path: Path) -> None:
     place.store = ArtifactStore(f"s3://{s3_bucket}/root", tmp_path / "cache")
     dataset = place.dataset([asked("a"), asked("b", "x.png"), asked("c")])
-    with place.store.create(StepKey("media")) as out:
-        with out.open("x.png") as file:
-            file.write(png(1))
+    with place.store.create(StepKey("media")) as out, out.open("x.png") as file:
+        file.write(png(1))
     media = place.store.find(StepKey("media"))
     assert media is not None
     place.media = media.uri  # type: ignore[assignment]
     work, lines = worker(place, dataset, f"s3://{s3_bucket}/out")
     reports = work(lines).to_pylist()
-    assert [(row["id"], row["reason"], row["row"]) for row in reports] == [("a", None, 0), ("b", None, 1), ("c", None, 2)]
+    assert [(row["id"], row["reason"], row["row"]) for row in reports] == [
+        ("a", None, 0),
+        ("b", None, 1),
+        ("c", None, 2),
+    ]
     with ArtifactStore(f"s3://{s3_bucket}/out", tmp_path).fs.open(f"{s3_bucket}/out/train/shard-00000.parquet") as file:
         assert pq.read_table(file).num_rows == 3
 
@@ -328,5 +335,3 @@ def test_row_groups_are_small_where_media_are_large() -> None:
 
 def test_histogram_has_upper_bounds_that_double() -> None:
     assert histogram([1, 2, 3, 4, 5, 64, 65]) == {"1": 1, "2": 1, "4": 2, "8": 1, "64": 1, "128": 1}
-
-
