@@ -136,3 +136,15 @@ def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: p
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="20x10 is more than 100 pixels"):
         decode_image(encoded(Image.new("RGB", (20, 10))))
+
+
+@pytest.mark.parametrize("most", [4, 16, 36])
+def test_grid_equals_the_published_processor_for_random_sizes(most: int) -> None:
+    from transformers.models.perception_lm.image_processing_perception_lm import PerceptionLMImageProcessor
+
+    published = PerceptionLMImageProcessor(max_num_tiles=most, tile_size=448, vision_input_type="thumb+tile")
+    sizes = (2 ** np.random.default_rng(most).uniform(3, 13, (150, 2))).astype(int).tolist()
+    for width, height in sizes:
+        asked = {"img_width": width, "img_height": height, "tile_size": 448}
+        expected = published._fit_image_to_canvas(**asked) or published._find_closest_aspect_ratio(**asked)
+        assert tile_grid(width, height, most, 448) == tuple(expected), (width, height)
