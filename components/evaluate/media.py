@@ -1,4 +1,4 @@
-"""The media that a data set refers to but does not copy: `media.json` names the root, records name paths below it."""
+"""The media that a data set refers to but does not copy: its manifest links the root, records name paths below it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class MediaRoot:
 
     @classmethod
     def of(cls, dataset: Artifact) -> MediaRoot:
-        """The root that a converted data set names in its `media.json`."""
-        return cls(dataset.read_json("media.json")["root"].rstrip("/"))
+        """The root that a converted data set's manifest links."""
+        return cls(dataset.links["media"].rstrip("/"))
 
     def read(self, rel: str) -> bytes:
         """The bytes of one file. Raises FileNotFoundError when it is not there."""

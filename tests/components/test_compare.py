@@ -79,7 +79,7 @@ def compared(store: ArtifactStore, tmp_path: Path, step_context: Callable[..., S
     inputs = {
         "before": evaluation(store, "before", [SCRIPT, "", "yes", "no", "no", "yes"]),
         "after": evaluation(store, "after", ["yes", "yes", SCRIPT, "no", "no", "yes"]),
-        "dataset": made(store, "convert", lambda out: out.write_json("media.json", {"root": str(tmp_path / "media")})),
+        "dataset": made(store, "convert", lambda out: out.links.update(media=str(tmp_path / "media"))),
         "checkpoint": made(store, "train", lambda out: lines(out, "metrics.jsonl", metrics)),
     }
     return made(store, "compare", lambda out: run(PipelineConfig(), inputs, out, step_context()))
@@ -141,7 +141,9 @@ def test_report_loads_nothing(compared: Artifact) -> None:
 
 def test_report_shows_fixed_then_broken_then_still_wrong(compared: Artifact) -> None:
     html = compared.open("report.html", "r").read()
-    titles = [html.index(title) for title in ("Fixed by training", "Broken by training", "Still wrong", "Right both times")]
+    titles = [
+        html.index(title) for title in ("Fixed by training", "Broken by training", "Still wrong", "Right both times")
+    ]
     assert titles == sorted(titles)
 
 
@@ -184,4 +186,7 @@ def test_examples_are_half_fixed_and_filled_up_in_order() -> None:
 
 def test_comparing_imports_no_torch() -> None:
     code = "import sys, components.compare.step, components.compare.chart, components.register; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )

@@ -1,0 +1,358 @@
+"""Evaluation: scoring and reading worked out by hand, the adapter on a tiny model, and lmms-eval itself once, for real."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.evaluate.heldout import Question, answerable, read_questions, require_few
+from components.evaluate.launch import read_result, run_process
+from components.evaluate.media import MediaRoot
+from components.evaluate.process import Request
+from components.evaluate.results import flat_metrics
+from components.evaluate.scoring import exact_match
+from components.evaluate.step import run
+from components.steps import StepContext
+from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
+
+ROWS = 12
+
+
+def png(seed: int) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 20, 3)).astype("uint8")).save(data, "PNG")
+    return data.getvalue()
+
+
+def row(number: int) -> dict[str, Any]:
+    """Row 3 is a text without an image, row 4 goes on with a second question; the last row's image is cut short."""
+    turns = [{"from": "human", "value": f"What is {number}?"}, {"from": "assistant", "value": f"It is {number}."}]
+    if number == 4:
+        turns += [{"from": "human", "value": "Sure?"}, {"from": "assistant", "value": "Yes."}]
+    return {"id": f"row-{number}", "conversations": turns} | ({} if number == 3 else {"image": f"images/{number}.png"})
+
+
+def made(store: ArtifactStore, step: str, fill: Callable[[ArtifactWriter], Any]) -> Artifact:
+    key = StepKey(step)
+    with store.create(key) as out:
+        fill(out)
+    artifact = store.find(key)
+    assert artifact is not None
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(scope="module")
+def store(place: Path) -> ArtifactStore:
+    return ArtifactStore(str(place / "runs"), place / "cache")
+
+
+@pytest.fixture(scope="module")
+def dataset(place: Path, store: ArtifactStore) -> Artifact:
+    (place / "media/images").mkdir(parents=True)
+    for number in range(ROWS):
+        data = png(number)
+        (place / f"media/images/{number}.png").write_bytes(data[:200] if number == ROWS - 1 else data)
+
+    def fill(out: ArtifactWriter) -> None:
+        out.links["media"] = str(place / "media")
+        with out.open("test.jsonl", "w") as file:
+            file.write("".join(json.dumps(row(number)) + "\n" for number in range(ROWS)))
+
+    return made(store, "convert", fill)
+
+
+@pytest.fixture(scope="module")
+def model(place: Path, store: ArtifactStore, repository: Path) -> Artifact:
+    """A random checkpoint of 40,000 parameters."""
+    from plm_model.tokenizer import Tokenizer
+    from plm_model.weights import build, initialise, save_model
+
+    tokenizer = Tokenizer.from_file(repository / "configs/tokenizers/plm_tiny/tokenizer.json")
+    config = PLMConfig(
+        vision=VisionConfig(image_size=28, patch_size=14, width=32, layers=1, heads=2, drop_path=0.0),
+        decoder=DecoderConfig(
+            vocab_size=tokenizer.vocab_size, dim=32, layers=1, heads=2, kv_heads=1, hidden_dim=64, max_seq_len=512
+        ),
+        image_token_id=tokenizer.image_id,
+        processor=ProcessorConfig(vision_input_type="tile", max_num_tiles=1),
+    )
+    save_model(initialise(build(config), seed=0), config, tokenizer, place / "checkpoint")
+    return made(store, "initialize", lambda out: out.add_tree(place / "checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(store: ArtifactStore, model: Artifact, dataset: Artifact) -> SimpleNamespace:
+    """lmms-eval run once on the held-out rows: the artifact, the metrics that were logged, and the progress that was told."""
+    seen = SimpleNamespace(metrics={}, progress=[])
+    tracker = SimpleNamespace(run_id=None, log_metrics=seen.metrics.update, tag=lambda key, value: None)
+    context = StepContext(tracker, seen.progress.append, store.cache_dir, "")  # type: ignore[arg-type]
+    config = PipelineConfig.model_validate(
+        {
+            "evaluate": {"task": "tiny", "batch_size": 4, "max_new_tokens": 3},
+            "preprocess": {"max_bad_fraction": 0.1},
+        }
+    )
+    inputs = {"model": model, "dataset": dataset}
+    seen.artifact = made(store, "evaluate", lambda out: run(config, inputs, out, context))
+    seen.samples = [json.loads(line) for line in seen.artifact.open("samples.jsonl", "r")]
+    return seen
+
+
+def request(place: Path, **changes: Any) -> Request:
+    fields = {
+        "checkpoint": str(place / "nowhere"),
+        "task": "tiny",
+        "documents": str(place / "documents.jsonl"),
+        "result": str(place / "result.json"),
+        "scratch": str(place),
+        "builtin_tasks": (),
+        "limit": None,
+        "batch_size": 1,
+        "max_new_tokens": 1,
+        "device": "cpu",
+        "parent": os.getpid(),
+    }
+    return Request(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "same"),
+    [
+        ("  The  Cat. ", "the cat", True),
+        ("(7)", "7", True),
+        ("'Straße'!", "STRASSE", True),
+        ("-3", "3", False),
+        ("1.5", "15", False),
+        ("?", "!", False),
+        ("", "0", False),
+    ],
+)
+def test_an_answer_is_right_whatever_its_case_space_and_outer_punctuation(answer: str, target: str, same: bool) -> None:
+    assert exact_match(answer, target) == same
+
+
+def test_results_of_every_shape_become_flat_numbers() -> None:
+    values = {
+        "alias": "x",
+        "acc,none": np.float64(0.5),
+        "acc_stderr,none": 0.1,
+        "acc,strict": 1,
+        "scores,none": {"recall": 0.25, "n": np.int64(3)},
+        "pair,none": (0.5, 0.75),
+        "submission,none": None,
+        "judge,none": "N/A",
+    }
+    assert flat_metrics(values) == {
+        "acc": 0.5,
+        "acc.strict": 1.0,
+        "scores/recall": 0.25,
+        "scores/n": 3.0,
+        "pair/0": 0.5,
+        "pair/1": 0.75,
+    }
+
+
+def test_the_first_question_of_a_conversation_is_asked(dataset: Artifact) -> None:
+    question = read_questions(dataset, limit=None)[4]
+    assert (question.text, question.target) == ("What is 4?", "It is 4.")
+
+
+def test_a_limit_takes_the_first_rows(dataset: Artifact) -> None:
+    assert [question.id for question in read_questions(dataset, limit=2)] == ["row-0", "row-1"]
+
+
+def test_no_held_out_rows_is_one_readable_error(store: ArtifactStore) -> None:
+    def fill(out: ArtifactWriter) -> None:
+        with out.open("test.jsonl", "w") as file:
+            file.write("")
+
+    with pytest.raises(UserError, match="no held-out rows"):
+        read_questions(made(store, "empty", fill), limit=None)
+
+
+def test_missing_and_damaged_images_are_skipped_with_their_reason(dataset: Artifact, place: Path) -> None:
+    asked = [*read_questions(dataset, None), Question("gone", "images/gone.png", ("images/gone.png",), "q", "t")]
+    local = MediaRoot.of(dataset).local((rel for question in asked for rel in question.images), place / "cache")
+    kept, skipped = answerable(asked, local)
+    assert len(kept) == ROWS - 1
+    assert [row.id for row in skipped] == ["row-11", "gone"]
+    assert "damaged image" in skipped[0].reason
+    assert "missing image" in skipped[1].reason
+
+
+def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, place: Path) -> None:
+    asked = read_questions(dataset, None)
+    _, skipped = answerable(asked, MediaRoot.of(dataset).local((r for q in asked for r in q.images), place / "cache"))
+    with pytest.raises(UserError, match="row-11"):
+        require_few(skipped, len(asked), most=0.0)
+
+
+def test_an_image_outside_the_root_is_refused() -> None:
+    with pytest.raises(UserError, match="below the data root"):
+        MediaRoot("/data").local(["../secret.png"], Path("cache"))
+
+
+def test_media_of_a_bucket_are_fetched_once(s3_bucket: str, tmp_path: Path) -> None:
+    from components.artifacts import filesystem
+
+    fs, path = filesystem(f"s3://{s3_bucket}/raw")
+    fs.pipe_file(f"{path}/images/a.png", b"first")
+    root = MediaRoot(f"s3://{s3_bucket}/raw")
+    assert root.local(["images/a.png"], tmp_path)["images/a.png"].read_bytes() == b"first"
+    fs.pipe_file(f"{path}/images/a.png", b"other")
+    assert root.local(["images/a.png"], tmp_path)["images/a.png"].read_bytes() == b"first"
+
+
+def test_lmms_eval_measures_every_sound_row(evaluated: SimpleNamespace) -> None:
+    results = evaluated.artifact.read_json("results.json")
+    right = sum(sample["correct"] for sample in evaluated.samples)
+    assert results["n"] == len(evaluated.samples) == ROWS - 1
+    assert results["metrics"] == {"exact_match": pytest.approx(right / (ROWS - 1))}
+    assert results["lmms_eval_version"].startswith("0.7")
+
+
+def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) -> None:
+    assert evaluated.samples[3] | {"answer": ""} == {
+        "id": "row-3",
+        "image": None,
+        "question": "What is 3?",
+        "target": "It is 3.",
+        "answer": "",
+        "correct": False,
+    }
+    assert any(sample["answer"] for sample in evaluated.samples)
+
+
+def test_the_damaged_row_is_reported(evaluated: SimpleNamespace) -> None:
+    skipped = [json.loads(line) for line in evaluated.artifact.open("skipped.jsonl", "r")]
+    assert [row["id"] for row in skipped] == ["row-11"]
+
+
+def test_metrics_are_logged_by_task(evaluated: SimpleNamespace) -> None:
+    assert list(evaluated.metrics) == ["eval/tiny/exact_match"]
+
+
+def test_progress_counts_answers(evaluated: SimpleNamespace) -> None:
+    assert f"evaluated {ROWS - 1}/{ROWS - 1}" in evaluated.progress
+
+
+def test_nothing_but_the_log_and_caches_stays_behind(evaluated: SimpleNamespace, store: ArtifactStore) -> None:
+    assert not list(store.cache_dir.glob("evaluate-*"))
+    assert list((store.cache_dir / "logs").glob("evaluate-tiny-*.log"))
+
+
+def test_answers_equal_those_of_the_adapter_one_by_one(
+    evaluated: SimpleNamespace, model: Artifact, place: Path
+) -> None:
+    """Batches of four in the other process, of one here: the same texts."""
+    from components.evaluate.adapter import PLMAdapter
+    from components.evaluate.task import images
+
+    adapter = PLMAdapter(str(model.local()), batch_size=1, device="cpu")
+    documents = [
+        {"images": [str(place / "media" / sample["image"])] if sample["image"] else []} for sample in evaluated.samples
+    ]
+    adapter.task_dict = {"tiny": {"test": documents}}
+    settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
+    requests = [
+        SimpleNamespace(args=(sample["question"], settings, images, number, "tiny", "test"))
+        for number, sample in enumerate(evaluated.samples)
+    ]
+    assert adapter.generate_until(requests) == [sample["answer"] for sample in evaluated.samples]  # type: ignore[arg-type]
+
+
+def test_a_task_without_a_limit_gets_the_adapters(model: Artifact) -> None:
+    from components.evaluate.adapter import generation_options
+
+    options = generation_options({"until": "ASSISTANT:", "temperature": 0, "do_sample": False, "top_p": None}, 64)
+    assert (options.max_new_tokens, options.temperature, options.stop) == (64, 0.0, ("ASSISTANT:",))
+
+
+def test_visuals_of_every_shape_become_rgb_images() -> None:
+    from components.evaluate.adapter import still_images
+
+    grey = Image.new("L", (2, 2))
+    assert [len(still_images(visuals)) for visuals in (None, [], grey, [grey, grey], [[grey, grey]])] == [0, 0, 1, 2, 2]
+    assert still_images(grey)[0].mode == "RGB"
+    with pytest.raises(NotImplementedError, match="still images"):
+        still_images(["clip.mp4"])
+
+
+def test_a_process_that_left_no_reason_is_told_by_its_last_lines(place: Path) -> None:
+    log = place / "child.log"
+    log.write_text("first\n\nlast words\n")
+    with pytest.raises(UserError, match=r"exit status 3.*first \| last words.*child\.log"):
+        read_result(place / "absent.json", 3, log)
+
+
+def test_a_killed_process_is_named_by_its_signal(place: Path) -> None:
+    with pytest.raises(UserError, match="SIGKILL, perhaps for want of memory"):
+        read_result(place / "absent.json", -signal.SIGKILL, place / "child.log")
+
+
+def test_an_interrupt_leaves_no_process(place: Path) -> None:
+    """The first line of progress raises, as Ctrl-C would."""
+    scratch = place / "interrupted"
+    scratch.mkdir()
+    running = []
+
+    def interrupt(text: str) -> None:
+        running.extend(running_with(str(scratch)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_process(request(place, scratch=str(scratch)), place / "cache", place / "interrupted.log", interrupt)
+    assert len(running) == 1
+    assert not running_with(str(scratch))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_the_process_dies_with_its_parent(place: Path) -> None:
+    """A parent that is killed outright cannot clean up; the child ends all the same."""
+    scratch = place / "orphan"
+    scratch.mkdir()
+    code = (
+        "import os, sys; from pathlib import Path; from tests.components.test_evaluate import request\n"
+        "from components.evaluate.launch import run_process\n"
+        f"place = Path({str(place)!r}); scratch = place / 'orphan'\n"
+        "run_process(request(place, scratch=str(scratch)), scratch, scratch / 'log', lambda text: os.kill(os.getpid(), 9))"
+    )
+    parent = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert parent.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and running_with(str(scratch)):
+        time.sleep(0.1)
+    assert not running_with(str(scratch))
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def running_with(text: str) -> list[int]:
+    """Processes whose command line names a text."""
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and text.encode() in cmdline(int(p.name))]
