@@ -79,6 +79,11 @@ class Artifact:
     def counts(self) -> Mapping[str, Any]:
         return self.manifest["counts"]
 
+    @property
+    def links(self) -> Mapping[str, str]:
+        """URIs that the files refer to: where media lie, for one."""
+        return self.manifest["links"]
+
     def open(self, rel: str, mode: str = "rb") -> IO[Any]:
         """Open one file for reading; text modes are UTF-8."""
         fs, path = filesystem(self.uri)
@@ -115,7 +120,8 @@ class ArtifactWriter:
         self.uri = uri
         self.fs = fs
         self.path = path
-        self.counts: dict[str, int | float | str] = {}
+        self.counts: dict[str, Any] = {}
+        self.links: dict[str, str] = {}  # URIs that the files refer to; not part of the content, so not of the digest
         self._hashed: dict[str, dict[str, Any]] = {}
 
     @contextlib.contextmanager
@@ -144,6 +150,10 @@ class ArtifactWriter:
             if path.is_file():
                 inner = path.relative_to(local_dir).as_posix()
                 self.add_file(path, f"{rel}/{inner}" if rel else inner)
+
+    def adopt(self, rel: str, entry: Mapping[str, Any]) -> None:
+        """Trust the {size, sha256} of a file that was linked or copied here from another artifact."""
+        self._hashed[_safe(rel)] = {"size": entry["size"], "sha256": entry["sha256"]}
 
     def recorded_files(self) -> dict[str, dict[str, Any]]:
         """Relative path -> {size, sha256} of everything below the prefix; what others wrote is hashed now."""
@@ -213,6 +223,7 @@ class ArtifactStore:
         Where the key already has a manifest (a refresh, or a damaged artifact), the new one replaces it.
         """
         folder = f"{self._path}/artifacts/{key.step}/{key.digest[:20]}"
+        standing = self.find(key)
         replace = self.fs.exists(f"{folder}/{MANIFEST}")
         self._remove_dead_attempts(folder)
         attempt = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -223,7 +234,11 @@ class ArtifactStore:
         started = time.time()
         try:
             yield out
-            self._commit(folder, attempt, replace, self._manifest(key, inputs or {}, out, attempt, started))
+            manifest = self._manifest(key, inputs or {}, out, attempt, started)
+            if standing and standing.digest == manifest["digest"]:
+                self.fs.rm(path, recursive=True)  # a refresh came out the same: links to the standing files stay good
+                return
+            self._commit(folder, attempt, replace, manifest)
         except BaseException:
             with contextlib.suppress(Exception):
                 self.fs.rm(path, recursive=True)
@@ -244,6 +259,7 @@ class ArtifactStore:
             "config": key.config,
             "code": key.code,
             "counts": out.counts,
+            "links": out.links,
             "bytes": sum(entry["size"] for entry in files.values()),
             "started": started,
             "seconds": round(time.time() - started, 3),

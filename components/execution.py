@@ -77,19 +77,32 @@ def ray_session(config: PipelineConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    inside_job = "RAY_ADDRESS" in os.environ
-    if inside_job:
+    if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, configure_logging=False)
     else:
-        ray.init(
-            num_cpus=config.ray.num_cpus or max(os.cpu_count() or 1, config.train.workers + 1),
-            include_dashboard=False,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level="warning",
-            runtime_env={"env_vars": {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}},
-        )
+        _start_local_ray(config.ray.num_cpus or max(os.cpu_count() or 1, config.train.workers + 1))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local_ray(num_cpus: int) -> None:
+    """A Ray of its own on loopback; a second try where the first timed out, as it may on a busy machine."""
+    import ray
+
+    for attempt in (1, 2):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level="error",
+            )
+            return
+        except Exception as error:  # Ray raises a bare Exception when its processes were too slow to start
+            ray.shutdown()
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise

@@ -45,9 +45,10 @@ def file_digest(path: str | None, what: str) -> str | None:
 def _ingest(config: PipelineConfig) -> Mapping[str, Any]:
     from components.ingest.fingerprint import source_fingerprint
 
+    source = config.ingest.source
     return {
-        "source": config.ingest.source.model_dump(mode="json"),
-        "fingerprint": source_fingerprint(config.ingest.source),
+        "ingest": {"source": source.model_dump(mode="json"), "fingerprint": source_fingerprint(source)},
+        "convert": {"image_column": config.convert.image_column},  # ingest copies what this column names
     }
 
 
@@ -65,6 +66,7 @@ def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
             "processor": vars(model.processor),
             "tokens_per_tile": model.tokens_per_tile,
             "image_size": model.vision.image_size,
+            "max_seq_len": model.decoder.max_seq_len,
         },
     }
 

@@ -19,6 +19,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    "RAY_raylet_start_wait_time_s": "180",
     "GIT_PYTHON_REFRESH": "quiet",
     "TOKENIZERS_PARALLELISM": "false",
 }

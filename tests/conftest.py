@@ -27,11 +27,11 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for every test that needs one; four logical CPUs, so that workers and data tasks never starve."""
-    import ray
+    from components.config import PipelineConfig
+    from components.execution import ray_session
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="warning")
-    yield
-    ray.shutdown()
+    with ray_session(PipelineConfig.model_validate({"ray": {"num_cpus": 4}})):
+        yield
 
 
 @pytest.fixture(scope="session")

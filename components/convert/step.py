@@ -1,7 +1,8 @@
 """Convert: the annotation rows of an ingest as conversations, split into train and test.
 
-The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows; media are named relative to the root in
-`media.json` and stay where they are) and `rejects.jsonl` (file, line, reason, row of what did not become a record).
+The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows), `rejects.jsonl` (file, line, reason, row
+of what did not become a record) and `media.json` (the digest of the media). Media stay where they are: records name them
+relative to the root that the manifest's link `media` names.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     write_lines(out, "train.jsonl", train)
     write_lines(out, "test.jsonl", test)
     write_lines(out, "rejects.jsonl", map(asdict, rejects))
-    out.write_json("media.json", {"root": raw.uri})
+    out.write_json("media.json", {"digest": raw.digest})
+    out.links["media"] = raw.uri
     pictures = [tuple(digests) for record, digests in zip(records, contents, strict=True) if record.get("image")]
     out.counts.update(
         rows=len(rows),

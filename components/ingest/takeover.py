@@ -44,6 +44,7 @@ def take_over(out: ArtifactWriter, previous: Artifact, paths: Sequence[str]) -> 
                 _stream(previous, path, out)
         except FileNotFoundError:
             return False
+        out.adopt(path, previous.files[path])
         return True
 
     with ThreadPoolExecutor(PARALLEL) as pool:

@@ -36,7 +36,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     dataset = inputs["dataset"]
     encoder = Encoder(
         codec=make_codec(config),
-        media=MediaRoot(dataset.read_json("media.json")["root"].rstrip("/")),
+        media=MediaRoot(dataset.links["media"].rstrip("/")),
         accept_gpt_role=config.convert.accept_gpt_role,
     )
     chunks = scan(config, dataset)

@@ -77,7 +77,7 @@ def test_a_csv_row_becomes_a_question_and_an_answer(convert: Convert) -> None:
 
 def test_media_stay_where_the_ingest_put_them(convert: Convert) -> None:
     dataset = convert("labels.csv", *table(3))
-    assert Path(dataset.read_json("media.json")["root"], "images/0.png").is_file()
+    assert Path(dataset.links["media"], "images/0.png").is_file()
     assert sorted(dataset.files) == ["media.json", "rejects.jsonl", "test.jsonl", "train.jsonl"]
 
 

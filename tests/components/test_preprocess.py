@@ -65,7 +65,7 @@ class Place:
     def dataset(self, train: Sequence[str], test: Sequence[str] | None = None) -> Artifact:
         key = StepKey("convert", {"train": str(train), "test": str(test)})
         with self.store.create(key) as out:
-            out.write_json("media.json", {"root": str(self.media)})
+            out.links["media"] = str(self.media)
             for split, lines in (("train", train), ("test", test)):
                 if lines is not None:
                     with out.open(f"{split}.jsonl", "w") as file:
