@@ -135,7 +135,7 @@ def test_a_kill_at_any_point_leaves_nothing_to_take_for_whole(tmp_path: Path, af
 
 def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="storage.root .*cannot be written") as error:
+    with pytest.raises(UserError, match=r"storage.root .*cannot be written") as error:
         ArtifactStore(str(tmp_path / "file" / "runs"), tmp_path).check()
     assert "\n" not in str(error.value)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import ArtifactStore
 from components.steps import STEPS
 from components.tracking import tracking_client
 from tests.system.conftest import Prefect, Workplace

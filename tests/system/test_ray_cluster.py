@@ -1,0 +1,190 @@
+"""finetune-flow on a Ray cluster with storage in S3: jobs with deterministic ids, attached to, stopped with the flow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.ray_jobs import StepJob, job_client, run_job, step_entrypoint, stop_jobs_of_flow_run
+from components.tracking import tracking_client
+from flows.prefect_server import free_port
+from tests.system.conftest import BIN, Prefect, Workplace, wait_for
+
+
+@pytest.fixture(scope="module")
+def address(s3_endpoint: Any) -> Iterator[str]:
+    """A real Ray head with its dashboard on loopback, in processes of its own."""
+    port, dashboard = free_port(), free_port()
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    command = [
+        *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", "4", "--disable-usage-stats"),
+        *("--node-ip-address", "127.0.0.1", "--port", str(port)),
+        *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
+    ]
+    head = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    url = f"http://127.0.0.1:{dashboard}"
+    wait_for(lambda: _answers(url), 120, "the Ray dashboard")
+    yield url
+    head.send_signal(signal.SIGTERM)
+    try:
+        head.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(job_client(url))
+    except UserError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_endpoint: Any) -> str:
+    boto3.client("s3").create_bucket(Bucket="cluster-runs")
+    return "cluster-runs"
+
+
+@pytest.fixture(scope="module")
+def parameters(address: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    place = tmp_path_factory.mktemp("cluster")
+    return {
+        "extends": "configs/smoke.yaml",
+        "storage": {"root": f"s3://{bucket}/runs", "cache_dir": str(place / "cache")},
+        "tracking": {"state_dir": str(place / "state")},
+        "ray": {"address": address},
+    }
+
+
+@pytest.fixture(scope="module")
+def on_cluster(parameters: dict[str, Any], prefect: Prefect) -> str:
+    """The smoke flow, heavy steps as Ray jobs; its flow run's id."""
+    flow_run = prefect.deploy_run(parameters)
+    state = prefect.wait(flow_run, 800, "Completed", "Failed", "Crashed", "Cancelled")
+    assert state == "Completed", prefect.get(f"flow_runs/{flow_run}")["state"]["message"]
+    return flow_run
+
+
+@pytest.fixture(scope="module")
+def summary(on_cluster: str, bucket: str) -> dict[str, Any]:
+    return json.loads(boto3.client("s3").get_object(Bucket=bucket, Key="runs/smoke/summary.json")["Body"].read())
+
+
+def test_heavy_steps_were_jobs_with_deterministic_ids(address: str, on_cluster: str) -> None:
+    jobs = {job.submission_id: job for job in job_client(address).list_jobs()}
+    for step in ("preprocess", "train", "consolidate", "evaluate_base", "evaluate"):
+        job = jobs[f"{on_cluster}-{step}-a1"]
+        assert job.status.value == "SUCCEEDED" and job.metadata["prefect_flow_run_id"] == on_cluster
+        assert job.metadata["mlflow_run_id"] and "test" not in json.dumps(job.runtime_env)
+
+
+def test_the_mlflow_run_names_its_job(parameters: dict[str, Any], summary: dict[str, Any], on_cluster: str) -> None:
+    client = tracking_client(PipelineConfig.model_validate(parameters))
+    parent = client.get_run(summary["mlflow_run_id"])
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`plm.step` = 'train'"
+    (train,) = client.search_runs([parent.info.experiment_id], query)
+    assert train.data.tags["ray.submission_id"] == f"{on_cluster}-train-a1"
+    assert train.data.tags["ray.dashboard_url"].startswith("http://127.0.0.1")
+    assert client.get_metric_history(train.info.run_id, "train/loss")[-1].step == 20
+
+
+def test_the_results_are_those_of_the_local_run(summary: dict[str, Any], smoke: tuple[Workplace, str]) -> None:
+    local = smoke[0].summary
+    assert {k: summary[k] for k in ("accuracy_before", "accuracy_after", "heldout")} == {
+        k: local[k] for k in ("accuracy_before", "accuracy_after", "heldout")
+    }
+
+
+def test_nothing_but_caches_and_stores_is_local(parameters: dict[str, Any], on_cluster: str) -> None:
+    place = Path(parameters["storage"]["cache_dir"]).parent
+    assert {path.name for path in place.iterdir()} <= {"cache", "state"}
+
+
+def test_a_step_by_hand_finds_its_artifact(address: str, bucket: str, on_cluster: str, repository: Path) -> None:
+    listed = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix="runs/configs/")["Contents"]
+    config = f"s3://{bucket}/{listed[0]['Key']}"
+    command = [str(BIN / "ray"), "job", "submit", "--address", address, "--", "plm", "train", config, "--json"]
+    ran = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0 and '"step": "train"' in ran.stdout, ran.stdout[-2000:]
+
+
+def test_a_cancelled_flow_stops_its_job(
+    address: str, parameters: dict[str, Any], prefect: Prefect, on_cluster: str, repository: Path
+) -> None:
+    flow_run = prefect.deploy_run({**parameters, "train": {"steps": 100000}})
+    client = job_client(address)
+    job_id = f"{flow_run}-train-a1"
+
+    def training() -> bool:
+        found = [job for job in client.list_jobs() if job.submission_id == job_id]
+        return bool(found) and found[0].status.value == "RUNNING"
+
+    wait_for(training, 240, "the train job runs")
+    subprocess.run([str(BIN / "prefect"), "flow-run", "cancel", flow_run], cwd=repository, check=True)
+    assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
+    wait_for(lambda: client.get_job_status(job_id).is_terminal(), 40, "the job ends")
+    assert client.get_job_status(job_id).value == "STOPPED"
+    mlflow = tracking_client(PipelineConfig.model_validate(parameters))
+    runs = mlflow.search_runs(
+        [mlflow.get_experiment_by_name("plm-pipeline").experiment_id], f"tags.`prefect.flow_run_id` = '{flow_run}'"
+    )
+    statuses = {run.info.run_name: run.info.status for run in runs}
+    assert statuses["train"] == statuses["smoke"] == "KILLED"
+
+
+def job_of(command: str, flow_run: str) -> StepJob:
+    return StepJob("train", flow_run, command, {"prefect_flow_run_id": flow_run})
+
+
+def test_a_retried_step_attaches_to_the_job_it_has(address: str) -> None:
+    client = job_client(address)
+    seen: list[str] = []
+    job = job_of(f"{sys.executable} -c 'import time; time.sleep(6)'", "flow-attach")
+    first = run_job(client, job, None, 0.5, seen.append)
+    again = run_job(client, job, None, 0.5, seen.append)
+    assert first == again == "flow-attach-train-a1"
+
+
+def test_a_failed_job_ends_in_its_own_words_and_the_next_try_is_a_new_one(address: str) -> None:
+    client = job_client(address)
+    failing = job_of("""bash -c 'echo "error: the disk is full"; exit 2'""", "flow-fails")
+    for attempt in (1, 2):
+        with pytest.raises(UserError, match=f"flow-fails-train-a{attempt} ended as FAILED: error: the disk is full"):
+            run_job(client, failing, None, 0.5, lambda _: None)
+
+
+def test_an_interrupted_wait_stops_the_job(address: str) -> None:
+    client = job_client(address)
+
+    def interrupt(submission_id: str) -> None:
+        if client.get_job_status(submission_id).value == "RUNNING":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(client, job_of("sleep 300", "flow-interrupt"), None, 0.5, interrupt)
+    assert client.get_job_status("flow-interrupt-train-a1").value == "STOPPED"
+    assert stop_jobs_of_flow_run(client, "flow-interrupt") == []
+
+
+def test_an_address_without_a_cluster_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"ray.address http://127.0.0.1:9: no Ray dashboard answers") as error:
+        job_client("http://127.0.0.1:9")
+    assert "\n" not in str(error.value)
+
+
+def test_the_entry_point_is_a_plm_command() -> None:
+    entrypoint = step_entrypoint("evaluate_base", "s3://b/c.yaml", "--refresh")
+    assert entrypoint == "plm evaluate-base s3://b/c.yaml --refresh"
