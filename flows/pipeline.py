@@ -63,7 +63,11 @@ class PipelineRun:
         with self._child(name) as tracker:
             artifact = self._tracked(step, key, inputs, found, tracker)
         remember_key(self.config, self.store, key)
-        self.steps[name] = {"seconds": round(time.time() - started, 2), "cached": found is not None, "uri": artifact.uri}
+        self.steps[name] = {
+            "seconds": round(time.time() - started, 2),
+            "cached": found is not None,
+            "uri": artifact.uri,
+        }
         self.artifacts[name] = artifact
         return artifact
 
