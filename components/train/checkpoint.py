@@ -21,13 +21,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import StorageReader, StorageWriter
 
 from components.artifacts import filesystem
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
+from components.train.storage import METADATA, reader, writer
 
-METADATA = ".metadata"
 STATE = "state.json"
 METRICS = "metrics.jsonl"
 
@@ -116,24 +115,6 @@ def prune(uri: str, keep: int) -> None:
             fs.rm_file(f"{path}/{METADATA}")  # first, so that a half-removed one is not taken for whole
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=True)
-
-
-def writer(folder: str) -> StorageWriter:
-    """Writes one file per rank to a local folder or an object store."""
-    if "://" in folder:
-        from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
-
-        return FsspecWriter(folder, sync_files=False, use_listings_cache=False)
-    return dcp.FileSystemWriter(folder)
-
-
-def reader(folder: str) -> StorageReader:
-    """Reads the needed parts of a checkpoint, without fetching it whole."""
-    if "://" in folder:
-        from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
-
-        return FsspecReader(folder, use_listings_cache=False)
-    return dcp.FileSystemReader(folder)
 
 
 def shared_stamp(group: Group) -> int:

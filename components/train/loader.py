@@ -53,7 +53,9 @@ def step_work(
     for step in range(first, last + 1):
         planned = plan.step(step - 1)
         micro_batches = tuple(
-            MicroBatch(filler, number, 0.0) if pack is None else MicroBatch(read_pack(reader, pack, config), number, 1.0)
+            MicroBatch(filler, number, 0.0)
+            if pack is None
+            else MicroBatch(read_pack(reader, pack, config), number, 1.0)
             for number, pack in planned.of_rank(rank, world)
         )
         yield StepWork(step, planned.epoch, micro_batches, *sizes(plan, planned))

@@ -61,7 +61,12 @@ class Window:
 
 
 def train(
-    model: nn.Module, optimizer: ShardedAdamW, works: Iterable[StepWork], settings: TrainConfig, group: Group, hooks: Hooks
+    model: nn.Module,
+    optimizer: ShardedAdamW,
+    works: Iterable[StepWork],
+    settings: TrainConfig,
+    group: Group,
+    hooks: Hooks,
 ) -> None:
     """Take one optimizer step for each item of work. Every rank calls this with equally many micro-batches."""
     model.train()

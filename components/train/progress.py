@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components.steps import StepContext
+from components.context import StepContext
 
 POLL_SECONDS = 0.5
 log = logging.getLogger(__name__)

@@ -46,8 +46,9 @@ def read_index(path: Path) -> Index:
         raise UserError(f"{path}: the data set holds no example to train on")
     columns = {name: table.column(name) for name in table.column_names}
     numbers = {name: columns[name].to_numpy() for name in ("row", "tokens", "tiles")}
-    shards = [shard if isinstance(shard, str) else f"shard-{shard:05d}.parquet" for shard in columns["shard"].to_pylist()]
-    return Index(columns["id"].to_pylist(), shards, numbers["row"], numbers["tokens"], numbers["tiles"])
+    return Index(
+        columns["id"].to_pylist(), columns["shard"].to_pylist(), numbers["row"], numbers["tokens"], numbers["tiles"]
+    )
 
 
 def plan_packs(index: Index, settings: TrainConfig) -> PackPlan:
@@ -75,7 +76,7 @@ def plan_packs(index: Index, settings: TrainConfig) -> PackPlan:
 class ShardReader:
     """Gives the examples of an index. `open_shard` maps a file of the data set to a local path.
 
-    Decoded examples and whole shard files stay in memory up to `cache_bytes` each; what comes later is read again.
+    Decoded examples, and the row groups they came from, stay in memory up to `cache_bytes` each; the rest is read again.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class ShardReader:
         self.index = index
         self.open_shard = open_shard
         self.config = config
-        self._tables = BoundedCache(cache_bytes)
+        self._shards: dict[str, Shard] = {}
+        self._groups = BoundedCache(cache_bytes)
         self._examples = BoundedCache(cache_bytes)
 
     def read(self, number: int) -> tuple[Example, np.ndarray]:
@@ -97,22 +99,48 @@ class ShardReader:
         return found
 
     def _decode(self, number: int) -> tuple[Example, np.ndarray]:
-        table = self._table(self.index.shards[number])
-        row = int(self.index.rows[number])
+        table, row = self._group(self.index.shards[number], int(self.index.rows[number]))
         example = Example(**{name: list_at(table.column(name).chunk(0), row) for name in ARRAYS})
         media = [item["data"] for item in table.column("media").chunk(0)[row].as_py() or ()]
         return example, tile_images(media, self.config.processor, self.config.vision.image_size)
 
-    def _table(self, shard: str) -> Any:
-        table = self._tables.find(shard)
+    def _group(self, name: str, row: int) -> tuple[Any, int]:
+        """The row group that holds a row of a shard, and the row's place in it."""
+        if name not in self._shards:
+            self._shards[name] = Shard.open(self.open_shard(f"{FOLDER}/{name}"))
+        shard = self._shards[name]
+        group = int(np.searchsorted(shard.starts, row, side="right")) - 1
+        table = self._groups.find((name, group))
         if table is None:
-            import pyarrow.parquet as parquet
+            table = shard.read(group)
+            self._groups.make_room(table.nbytes)
+            self._groups.keep((name, group), table, table.nbytes)
+        return table, row - int(shard.starts[group])
 
-            path = self.open_shard(f"{FOLDER}/{shard}")
-            table = parquet.read_table(path, columns=[*ARRAYS, "media"], use_threads=False).combine_chunks()
-            self._tables.make_room(table.nbytes)
-            self._tables.keep(shard, table, table.nbytes)
-        return table
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's file, its footer, and the number of the first row of each row group. No file stays open."""
+
+    path: Path
+    footer: Any
+    starts: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> Shard:
+        """Read the footer."""
+        import pyarrow.parquet as parquet
+
+        footer = parquet.read_metadata(path)
+        rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        return cls(path, footer, np.cumsum([0, *rows[:-1]]))
+
+    def read(self, group: int) -> Any:
+        """One row group as an Arrow table in one piece."""
+        import pyarrow.parquet as parquet
+
+        with parquet.ParquetFile(self.path, metadata=self.footer) as file:
+            return file.read_row_group(group, columns=[*ARRAYS, "media"], use_threads=False).combine_chunks()
 
 
 class BoundedCache:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
 from components.config import PipelineConfig, TrainConfig
+from components.context import StepContext
 from components.errors import UserError
-from components.steps import StepContext
 
 T = TypeVar("T")
 START_TIMEOUT_SECONDS = "600"  # of a group of workers: imports from a cold disk outlast Ray's 60

@@ -1,4 +1,4 @@
-"""A tiny training set and base model, as preprocessing and initialisation leave them: squares of eight greys, named by a letter."""
+"""A tiny training set and base model, as preprocessing and initialisation leave them: grey squares, named by a token."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_shards(folder: Path, examples: int = 40, per_shard: int = 16, longest:
             rows.append({"id": f"e{number}", "record": "{}", **arrays, "media": media})
             entry = {"id": f"e{number}", "source": "test", "shard": name, "row": row, "tokens": made.length}
             index.append({**entry, "supervised": made.supervised, "tiles": 1, "frames": 0})
-        parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / "train" / name)
+        parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / "train" / name, row_group_size=5)
     parquet.write_table(pa.Table.from_pylist(index), folder / "train" / "index.parquet")
     return artifact(folder, "preprocess")
 

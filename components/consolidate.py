@@ -1,0 +1,106 @@
+"""A sharded training checkpoint becomes a model directory, streamed: memory stays at some tens of megabytes.
+
+Then the written file is read back and every tensor compared with the checkpoint, bit by bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts import Artifact, ArtifactWriter
+from components.checkpoint_directory import WEIGHTS, write_companions, write_tensors
+from components.config import PipelineConfig
+from components.context import StepContext
+from components.errors import UserError
+
+if TYPE_CHECKING:
+    from components.train.stored_tensors import StoredTensors
+
+PREFIX = "model."
+GROUP_BYTES = 64 << 20
+
+
+def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+    """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
+    from components.train.stored_tensors import StoredTensors
+    from plm_model.tokenizer import Tokenizer
+    from plm_model.weights import load_config
+
+    checkpoint, base = inputs["checkpoint"], inputs["base"]
+    model = load_config(base.local("config.json").parent)
+    tokenizer = Tokenizer.from_file(base.local("tokenizer.json"))
+    tensors = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIX)
+    names = require_same_tensors(model, tensors)
+    entries = {name: (tensors.dtype(name), tensors.shapes()[name]) for name in names}
+    size = sum(map(tensors.size, names))
+    context.progress(f"writing {size / 1e6:,.0f} MB")
+    write_tensors(out, entries, map(tensors.stream, names))
+    context.progress("comparing with the checkpoint")
+    compare(out, tensors, names)
+    state = checkpoint.read_json("train_state.json")
+    facts = {"Training": f"{state['step']:,} steps, {state['tokens']:,} tokens, loss {state['loss']}"}
+    summary = "A vision-language model fine-tuned by PLM Pipeline."
+    write_companions(
+        out, model, tokenizer, config.name, summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
+    )
+    out.counts |= {"tensors": len(names), "bytes": size}
+
+
+def require_same_tensors(model: Any, tensors: StoredTensors) -> list[str]:
+    """The model's tensor names, in order. Raises UserError naming one that is missing, extra or of another shape."""
+    from plm_model.weights import build
+
+    wanted = {name: tuple(tensor.shape) for name, tensor in build(model).state_dict().items()}
+    found = tensors.shapes()
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            raise UserError(f"{tensors.folder}: tensor {name} of the base model is missing in the checkpoint")
+        if name not in wanted:
+            raise UserError(f"{tensors.folder}: the checkpoint holds the tensor {name}, which the base model has not")
+        if wanted[name] != found[name]:
+            raise UserError(
+                f"{tensors.folder}: tensor {name} has shape {found[name]}, the base model's is {wanted[name]}"
+            )
+    return list(wanted)
+
+
+def compare(out: ArtifactWriter, tensors: StoredTensors, names: list[str]) -> None:
+    """Read the written file again. Raises RuntimeError naming the first tensor that is not the checkpoint's.
+
+    Small tensors are taken from the checkpoint by the library's own reader, not by the one that wrote the file.
+    """
+    with out.fs.open(f"{out.path}/{WEIGHTS}", "rb") as file:
+        table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        start = file.tell()
+        for name, data in expected(tensors, names):
+            begin, end = table[name]["data_offsets"]
+            file.seek(start + begin)
+            same = all(file.read(len(piece)) == piece for piece in data)
+            if not same or file.tell() != start + end:
+                raise RuntimeError(f"{out.uri}/{WEIGHTS}: tensor {name} is not what the checkpoint holds")
+
+
+def expected(tensors: StoredTensors, names: list[str]) -> Iterator[tuple[str, Iterator[memoryview]]]:
+    """Each tensor's bytes as the checkpoint has them."""
+    from components.train.stored_tensors import pieces, raw_bytes
+
+    for group in groups(tensors, names):
+        if tensors.size(group[0]) > GROUP_BYTES:
+            yield group[0], tensors.stream(group[0])
+            continue
+        for name, tensor in tensors.load(group).items():
+            yield name, pieces(raw_bytes(tensor))
+
+
+def groups(tensors: StoredTensors, names: list[str]) -> Iterator[list[str]]:
+    """Names in runs of at most GROUP_BYTES together; a larger tensor is alone."""
+    group: list[str] = []
+    for name in names:
+        if group and sum(map(tensors.size, [*group, name])) > GROUP_BYTES:
+            yield group
+            group = []
+        group.append(name)
+    if group:
+        yield group

@@ -1,0 +1,86 @@
+"""Make a checkpoint of 2 GB and consolidate it: `python -m tests.components.large_checkpoint write|consolidate FOLDER`.
+
+The second prints, as JSON, by how many MB its memory (anonymous, resident) rose above what it was after the imports.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+
+from components import consolidate
+from components.artifacts import ArtifactStore, StepKey
+from components.config import PipelineConfig
+from components.context import StepContext
+from components.tracking import SilentTracker
+from plm_model.config import DecoderConfig, PLMConfig, VisionConfig
+from plm_model.weights import build
+from tests.components.training_set import artifact
+
+TOKENIZER = Path(__file__).parents[2] / "configs/tokenizers/plm_tiny/tokenizer.json"
+CONFIG = PLMConfig(
+    vision=VisionConfig(image_size=56, width=128, layers=2, heads=4),
+    decoder=DecoderConfig(vocab_size=128256, dim=2048, layers=5, heads=16, kv_heads=8, hidden_dim=6144),
+)
+
+
+def write(folder: Path) -> None:
+    for name in ("base", "trained"):
+        (folder / name).mkdir()
+    (folder / "base/config.json").write_text(json.dumps({"model_type": "plm", "format": 1, **CONFIG.to_dict()}))
+    shutil.copy(TOKENIZER, folder / "base")
+    shapes = {name: tensor.shape for name, tensor in build(CONFIG).state_dict().items()}
+    dcp.save({f"model.{n}": torch.randn(s) for n, s in shapes.items()}, checkpoint_id=folder / "trained/checkpoint")
+    (folder / "trained/train_state.json").write_text(json.dumps({"step": 1, "tokens": 1, "loss": 1.0}))
+
+
+def run(folder: Path) -> None:
+    # Whatever is imported on the way belongs to the start, not to the checkpoint.
+    import components.train.stored_tensors  # noqa: F401
+
+    inputs = {"base": artifact(folder / "base", "initialize"), "checkpoint": artifact(folder / "trained", "train")}
+    store = ArtifactStore(str(folder / "store"), folder / "cache")
+    context = StepContext(SilentTracker(), lambda text: None, folder / "cache", str(folder / "resume"))
+    watch = PeakMemory()
+    began = time.perf_counter()
+    with store.create(StepKey("consolidate")) as out:
+        consolidate.run(PipelineConfig(), inputs, out, context)
+    seconds = time.perf_counter() - began
+    size = sum(entry["size"] for entry in inputs["checkpoint"].files.values())
+    print(json.dumps({"checkpoint_mb": size / 1e6, "peak_mb": watch.stop() / 1e6, "seconds": round(seconds, 1)}))
+
+
+class PeakMemory:
+    """The most anonymous memory of this process since now, over what it had now: bytes."""
+
+    def __init__(self) -> None:
+        self.start = self.peak = anonymous_bytes()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.005):
+            self.peak = max(self.peak, anonymous_bytes())
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self.peak - self.start
+
+
+def anonymous_bytes() -> int:
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+if __name__ == "__main__":
+    {"write": write, "consolidate": run}[sys.argv[1]](Path(sys.argv[2]))
