@@ -6,19 +6,24 @@ metrics, links), and registering the same model with the same comparison again f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter, digest_of
 from components.config import GateConfig, PipelineConfig
 from components.errors import UserError
-from components.steps import StepContext
-from components.tracking import experiment_id, tracking_client
+from components.context import StepContext
+from components.tracking import open_tracking, tracking_client
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_TAG, COMPARISON_TAG = "plm.model_digest", "plm.comparison_digest"
 ROUNDING = 1e-9
+
+
+class RegistryAwayError(Exception):
+    """The tracking store does not answer."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +52,34 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         raise UserError(
             f"gate.metric: {config.gate.metric}: is not measured; this pipeline compares {comparison['metric']}"
         )
-    client = tracking_client(config)
     try:
-        experiment = experiment_id(config, client)
-    except UserError as error:
+        registration = register(name, config, inputs, comparison, context)
+    except RegistryAwayError as error:
         if config.tracking.required and context.tracker.run_id is None:
-            raise
+            raise UserError(str(error)) from None
         registration = Registration(name, None, False, f"not registered: {error}")
     else:
-        registration = register(client, experiment, name, config, inputs, comparison, context)
         context.tracker.tag("plm.registered_model_version", f"{registration.name}/{registration.version}")
     out.write_json("registration.json", asdict(registration))
     context.progress(registration.reason)
 
 
+@contextlib.contextmanager
+def registry(config: PipelineConfig) -> Iterator[tuple[Any, str]]:
+    """A client and the experiment's id. Raises RegistryAwayError when the store does not answer, at first or later."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield open_tracking(config)
+    except UserError as error:
+        raise RegistryAwayError(str(error)) from error
+    except MlflowException as error:
+        if error.error_code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):  # what a lost connection looks like
+            raise
+        raise RegistryAwayError(" ".join(str(error).split())[:200]) from error
+
+
 def register(
-    client: Any,
-    experiment: str,
     name: str,
     config: PipelineConfig,
     inputs: Mapping[str, Artifact],
@@ -71,16 +87,24 @@ def register(
     context: StepContext,
 ) -> Registration:
     """Find or create the version, make it the challenger, and let the gate decide about the champion."""
-    ensure_model(client, name)
     tags = evidence(config, inputs, comparison, context)
-    version = find_version(client, name, tags) or create_version(
-        client, experiment, name, inputs["model"], tags, context
-    )
-    client.set_registered_model_alias(name, CHALLENGER, version)
+    with registry(config) as (client, experiment):
+        ensure_model(client, name)
+        version = find_version(client, name, tags)
+        if version is None:
+            version = create_version(client, experiment, name, inputs["model"], tags, context)
+        client.set_registered_model_alias(name, CHALLENGER, version)
+        return promote(client, name, version, config.gate, comparison, tags)
+
+
+def promote(
+    client: Any, name: str, version: str, gate: GateConfig, comparison: Mapping[str, Any], tags: Mapping[str, str]
+) -> Registration:
+    """Move the champion alias to a version if the gate lets it pass; the decision is kept as tags of the version."""
     champion = version_by_alias(client, name, CHAMPION)
     if champion is not None and champion.version == version:
         return Registration(name, version, True, f"{name} version {version} is the champion")
-    decision = decide(config.gate, comparison, champion, tags)
+    decision = decide(gate, comparison, champion, tags)
     client.set_model_version_tag(name, version, "plm.gate", "passed" if decision.champion else "refused")
     client.set_model_version_tag(name, version, "plm.gate.reason", decision.reason)
     if decision.champion:
@@ -97,16 +121,11 @@ def decide(gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None
     """
     after = comparison["after"]
     known = champion.tags.get(f"metric/{gate.metric}") if champion is not None else None
-    if known is not None:
-        rival = f"champion version {champion.version}"
-        if champion.tags.get("plm.data_digest") != tags["plm.data_digest"]:
-            rival += ", which was measured on other data"
-    else:
-        rival = (
-            "the base model"
-            if champion is None
-            else f"the base model (champion version {champion.version} has no metric)"
-        )
+    rival = "the base model" if known is None else f"champion version {champion.version}"
+    if champion is not None and known is None:
+        rival += f" (champion version {champion.version} has no metric)"
+    elif champion is not None and champion.tags.get("plm.data_digest") != tags["plm.data_digest"]:
+        rival += ", which was measured on other data"
     yardstick = comparison["before"] if known is None else float(known)
     gain = after - yardstick
     passed = gain >= gate.min_gain - ROUNDING

@@ -42,24 +42,29 @@ def tracking_client(config: PipelineConfig) -> Any:
     return MlflowClient(tracking_uri=tracking_uri(config))
 
 
-def experiment_id(config: PipelineConfig, client: Any) -> str:
-    """The experiment's id; made where it is missing, with its files beside a local store.
+def open_tracking(config: PipelineConfig) -> tuple[Any, str]:
+    """A client that has really spoken to the store, and the experiment's id; made where it is missing.
 
     Raises UserError in one line when the store cannot be reached.
     """
     try:
         _reach(tracking_uri(config))
-        if found := client.get_experiment_by_name(config.tracking.experiment):
-            return found.experiment_id
-        local = tracking_uri(config).startswith("sqlite:")
-        location = str(state_dir(config) / "mlartifacts") if local else None
-        return client.create_experiment(config.tracking.experiment, artifact_location=location)
+        client = tracking_client(config)
+        return client, _experiment_id(config, client)
     except Exception as error:  # requests, sqlalchemy and MLflow families: each means the same to the user
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise UserError(
             f"tracking {tracking_uri(config)}: cannot be reached ({reason}); start it, change tracking.uri, or set "
             "tracking.required=false to run without"
         ) from None
+
+
+def _experiment_id(config: PipelineConfig, client: Any) -> str:
+    if found := client.get_experiment_by_name(config.tracking.experiment):
+        return found.experiment_id
+    local = tracking_uri(config).startswith("sqlite:")
+    location = str(state_dir(config) / "mlartifacts") if local else None
+    return client.create_experiment(config.tracking.experiment, artifact_location=location)
 
 
 def _reach(uri: str) -> None:

@@ -54,9 +54,9 @@ def _known_steps(names: Sequence[str]) -> frozenset[str]:
 def _check_tracking(config: PipelineConfig) -> None:
     if not config.tracking.required:
         return
-    from components.tracking import experiment_id, tracking_client
+    from components.tracking import open_tracking
 
-    experiment_id(config, tracking_client(config))
+    open_tracking(config)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

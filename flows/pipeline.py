@@ -20,7 +20,7 @@ from components.execution import remove_resumable, resume_uri
 from components.steps import STEPS, Step, StepContext
 from components.tracking import (
     SilentTracker,
-    experiment_id,
+    open_tracking,
     replay_spools,
     spool_dir,
     start_run,
@@ -266,9 +266,8 @@ def pipeline_run(
 
 
 def _open_parent(config: PipelineConfig, links: FlowLinks) -> tuple[Any, str | None]:
-    client = tracking_client(config)
     try:
-        experiment = experiment_id(config, client)
+        client, experiment = open_tracking(config)
     except UserError:
         if config.tracking.required:
             raise

@@ -9,9 +9,10 @@ from typing import Any
 from components.artifacts import ArtifactStore
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
+from components.errors import UserError
 from components.execution import find_inputs, ray_session, remove_resumable, resume_uri, run_step
 from components.steps import STEPS, StepContext
-from components.tracking import RunTracker, SilentTracker, experiment_id, spool_dir, start_run, tracking_client
+from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run
 from flows.environment import prepare_environment
 from flows.pipeline import ended
 from flows.progress import Progress, publish_progress
@@ -61,12 +62,15 @@ class _JoinedRun(RunTracker):
 
 
 def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None) -> Any:
-    client = tracking_client(config)
+    try:
+        client, experiment = open_tracking(config)
+    except UserError:
+        if config.tracking.required:
+            raise
+        return SilentTracker()
     if mlflow_run:
         return _JoinedRun(client, mlflow_run, spool_dir(config))
-    if not config.tracking.required:
-        return SilentTracker()
-    tracker = start_run(config, client, experiment_id(config, client), f"{config.name}-{name}", {"plm.step": name})
+    tracker = start_run(config, client, experiment, f"{config.name}-{name}", {"plm.step": name})
     tracker.log_params(flatten(config.model_dump(mode="json", exclude={"extends"})))
     tracker.tag("plm.config", dump_config(config)[:4000])
     return tracker

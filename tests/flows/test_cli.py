@@ -1,0 +1,90 @@
+"""The `plm` command: quick help, one readable line for what is wrong, truthful exit status."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import STEP_HELP
+
+PLM = str(Path(sys.executable).parent / "plm")
+
+
+def plm(*arguments: str, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PLM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.parametrize("command", ["", "finetune", "ui", *STEP_HELP])
+def test_help_takes_under_a_second_of_cpu(command: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = plm(*filter(None, [command]), "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ran.returncode == 0 and "usage: plm" in ran.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def one_error(*arguments: str, **options: object) -> str:
+    ran = plm(*arguments, **options)  # type: ignore[arg-type]
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error:")]
+    assert "Traceback" not in ran.stderr
+    return line
+
+
+@pytest.mark.parametrize("command", ["finetune", "ingest"])
+def test_an_unknown_key_is_one_line(command: str) -> None:
+    assert "did you mean train.lr?" in one_error(command, "configs/smoke.yaml", "train.lrr=1")
+
+
+def test_an_unknown_step_to_refresh_is_one_line() -> None:
+    assert "no such step" in one_error("finetune", "configs/smoke.yaml", "--refresh", "trian", "--explain")
+
+
+def test_a_step_whose_input_is_missing_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    line = one_error("convert", "configs/smoke.yaml", f"storage.root={tmp_path}")
+    assert "run `plm ingest` with this config" in line
+
+
+def test_tracking_that_is_away_is_one_line_within_ten_seconds(tmp_path: Path) -> None:
+    overrides = (f"storage.root={tmp_path}", f"tracking.state_dir={tmp_path}", "tracking.uri=http://127.0.0.1:9")
+    script = "import sys, time; from flows.local_run import _check_tracking; from components.config_loading import load_config;"
+    script += "config = load_config('configs/smoke.yaml', sys.argv[1:]); import components.tracking, mlflow;"
+    script += (
+        "start = time.monotonic()\ntry: _check_tracking(config)\nexcept Exception as e: print(time.monotonic() - start)"
+    )
+    seconds = float(subprocess.check_output([sys.executable, "-c", script, *overrides], text=True))
+    assert seconds < 10
+    line = one_error("finetune", "configs/smoke.yaml", *overrides)
+    assert "tracking http://127.0.0.1:9: cannot be reached" in line and "tracking.required=false" in line
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = one_error("ingest", "configs/smoke.yaml", f"storage.root={tmp_path}/file/runs")
+    assert "storage.root" in line and "cannot be written" in line
+
+
+def test_a_full_disk_is_one_line_and_keeps_nothing_half_written(tmp_path: Path) -> None:
+    """A file size limit stands in for the full disk: the write fails in the middle of a file either way."""
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        "from flows.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    overrides = [f"storage.root={tmp_path}", f"tracking.state_dir={tmp_path}/state", "tracking.required=false"]
+    command = [sys.executable, "-c", script, "initialize", "configs/smoke.yaml", *overrides]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 2 and "no space left" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
+    assert not list((tmp_path / "artifacts").rglob("manifest.json"))

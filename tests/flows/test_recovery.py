@@ -1,0 +1,61 @@
+"""After a kill -9 the next start closes what the dead process left open."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.config import PipelineConfig
+from components.tracking import open_tracking, start_run, tracking_client
+from flows.processes import identity, is_alive
+from flows.recovery import close_dead_runs, lease
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PipelineConfig:
+    return PipelineConfig.model_validate({"tracking": {"state_dir": str(tmp_path)}})
+
+
+def leave_a_lease(config: PipelineConfig, folder: Path, process: dict[str, float]) -> tuple[str, str]:
+    client = tracking_client(config)
+    experiment = open_tracking(config)[1]
+    parent = start_run(config, client, experiment, "parent", {})
+    child = start_run(config, client, experiment, "child", {}, parent.run_id)
+    (folder / "live").mkdir()
+    values = {**process, "children": [], "mlflow_run_id": parent.run_id, "experiment_id": experiment}
+    (folder / "live" / "1.json").write_text(json.dumps(values))
+    return parent.run_id or "", child.run_id or ""
+
+
+def test_runs_of_a_dead_process_become_killed(config: PipelineConfig, tmp_path: Path) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = identity(sleeper.pid)
+    sleeper.send_signal(signal.SIGKILL)
+    sleeper.wait()
+    runs = leave_a_lease(config, tmp_path, process)
+    assert set(close_dead_runs(config)) == set(runs)
+    client = tracking_client(config)
+    assert [client.get_run(run).info.status for run in runs] == ["KILLED", "KILLED"]
+    assert not list((tmp_path / "live").iterdir())
+
+
+def test_runs_of_a_live_process_stay_open(config: PipelineConfig, tmp_path: Path) -> None:
+    runs = leave_a_lease(config, tmp_path, identity(os.getpid()))
+    assert close_dead_runs(config) == []
+    assert tracking_client(config).get_run(runs[0]).info.status == "RUNNING"
+
+
+def test_a_reused_pid_is_another_process() -> None:
+    assert not is_alive({**identity(os.getpid()), "started": 1.0})
+
+
+def test_a_lease_ends_with_its_block(config: PipelineConfig, tmp_path: Path) -> None:
+    with lease(config):
+        assert list((tmp_path / "live").iterdir())
+    assert not list((tmp_path / "live").iterdir())
