@@ -1,0 +1,128 @@
+"""A checkpoint of any layout, opened: what the model is, and its tensors under our names, each read when it is asked for.
+
+Nothing is held but headers and file mappings, so that reading a whole checkpoint into a model costs the model and one tensor,
+and exporting one costs a tensor at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from plm_model.config import PLMConfig
+from plm_model.plm import PLM
+from plm_model.safetensors_writer import WeightsError
+from plm_model.tokenizer import Tokenizer
+from plm_model.weights import build, copy_into, entries_of, materialise
+
+Layout = Literal["plm", "hf", "meta"]
+ORIGINAL_PARAMS = "original_params.json"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on disk: the file and its name there, its dtype, its shape, and how to read it."""
+
+    file: Path
+    key: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model directory. `tensors` has exactly the model's names, in the model's order.
+
+    `notes` says what was assumed or passed over; `original_params` is a release's `params.json`, whole, when one is known.
+    """
+
+    directory: Path
+    layout: Layout
+    config: PLMConfig
+    tokenizer: Tokenizer
+    tensors: Mapping[str, StoredTensor]
+    notes: tuple[str, ...] = ()
+    original_params: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def stream(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor once, in the model's order, in its own dtype."""
+        for name, stored in self.tensors.items():
+            yield name, stored.read()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of most of the model's numbers."""
+        sizes: dict[torch.dtype, int] = {}
+        for stored in self.tensors.values():
+            sizes[stored.dtype] = sizes.get(stored.dtype, 0) + torch.Size(stored.shape).numel()
+        return max(sizes, key=sizes.__getitem__)
+
+
+def load_into(model: PLM, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+    """Fill a model, converting to its dtypes; one on `meta` is materialised on `device`. Sharded parameters take their part."""
+    materialise(model, device)
+    parameters = model.state_dict()
+    for name, tensor in checkpoint.stream():
+        copy_into(parameters[name], tensor)
+
+
+def load(checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype) -> PLM:
+    """The model of a checkpoint, in evaluation mode."""
+    model = build(checkpoint.config).to(dtype)
+    load_into(model, checkpoint, device)
+    return model.eval()
+
+
+def exactly(
+    config: PLMConfig,
+    found: Mapping[str, StoredTensor],
+    directory: Path,
+    stored_name: Callable[[str], str] = lambda name: name,
+    stored_shape: Callable[[str, tuple[int, ...]], tuple[int, ...]] = lambda name, shape: shape,
+) -> dict[str, StoredTensor]:
+    """The found tensors in the model's order; WeightsError names (as it is stored) one that is missing, extra or misshapen.
+
+    `stored_name` and `stored_shape` say how one of our tensors is called and shaped in this layout.
+    """
+    wanted = {name: shape for name, (_, shape) in entries_of(config, torch.float32).items()}
+    for name in (name for name in wanted if name not in found):
+        raise WeightsError(f"{directory}: tensor {stored_name(name)} is missing")
+    for name in (name for name in found if name not in wanted):
+        raise WeightsError(f"{found[name].file}: tensor {found[name].key} is not part of the model")
+    for name, shape in wanted.items():
+        stored, expected = found[name], stored_shape(name, shape)
+        if stored.shape != expected:
+            raise WeightsError(
+                f"{stored.file}: tensor {stored.key} has shape {stored.shape}, the model's is {expected}"
+            )
+    return {name: found[name] for name in wanted}
+
+
+def require_tokenizer_fits(tokenizer: Tokenizer, config: PLMConfig) -> None:
+    """WeightsError when the tokenizer is not that of the model's vocabulary."""
+    if tokenizer.vocab_size > config.decoder.vocab_size or tokenizer.image_id != config.image_token_id:
+        raise WeightsError(
+            f"{tokenizer.path}: the tokenizer has {tokenizer.vocab_size:,} entries and <|image|> is {tokenizer.image_id}; "
+            f"the model has {config.decoder.vocab_size:,} and {config.image_token_id}: it belongs to another model"
+        )
+
+
+def read_original_params(directory: Path) -> dict[str, Any] | None:
+    """The release's `params.json` that an export left beside another layout."""
+    path = directory / ORIGINAL_PARAMS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_original_params(checkpoint: Checkpoint, directory: Path) -> None:
+    if checkpoint.original_params is not None:
+        write_json(directory / ORIGINAL_PARAMS, checkpoint.original_params)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,285 @@
+"""A PLMConfig as the JSON files of a Hugging Face `perception_lm` directory, and back.
+
+`transformers` leaves out of `config.json` what equals its defaults, so the defaults of Llama and of the two towers stand
+here as tables. What those files have no place for (drop path, conversation format, ...) travels in `config.json` under
+`plm`, which `transformers` ignores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, RopeScaling, VisionConfig
+from plm_model.safetensors_writer import WeightsError
+
+MODEL_TYPE = "perception_lm"
+ARCHITECTURE = "PerceptionLMForConditionalGeneration"
+OURS = "plm"
+LLAMA = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+}
+LARGE, GIGANTIC = "vit_pe_core_large_patch14_336", "vit_pe_core_gigantic_patch14_448"
+TOWERS: dict[str, dict[str, Any]] = {
+    LARGE: {
+        "img_size": 336,
+        "embed_dim": 1024,
+        "depth": 24,
+        "num_heads": 16,
+        "mlp_ratio": 4.0,
+        "ref_feat_shape": [24, 24],
+    },
+    GIGANTIC: {
+        "img_size": 448,
+        "embed_dim": 1536,
+        "depth": 50,
+        "num_heads": 16,
+        "mlp_ratio": 8960 / 1536,
+        "ref_feat_shape": [32, 32],
+    },
+}
+INPUT_TYPES = {"thumb+tile": "thumb+tile", "tile": "vanilla"}  # ours -> theirs; theirs is "vanilla" for any other word
+HALF = [0.5, 0.5, 0.5]
+
+
+def read_config(
+    values: Mapping[str, Any], processor: Mapping[str, Any] | None, has_head: bool
+) -> tuple[PLMConfig, list[str]]:
+    """The config from `config.json` and the image processor's settings, and what had to be assumed.
+
+    `has_head` says whether the files hold an output matrix, which settles what contradictory or absent flags leave open.
+    """
+    if values.get("model_type") != MODEL_TYPE:
+        raise WeightsError(f"config.json: model_type is {values.get('model_type')!r}, not {MODEL_TYPE!r}")
+    text = {**LLAMA, **values.get("text_config", {})}
+    own = values.get(OURS, {})
+    vision = read_tower(values, own)
+    settings, notes = read_processor(processor, vision, own.get("processor", {}))
+    config = PLMConfig(
+        vision=vision,
+        decoder=read_decoder(text, is_tied(values, has_head)),
+        pooling_ratio=values.get("projector_pooling_ratio", 1),
+        image_token_id=values.get("image_token_id", 128002),
+        processor=settings,
+    )
+    return config, notes
+
+
+def is_tied(values: Mapping[str, Any], has_head: bool) -> bool:
+    """Whether the output is the embedding; versions of `transformers` disagree on where that is written."""
+    places = (values, values.get("text_config", {}))
+    said = {place["tie_word_embeddings"] for place in places if place.get("tie_word_embeddings") is not None}
+    return said.pop() if len(said) == 1 else not has_head
+
+
+def read_decoder(text: Mapping[str, Any], tied: bool) -> DecoderConfig:
+    """The decoder of a `text_config`; WeightsError when it is no plain Llama."""
+    heads, dim = text["num_attention_heads"], text["hidden_size"]
+    unsupported = {
+        "model_type": text.get("model_type", "llama") != "llama",
+        "hidden_act": text.get("hidden_act", "silu") != "silu",
+        "attention_bias": bool(text.get("attention_bias")),
+        "mlp_bias": bool(text.get("mlp_bias")),
+        "head_dim": (text.get("head_dim") or dim // heads) != dim // heads,
+    }
+    for key in (key for key, wrong in unsupported.items() if wrong):
+        raise WeightsError(f"config.json: text_config.{key} is {text[key]!r}, which is not supported")
+    rope = text.get("rope_parameters") or {}
+    return DecoderConfig(
+        vocab_size=text["vocab_size"],
+        dim=dim,
+        layers=text["num_hidden_layers"],
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads") or heads,
+        hidden_dim=text["intermediate_size"],
+        norm_eps=text["rms_norm_eps"],
+        rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or 10000.0),
+        rope_scaling=read_scaling(rope or text.get("rope_scaling") or {}),
+        tied=tied,
+        max_seq_len=text["max_position_embeddings"],
+    )
+
+
+def read_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise WeightsError(f"config.json: text_config's rope_type is {kind!r}; supported are default and llama3")
+    try:
+        return RopeScaling(
+            factor=float(rope["factor"]),
+            low_freq_factor=float(rope["low_freq_factor"]),
+            high_freq_factor=float(rope["high_freq_factor"]),
+            original_max_position=int(rope["original_max_position_embeddings"]),
+        )
+    except KeyError as error:
+        raise WeightsError(f"config.json: text_config's RoPE scaling lacks {error}") from error
+
+
+def read_tower(values: Mapping[str, Any], own: Mapping[str, Any]) -> VisionConfig:
+    """The tower of a `vision_config` around timm; WeightsError when it is another one, or would rescale its RoPE."""
+    wrapper = values.get("vision_config", {})
+    name = wrapper.get("architecture")
+    if name not in TOWERS:
+        raise WeightsError(f"config.json: vision_config.architecture is {name!r}; supported are {', '.join(TOWERS)}")
+    arguments = {**TOWERS[name], **(wrapper.get("model_args") or {})}
+    size = arguments["img_size"]
+    vision = VisionConfig(
+        image_size=size if isinstance(size, int) else size[0],
+        patch_size=arguments.get("patch_size", 14),
+        width=arguments["embed_dim"],
+        layers=arguments["depth"],
+        heads=arguments["num_heads"],
+        mlp_ratio=float(arguments["mlp_ratio"]),
+        use_cls_token=values.get("vision_use_cls_token", True),
+        layer_scale_init=arguments.get("init_values"),
+        drop_path=own.get("drop_path", 0.0),
+    )
+    if list(arguments["ref_feat_shape"]) != [vision.grid, vision.grid]:
+        raise WeightsError(
+            f"config.json: vision_config.model_args.ref_feat_shape is {arguments['ref_feat_shape']}; "
+            f"PLM's towers never rescale RoPE, so it must be [{vision.grid}, {vision.grid}]"
+        )
+    if arguments.get("use_post_transformer_norm", True):
+        raise WeightsError("config.json: vision_config.model_args.use_post_transformer_norm must be false")
+    return vision
+
+
+def read_processor(
+    found: Mapping[str, Any] | None, vision: VisionConfig, own: Mapping[str, Any]
+) -> tuple[ProcessorConfig, list[str]]:
+    """How media become tiles: from the image processor's file, else what PLM does at the tower's size, with a note."""
+    notes = []
+    if found is None:
+        size = vision.image_size
+        settings = dict(own)
+        assumed = ProcessorConfig(**settings)
+        notes.append(
+            f"no processor files: assuming the tower's tiles of {size}x{size} pixels, {assumed.vision_input_type}, "
+            f"at most {assumed.max_num_tiles} tiles"
+        )
+        return assumed, notes
+    size = found.get("tile_size", vision.image_size)
+    if size != vision.image_size:
+        notes.append(f"the processor's tile_size {size} is not the tower's {vision.image_size}, which is used")
+    kind = "thumb+tile" if found.get("vision_input_type", "thumb+tile") == "thumb+tile" else "tile"
+    return ProcessorConfig(**{**own, "vision_input_type": kind, "max_num_tiles": found.get("max_num_tiles", 36)}), notes
+
+
+def config_json(config: PLMConfig, token_ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
+    """`config.json` of a model; `token_ids` has bos, end_of_text, eot and video."""
+    return {
+        "architectures": [ARCHITECTURE],
+        "model_type": MODEL_TYPE,
+        "dtype": dtype,
+        "image_token_id": config.image_token_id,
+        "video_token_id": token_ids["video"],
+        "projector_pooling_ratio": config.pooling_ratio,
+        "tie_word_embeddings": config.decoder.tied,
+        "vision_use_cls_token": config.vision.use_cls_token,
+        "text_config": text_config(config.decoder, token_ids, dtype),
+        "vision_config": vision_config(config.vision, dtype),
+        OURS: {
+            "drop_path": config.vision.drop_path,
+            "processor": {
+                "conversation_format": config.processor.conversation_format,
+                "system_prompt": config.processor.system_prompt,
+                "max_video_frames": config.processor.max_video_frames,
+                "max_num_tiles": config.processor.max_num_tiles,
+                "vision_input_type": config.processor.vision_input_type,
+            },
+        },
+    }
+
+
+def text_config(decoder: DecoderConfig, token_ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": decoder.rope_theta}
+    if decoder.rope_scaling is not None:
+        rope |= {
+            "rope_type": "llama3",
+            "factor": decoder.rope_scaling.factor,
+            "low_freq_factor": decoder.rope_scaling.low_freq_factor,
+            "high_freq_factor": decoder.rope_scaling.high_freq_factor,
+            "original_max_position_embeddings": decoder.rope_scaling.original_max_position,
+        }
+    return {
+        "model_type": "llama",
+        "dtype": dtype,
+        "vocab_size": decoder.vocab_size,
+        "hidden_size": decoder.dim,
+        "intermediate_size": decoder.hidden_dim,
+        "num_hidden_layers": decoder.layers,
+        "num_attention_heads": decoder.heads,
+        "num_key_value_heads": decoder.kv_heads,
+        "head_dim": decoder.head_dim,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rms_norm_eps": decoder.norm_eps,
+        "rope_parameters": rope,
+        "max_position_embeddings": decoder.max_seq_len,
+        "tie_word_embeddings": decoder.tied,
+        "bos_token_id": token_ids["bos"],
+        "eos_token_id": [token_ids["end_of_text"], token_ids["eot"]],
+    }
+
+
+def vision_config(vision: VisionConfig, dtype: str) -> dict[str, Any]:
+    return {
+        "model_type": "timm_wrapper",
+        "architecture": LARGE if vision.use_cls_token else GIGANTIC,
+        "dtype": dtype,
+        "do_pooling": True,
+        "num_classes": 0,
+        "global_pool": "",
+        "model_args": {
+            "embed_dim": vision.width,
+            "depth": vision.layers,
+            "num_heads": vision.heads,
+            "mlp_ratio": vision.mlp_ratio,
+            "patch_size": vision.patch_size,
+            "img_size": [vision.image_size, vision.image_size],
+            "ref_feat_shape": [vision.grid, vision.grid],
+            "global_pool": "",
+            "use_post_transformer_norm": False,
+            "init_values": vision.layer_scale_init,
+        },
+    }
+
+
+def processor_files(config: PLMConfig) -> dict[str, dict[str, Any]]:
+    """The processor's JSON files, by name."""
+    side = config.vision.image_size
+    pixels = {
+        "size": {"height": side, "width": side},
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "image_mean": HALF,
+        "image_std": HALF,
+        "resample": 3,
+        "processor_class": "PerceptionLMProcessor",
+    }
+    return {
+        "processor_config.json": {
+            "processor_class": "PerceptionLMProcessor",
+            "patch_size": config.vision.patch_size,
+            "pooling_ratio": config.pooling_ratio,
+        },
+        "preprocessor_config.json": {
+            **pixels,
+            "image_processor_type": "PerceptionLMImageProcessor",
+            "vision_input_type": INPUT_TYPES[config.processor.vision_input_type],
+            "tile_size": side,
+            "max_num_tiles": config.processor.max_num_tiles,
+        },
+        "video_preprocessor_config.json": {**pixels, "video_processor_type": "PerceptionLMVideoProcessor"},
+    }

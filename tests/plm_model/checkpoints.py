@@ -1,0 +1,73 @@
+"""Small checkpoints in each layout, the Hugging Face one written by `transformers` itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
+from plm_model.hf_config import config_json
+from plm_model.plm import PLM
+from plm_model.tokenizer import Tokenizer
+from plm_model.weights import build, initialise, save_model
+
+TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
+IDS = {"bos": 1000, "end_of_text": 1001, "eot": 1009, "video": 1003}
+
+SCALED = PLMConfig(
+    vision=VisionConfig(image_size=56, width=64, layers=2, heads=4, drop_path=0.1),
+    decoder=DecoderConfig(
+        vocab_size=1010,
+        dim=64,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        hidden_dim=96,
+        rope_theta=1e4,
+        rope_scaling=RopeScaling(factor=4.0, original_max_position=64),
+        max_seq_len=1024,
+    ),
+    image_token_id=1002,
+)
+UNTIED = replace(
+    SCALED,
+    vision=replace(SCALED.vision, use_cls_token=False, layer_scale_init=None),
+    decoder=replace(SCALED.decoder, tied=False, rope_scaling=None),
+)
+VARIANTS = {"class token, tied, scaled RoPE": SCALED, "no class token, untied": UNTIED}
+
+
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(TOKENIZER)
+
+
+def own_checkpoint(directory: Path, config: PLMConfig = SCALED, dtype: torch.dtype = torch.float32) -> PLM:
+    """Write a model of ours with random weights; returns it."""
+    model = initialise(build(config), seed=0).to(dtype)
+    save_model(model, config, tokenizer(), directory)
+    return model
+
+
+def reference(config: PLMConfig) -> Any:
+    """The `transformers` model of a config, its weights random and large enough that every one of them matters."""
+    from transformers import PerceptionLMConfig, PerceptionLMForConditionalGeneration
+
+    model = PerceptionLMForConditionalGeneration(PerceptionLMConfig(**config_json(config, IDS, "float32"))).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            centre = 1.0 if re.search(r"norm(\d|_pre)?\.weight", name) else 0.0
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + centre)
+    return model
+
+
+def reference_checkpoint(directory: Path, config: PLMConfig = SCALED, shard: str = "5GB") -> Any:
+    """Write a `transformers` model with `save_pretrained`, and the tokenizer, without processor files; returns the model."""
+    model = reference(config)
+    model.save_pretrained(directory, max_shard_size=shard)
+    tokenizer().save(directory)
+    return model

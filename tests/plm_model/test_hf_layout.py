@@ -1,0 +1,234 @@
+"""What `transformers` writes we read, what we write `transformers` reads, and what does not fit is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from plm_model.codec import Codec
+from plm_model.config import PLMConfig, ProcessorConfig
+from plm_model.generate import GenerationOptions, generate
+from plm_model.images import tile_image
+from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint
+from plm_model.pack import collate
+from plm_model.plm import PLM
+from plm_model.record import Record, parse_record
+from plm_model.safetensors_writer import WeightsError
+from plm_model.weights import save_model
+from tests.plm_model.checkpoints import SCALED, UNTIED, VARIANTS, own_checkpoint, reference_checkpoint, tokenizer
+
+pytest.importorskip("timm")
+from transformers import AutoProcessor, PerceptionLMForConditionalGeneration
+
+QUESTIONS = [
+    ("Which digit is in the image?", (100, 60)),
+    ("What?", (56, 56)),
+    ("Describe the picture, and say how many people are in it.", (30, 200)),
+    ("Is the second one larger than the first?", (200, 200)),
+]
+
+
+def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def record(question: str) -> Record:
+    turn = {"from": "human", "value": question}
+    return parse_record({"id": "1", "image": "x.png", "conversations": [turn]})
+
+
+def normalised(tiles: np.ndarray) -> torch.Tensor:
+    return ((torch.from_numpy(tiles).float() / 255 - 0.5) / 0.5)[None]
+
+
+def their_logits(model: torch.nn.Module, tokens: torch.Tensor, tiles: np.ndarray) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=tokens[None], pixel_values=normalised(tiles)).logits[0]
+
+
+def our_logits(model: PLM, codec: Codec, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Our scores at every position of a prompt, its tokens and its tiles."""
+    tiles = tile_image(photo(size), codec.config.processor, codec.config.vision.image_size)
+    prompt = codec.prompt(record("Which digit?"), [len(tiles)])
+    asked = replace(prompt, targets=np.zeros_like(prompt.tokens))
+    batch = collate([asked], [tiles], codec.config)
+    with torch.no_grad():
+        return model.logits(batch), batch.tokens, tiles
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_what_transformers_saved_gives_its_logits(config: PLMConfig, tmp_path: Path) -> None:
+    reference = reference_checkpoint(tmp_path, config, shard="200KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    model, own_tokenizer = open_checkpoint(tmp_path)
+    assert replace(model.config, vision=replace(model.config.vision, drop_path=0.1)) == config
+    logits, tokens, tiles = our_logits(model, Codec(own_tokenizer, model.config), (150, 60))
+    torch.testing.assert_close(logits, their_logits(reference, tokens, tiles), atol=1e-4, rtol=0)
+    assert logits.std() > 0.1 and len(tiles) > 2
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_transformers_loads_what_we_write(config: PLMConfig, tmp_path: Path) -> None:
+    model = own_checkpoint(tmp_path / "own", config)
+    notes = write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
+    reference, report = PerceptionLMForConditionalGeneration.from_pretrained(
+        tmp_path / "hf", output_loading_info=True, dtype=torch.float32
+    )
+    assert notes == [] and not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    logits, tokens, tiles = our_logits(model.eval(), Codec(tokenizer(), config), (150, 60))
+    torch.testing.assert_close(logits, their_logits(reference.eval(), tokens, tiles), atol=1e-4, rtol=0)
+
+
+def test_reading_back_gives_the_same_model(tmp_path: Path) -> None:
+    prompt = ProcessorConfig(vision_input_type="tile", max_num_tiles=1, system_prompt='Say "yes".')
+    config = replace(SCALED, processor=prompt)
+    model = own_checkpoint(tmp_path / "own", config, torch.bfloat16)
+    write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
+    back = read_checkpoint(tmp_path / "hf")
+    assert back.config == config and back.layout == "hf" and back.notes == ()
+    assert back.dtype == torch.bfloat16
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in back.stream())
+
+
+def test_the_processor_loads_and_gives_our_prompt_and_pixels(tmp_path: Path) -> None:
+    config = replace(SCALED, processor=ProcessorConfig(max_num_tiles=4))
+    own_checkpoint(tmp_path / "own", config)
+    write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
+    processor = AutoProcessor.from_pretrained(tmp_path / "hf")
+    image = photo((100, 60))
+    content = [{"type": "image"}, {"type": "text", "text": "Which digit?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    theirs = processor(images=[image], text=text, add_special_tokens=False, return_tensors="pt")
+    tiles = tile_image(image, config.processor, 56)
+    prompt = Codec(tokenizer(), config).prompt(record("Which digit?"), [len(tiles)])
+    assert theirs["input_ids"][0].tolist() == prompt.tokens.tolist()
+    assert (theirs["pixel_values"][0] - normalised(tiles)[0]).abs().max() < 3 / 255
+
+
+def test_a_directory_without_processor_files_takes_the_towers_defaults_and_says_so(tmp_path: Path) -> None:
+    reference_checkpoint(tmp_path)
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.config.processor == ProcessorConfig()
+    assert "no processor files: assuming the tower's tiles of 56x56" in checkpoint.notes[0]
+    with pytest.warns(UserWarning, match="no processor files"):
+        open_checkpoint(tmp_path)
+
+
+def test_what_transformers_leaves_out_of_a_config_is_its_default(tmp_path: Path) -> None:
+    reference_checkpoint(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    # As version 4 wrote it: scaling apart from theta, nothing that equals a default.
+    rope = values["text_config"].pop("rope_parameters")
+    values["text_config"] |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    for key in ("head_dim", "hidden_act", "attention_bias", "mlp_bias"):
+        values["text_config"].pop(key, None)
+    values.pop("tie_word_embeddings")
+    path.write_text(json.dumps(values))
+    before = replace(SCALED, vision=replace(SCALED.vision, drop_path=0.1))
+    assert read_checkpoint(tmp_path).config == before
+
+
+def rewrite(directory: Path, change: dict[str, torch.Tensor | None]) -> None:
+    file = directory / "model.safetensors"
+    tensors = load_file(file) | change
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file)
+
+
+QUERIES = "model.language_model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({QUERIES: None}, f"tensor {QUERIES} is missing"),
+        ({"model.extra": torch.zeros(2)}, "tensor model.extra is not part of the model"),
+        ({QUERIES: torch.zeros(3, 64)}, rf"tensor {QUERIES} has shape \(3, 64\), the model's is \(64, 64\)"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(
+    change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
+) -> None:
+    reference_checkpoint(tmp_path)
+    rewrite(tmp_path, change)
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(tmp_path)
+
+
+def test_what_older_versions_stored_too_is_passed_over(tmp_path: Path) -> None:
+    reference_checkpoint(tmp_path)
+    key = "model.language_model.layers.0.self_attn.rotary_emb.inv_freq"
+    rewrite(tmp_path, {key: torch.zeros(8), "lm_head.weight": torch.zeros(1010, 64)})
+    assert read_checkpoint(tmp_path).config.decoder.tied
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        (None, {"model_type": "llava"}, "model_type is 'llava'"),
+        ("text_config", {"attention_bias": True}, "text_config.attention_bias is True"),
+        ("vision_config", {"architecture": "resnet50"}, "architecture is 'resnet50'"),
+        ("text_config", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'"),
+    ],
+)
+def test_another_architecture_is_refused(section: str | None, change: dict, message: str, tmp_path: Path) -> None:
+    reference_checkpoint(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    (values[section] if section else values).update(change)
+    path.write_text(json.dumps(values))
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(tmp_path)
+
+
+def test_the_tokenizer_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    model = own_checkpoint(tmp_path / "own", UNTIED)
+    other = replace(UNTIED, image_token_id=5)
+    save_model(model, other, tokenizer(), tmp_path / "other")
+    with pytest.raises(WeightsError, match=r"<\|image\|> is 1002; the model has 1,010 and 5"):
+        read_checkpoint(tmp_path / "other")
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_greedy_answers_are_those_of_transformers_alone_and_in_a_batch_of_four(
+    config: PLMConfig, tmp_path: Path
+) -> None:
+    reference = reference_checkpoint(tmp_path, config)
+    model, own_tokenizer = open_checkpoint(tmp_path)
+    processor = ProcessorConfig(max_num_tiles=4)
+    codec = Codec(own_tokenizer, replace(model.config, processor=processor))
+    prompts = []
+    for seed, (question, size) in enumerate(QUESTIONS):
+        tiles = tile_image(photo(size, seed), processor, 56)
+        prompts.append((codec.prompt(record(question), [len(tiles)]), tiles))
+    expected = [their_answer(reference, prompt.tokens, tiles) for prompt, tiles in prompts]
+    options = GenerationOptions(max_new_tokens=12)
+    together = generate(model, own_tokenizer, prompts, options)
+    assert [answer.token_ids for answer in together] == expected
+    alone = [generate(model, own_tokenizer, [prompt], options)[0] for prompt in prompts]
+    assert [answer.token_ids for answer in alone] == expected
+    assert len({tuple(tokens) for tokens in expected}) > 1
+
+
+def their_answer(reference: PerceptionLMForConditionalGeneration, tokens: np.ndarray, tiles: np.ndarray) -> list[int]:
+    ids = torch.from_numpy(tokens).long()[None]
+    stops = [1001, 1009]
+    whole = reference.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values=normalised(tiles),
+        max_new_tokens=12,
+        do_sample=False,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+    )[0, len(tokens) :].tolist()
+    return [token for token in whole if token not in stops]
