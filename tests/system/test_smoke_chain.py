@@ -113,7 +113,7 @@ def test_the_registry_has_a_challenger_that_points_back(smoke: tuple[Workplace, 
     place = smoke[0]
     version = tracking_client(place.config).get_model_version_by_alias("smoke", "challenger")
     assert str(version.version) == str(place.summary["registered_model_version"])
-    assert {"data_digest", "config_digest", "git_commit"} <= set(version.tags)
+    assert {"plm.data_digest", "plm.config_sha", "mlflow.source.git.commit", "metric/exact_match"} <= set(version.tags)
 
 
 def test_both_ranks_wrote_their_shards(smoke: tuple[Workplace, str]) -> None:

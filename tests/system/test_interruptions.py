@@ -1,0 +1,140 @@
+"""Kills and Ctrl-C at every step: the next start finishes, reuses what was whole, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from components.steps import STEPS
+from components.tracking import tracking_client
+from tests.system.conftest import Workplace, processes_of, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("kills"), repository)
+
+
+class Running:
+    """A `plm finetune` in progress whose output is read as it comes."""
+
+    def __init__(self, place: Workplace, *overrides: str) -> None:
+        self.lines: list[str] = []
+        own_server = {"PREFECT_API_URL": ""}
+        environment = {k: v for k, v in {**os.environ, **own_server}.items() if v or k != "PREFECT_API_URL"}
+        environment["PREFECT_HOME"] = str(place.root / "state" / "prefect")
+        environment["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{place.root}/state/prefect.db"
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [
+                str(Path(os.sys.executable).parent / "plm"),
+                "finetune",
+                "configs/smoke.yaml",
+                *place.overrides,
+                *overrides,
+            ],
+            cwd=place.repository,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_default_interrupt,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    def says(self, *words: str) -> bool:
+        return any(all(word in line for word in words) for line in self.lines)
+
+    def wait_to_say(self, *words: str, timeout_s: float = 300) -> None:
+        wait_for(lambda: self.says(*words) or self.process.poll() is not None, timeout_s, " ".join(words))
+        assert self.says(*words), "".join(self.lines[-30:])
+
+    def finish(self, timeout_s: float = 500) -> str:
+        self.process.wait(timeout_s)
+        assert self.process.returncode == 0, "".join(self.lines[-30:])
+        return "".join(self.lines)
+
+
+def _default_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def nothing_left(place: Workplace) -> None:
+    wait_for(lambda: not processes_of(str(place.root)), 60, f"no process left: {processes_of(str(place.root))}")
+
+
+@pytest.mark.parametrize("step", list(STEPS))
+def test_a_kill_during_each_step_is_made_good_by_the_next_start(place: Workplace, step: str) -> None:
+    """The steps before the killed one are reused: the runs of one module share a storage root and go on from each other."""
+    run = Running(place)
+    run.wait_to_say(f" {step} ", "runs:")
+    time.sleep(0.5 if step in ("ingest", "convert", "compare", "register") else 3.0)
+    os.killpg(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    nothing_left(place)
+    if step == list(STEPS)[-1]:
+        again = Running(place)
+        again.finish()
+        assert place.summary["registered_model_version"]
+        client = tracking_client(place.config)
+        experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
+        assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED", "KILLED"}
+
+
+def test_a_killed_train_worker_does_not_stop_the_run(tmp_path: Path, repository: Path) -> None:
+    place = Workplace(tmp_path, repository)
+    run = Running(place, "train.steps=60", "train.checkpoint_every=10")
+    run.wait_to_say("train", "step 2", timeout_s=400)
+    (worker, *_) = [p for p in psutil.process_iter() if _is_train_worker(p, place)]
+    worker.kill()
+    run.finish()
+    train = tracking_client(place.config)
+    query = "tags.`plm.step` = 'train'"
+    experiment = train.get_experiment_by_name("plm-pipeline").experiment_id
+    (child,) = train.search_runs([experiment], query)
+    points = train.get_metric_history(child.info.run_id, "train/loss")
+    assert max(point.step for point in points) == 60
+
+
+def _is_train_worker(process: psutil.Process, place: Workplace) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+@pytest.mark.parametrize("step", ["preprocess", "train", "evaluate_base"])
+def test_ctrl_c_leaves_no_process_and_says_so_everywhere(tmp_path: Path, repository: Path, step: str) -> None:
+    place = Workplace(tmp_path, repository)
+    run = Running(place)
+    run.wait_to_say(f" {step} ", "runs:")
+    time.sleep(8.0)
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.process.wait(90) == 130
+    nothing_left(place)
+    client = tracking_client(place.config)
+    experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
+    statuses = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
+    assert statuses["smoke"] == statuses[step] == "KILLED"
+    assert prefect_states(place)[0] in ("Crashed", "Cancelled")
+
+
+def prefect_states(place: Workplace) -> list[Any]:
+    import sqlite3
+
+    with sqlite3.connect(place.root / "state" / "prefect.db") as database:
+        return [row[0] for row in database.execute("select state_name from flow_run order by created desc")]
