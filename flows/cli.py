@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--refresh", action="store_true", help="run it although nothing that it depends on changed")
         step.add_argument("--mlflow-run", metavar="ID", help="record into this MLflow run instead of a new one")
         step.add_argument("--progress", metavar="URI", help="leave progress there, for a process elsewhere that waits")
+    _export_arguments(_command(commands, "export", "a checkpoint from any layout into another", _export))
+    _generate_arguments(_command(commands, "generate", "an answer from any checkpoint", _generate))
     ui = _command(commands, "ui", "the MLflow and Prefect pages on the local stores", _ui)
     ui.add_argument("config", nargs="?", help="YAML file whose tracking.state_dir to show (default: ./runs)")
     ui.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -89,6 +91,45 @@ def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namesp
 def _config_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", help="YAML file, a path or an fsspec URI")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for example train.lr=3e-4")
+
+
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    place = "a directory in any layout, or owner/name@commit on the Hugging Face hub"
+    command.add_argument("--from", dest="source", required=True, metavar="DIR", help=place)
+    command.add_argument("--to", required=True, metavar="DIR", help="new directory")
+    command.add_argument("--format", required=True, choices=["hf", "meta", "plm"])
+
+
+def _generate_arguments(command: argparse.ArgumentParser) -> None:
+    place = "a directory in any layout, or owner/name@commit on the Hugging Face hub"
+    command.add_argument("--ckpt", required=True, metavar="DIR", help=place)
+    command.add_argument("--media_type", required=True, choices=["image", "video", "text"])
+    command.add_argument("--media_path", nargs="+", default=[], metavar="FILE", help="one image, or several")
+    command.add_argument("--question", required=True, help="several images may each have an <image> tag in it")
+    command.add_argument("--max_gen_len", type=int, default=256, metavar="N", help="most tokens to answer (default: 256)")
+    command.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
+    command.add_argument("--top_p", type=float, help="only the likeliest tokens of this total probability")
+    command.add_argument("--top_k", type=int, help="only so many likeliest tokens")
+    command.add_argument("--until", action="append", default=[], metavar="STR", help="end before this; may repeat")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _export(arguments: argparse.Namespace) -> Any:
+    from flows.export import export, show_export
+
+    result = export(arguments.source, arguments.to, arguments.format)
+    show_export(result)
+    return result
+
+
+def _generate(arguments: argparse.Namespace) -> Any:
+    from flows.generate import answer, show_answer
+
+    names = ("max_gen_len", "temperature", "top_p", "top_k", "until", "seed")
+    options = {name: getattr(arguments, name) for name in names}
+    result = answer(arguments.ckpt, arguments.media_type, arguments.media_path, arguments.question, **options)
+    show_answer(result)
+    return result
 
 
 def _finetune(arguments: argparse.Namespace) -> Any:
