@@ -198,7 +198,7 @@ def create_version(
         f"{metric.removeprefix('metric/')} {float(tags[metric]):.4f} on {tags['eval.questions']} held-out rows"
     )
     run_id = context.tracker.run_id
-    common = {"run_id": run_id, "tags": dict(tags), "description": description}
+    common = {"run_id": run_id, "tags": dict(tags), "description": description, "await_creation_for": 0}
     try:
         return client.create_model_version(name, source=model.uri, **common).version
     except MlflowException as error:
