@@ -16,6 +16,7 @@ EXPORTS = {
     "Tokenizer": "plm_model.tokenizer",
     "Codec": "plm_model.codec",
     "load_model": "plm_model.weights",
+    "open_checkpoint": "plm_model.layouts",
     "generate": "plm_model.generate",
 }
 
