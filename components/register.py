@@ -13,8 +13,8 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter, digest_of
 from components.config import GateConfig, PipelineConfig
-from components.errors import UserError
 from components.context import StepContext
+from components.errors import UserError
 from components.tracking import open_tracking, tracking_client
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from components.artifacts import Artifact
 from components.errors import UserError
 
-SMOOTHING = 0.9
+SMOOTHING = 0.03  # of the curve's length, on each side
 BLUE, GREY = "#2563eb", "#64748b"
 
 
@@ -36,25 +36,33 @@ def read_loss_curve(checkpoint: Artifact) -> LossCurve:
     return LossCurve(tuple(steps), tuple(points[s][0] for s in steps), tuple(points[s][1] for s in steps))
 
 
-def smoothed(values: tuple[float, ...], weight: float = SMOOTHING) -> list[float]:
-    """Exponential moving average without bias at the start: each value is the weighted mean of those so far."""
-    result, total, norm = [], 0.0, 0.0
-    for value in values:
-        total, norm = weight * total + value, weight * norm + 1.0
-        result.append(total / norm)
+def smoothed(values: tuple[float, ...], window: int) -> list[float]:
+    """Mean over `window` neighbours on each side, fewer at the ends and as many on both sides, so that it never lags.
+
+    Worked example: 8, 4, 3, 1 with window 1 gives 8, 5, 8/3, 1.
+    """
+    result = []
+    for i in range(len(values)):
+        reach = min(window, i, len(values) - 1 - i)
+        result.append(sum(values[i - reach : i + reach + 1]) / (2 * reach + 1))
     return result
 
 
 def draw_loss(curve: LossCurve) -> bytes:
     """PNG of the loss over optimizer steps (logarithmic when it spans a decade), the learning rate in a strip below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8, 4.2), dpi=160, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot(curve.steps, curve.losses, color=BLUE, alpha=0.3, linewidth=1.2, label="each logged step")
-    above.plot(curve.steps, smoothed(curve.losses), color=BLUE, linewidth=2, label="smoothed")
+    window = max(1, round(SMOOTHING * len(curve.steps)))
+    above.plot(curve.steps, smoothed(curve.losses, window), color=BLUE, linewidth=2, label="smoothed")
     if min(curve.losses) > 0 and max(curve.losses) / min(curve.losses) > 10:
         above.set_yscale("log")
+        above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        above.yaxis.set_major_formatter("{x:g}")
+        above.yaxis.set_minor_locator(NullLocator())
     above.set_ylabel("training loss (nats per token)")
     above.legend(frameon=False, loc="upper right")
     below.plot(curve.steps, curve.rates, color=GREY, linewidth=1.5)

@@ -14,9 +14,9 @@ from components.compare.report import Comparison, choose_examples, render
 from components.compare.samples import read_pairs
 from components.compare.statistics import accuracy_interval, gain_interval, tally
 from components.config import PipelineConfig
+from components.context import StepContext
 from components.errors import UserError
 from components.evaluate.media import MediaRoot
-from components.steps import StepContext
 
 METRIC = "exact_match"
 

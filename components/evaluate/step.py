@@ -13,6 +13,7 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import PipelineConfig
+from components.context import StepContext
 from components.errors import UserError
 from components.evaluate.heldout import Question, answerable, read_questions, require_few, write_documents
 from components.evaluate.launch import run_process
@@ -20,7 +21,6 @@ from components.evaluate.media import MediaRoot
 from components.evaluate.process import Request
 from components.evaluate.results import flat_metrics
 from components.evaluate.task import METRIC
-from components.steps import StepContext
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:

@@ -21,8 +21,8 @@ from components.compare.samples import AnsweredTwice, read_pairs
 from components.compare.statistics import Tally, accuracy_interval, gain_interval, tally
 from components.compare.step import run
 from components.config import PipelineConfig
+from components.context import StepContext
 from components.errors import UserError
-from components.steps import StepContext
 
 SCRIPT = "<script>alert('answer')</script>"
 
@@ -158,8 +158,8 @@ def test_loss_curve_is_drawn_the_same_every_time() -> None:
     assert draw_loss(curve) == draw_loss(curve)
 
 
-def test_smoothing_starts_without_bias() -> None:
-    assert smoothed((4.0, 2.0), weight=0.5) == pytest.approx([4.0, (0.5 * 4 + 2) / 1.5])
+def test_smoothing_does_not_lag() -> None:
+    assert smoothed((8.0, 4.0, 3.0, 1.0), window=1) == pytest.approx([8, 5, 8 / 3, 1])
 
 
 def test_of_a_step_logged_twice_the_later_line_counts(store: ArtifactStore) -> None:

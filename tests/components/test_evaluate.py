@@ -20,6 +20,7 @@ from PIL import Image
 
 from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
 from components.config import PipelineConfig
+from components.context import StepContext
 from components.errors import UserError
 from components.evaluate.heldout import Question, answerable, read_questions, require_few
 from components.evaluate.launch import read_result, run_process
@@ -28,7 +29,6 @@ from components.evaluate.process import Request
 from components.evaluate.results import flat_metrics
 from components.evaluate.scoring import exact_match
 from components.evaluate.step import run
-from components.steps import StepContext
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
 
 ROWS = 12

@@ -10,9 +10,9 @@ import pytest
 
 from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
 from components.config import PipelineConfig
+from components.context import StepContext
 from components.errors import UserError
 from components.register import registration_exists, run
-from components.steps import StepContext
 from components.tracking import tracking_client
 
 Register = Callable[..., Artifact]
