@@ -123,12 +123,14 @@ def _export(arguments: argparse.Namespace) -> Any:
 
 
 def _generate(arguments: argparse.Namespace) -> Any:
-    from flows.generate import answer, show_answer
+    from flows.generate import Screen, answer
 
     names = ("max_gen_len", "temperature", "top_p", "top_k", "until", "seed")
     options = {name: getattr(arguments, name) for name in names}
-    result = answer(arguments.ckpt, arguments.media_type, arguments.media_path, arguments.question, **options)
-    show_answer(result)
+    media = arguments.media_type, arguments.media_path
+    screen = Screen()
+    result = answer(arguments.ckpt, *media, arguments.question, **options, show=screen.show)
+    screen.close(result["notes"])
     return result
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 
 if TYPE_CHECKING:
-    from plm_model.generate import Generation
+    from plm_model.generate import Generation, GenerationOptions
     from plm_model.record import Record
 
 TAG = "<image>"
@@ -28,8 +28,12 @@ def answer(
     top_k: int | None = None,
     until: Sequence[str] = (),
     seed: int = 0,
+    show: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
-    """Answer one question; UserError when the checkpoint, the media or an option is wrong."""
+    """Answer one question; UserError when the checkpoint, the media or an option is wrong.
+
+    `show` is given the answer piece by piece while it is generated.
+    """
     from plm_model.generate import GenerationOptions
     from plm_model.hub import local_directory
 
@@ -37,7 +41,8 @@ def answer(
     try:
         options = GenerationOptions(max_gen_len, temperature, top_p, top_k, tuple(until), seed)
         data = [read_media(path) for path in media]
-        said, prompt_tokens, notes = run(local_directory(ckpt), question_record(question, media), data, options)
+        record = question_record(question, media)
+        said, prompt_tokens, notes = run(local_directory(ckpt), record, data, options, show)
     except ValueError as error:  # every error of plm_model about its input is one
         raise UserError(str(error)) from error
     return {
@@ -80,7 +85,9 @@ def question_record(question: str, media: Sequence[str]) -> Record:
     )
 
 
-def run(place: Path, record: Record, data: list[bytes], options: Any) -> tuple[Generation, int, list[str]]:
+def run(
+    place: Path, record: Record, data: list[bytes], options: GenerationOptions, show: Callable[[str], object] | None
+) -> tuple[Generation, int, list[str]]:
     """Load the checkpoint and generate: the answer, the prompt's length and notes on the checkpoint."""
     import torch
 
@@ -88,6 +95,7 @@ def run(place: Path, record: Record, data: list[bytes], options: Any) -> tuple[G
     from plm_model.codec import Codec
     from plm_model.generate import generate
     from plm_model.layouts import read_checkpoint
+    from plm_model.text_stream import TextStream
 
     checkpoint = read_checkpoint(place)
     tiles = tiles_of(data, record.images, checkpoint.config)
@@ -95,7 +103,9 @@ def run(place: Path, record: Record, data: list[bytes], options: Any) -> tuple[G
     prompt = Codec(checkpoint.tokenizer, checkpoint.config).prompt(record, counts)
     cuda = torch.cuda.is_available()
     model = load(checkpoint, "cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32)
-    said = generate(model, checkpoint.tokenizer, [(prompt, stacked(tiles, checkpoint.config))], options)[0]
+    prompts = [(prompt, stacked(tiles, checkpoint.config))]
+    stream = TextStream(show, options.stop).update if show else None
+    said = generate(model, checkpoint.tokenizer, prompts, options, on_text=stream)[0]
     return said, prompt.length, list(checkpoint.notes)
 
 
@@ -120,8 +130,21 @@ def stacked(tiles: list[Any], config: Any) -> Any:
     return np.concatenate(tiles) if tiles else np.zeros((0, 3, side, side), np.uint8)
 
 
-def show_answer(result: dict[str, Any]) -> None:
-    """The answer on standard output under its heading, each note as a warning on standard error."""
-    for note in result["notes"]:
-        print(f"warning: {note}", file=sys.stderr)
-    print(f"Generation:\n{result['answer']}", flush=True)
+class Screen:
+    """The answer on standard output under its heading, as it comes, with a newline at its end."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def show(self, piece: str) -> None:
+        """Print the next piece."""
+        if not self.begun:
+            print("Generation:")
+            self.begun = True
+        print(piece, end="", flush=True)
+
+    def close(self, notes: Sequence[str]) -> None:
+        """End the answer, which may be empty; each note is a warning on standard error."""
+        self.show("\n")
+        for note in notes:
+            print(f"warning: {note}", file=sys.stderr)

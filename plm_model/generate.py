@@ -9,7 +9,7 @@ and slot 5 of row 1, and a mask hides what lies behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ from plm_model.plm import PLM
 if TYPE_CHECKING:
     from plm_model.codec import Example
     from plm_model.tokenizer import Tokenizer
+
+
+OnText = Callable[[int, str, bool], None]  # a row's number, its text so far, whether that is all
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,11 @@ def generate(
     tokenizer: Tokenizer,
     prompts: Sequence[tuple[Example, np.ndarray]],
     options: GenerationOptions = GenerationOptions(),
+    on_text: OnText | None = None,
 ) -> list[Generation]:
     """Answer prompts (an encoded prompt and its tiles, uint8 [tiles, 3, H, W]) as one batch, in their order.
 
+    `on_text` is told of every row that grew after each step; until a row ends, its last characters may still change.
     ValueError when a prompt leaves no room in the decoder's `max_seq_len`, or when its tiles do not fit its placeholders.
     """
     if not prompts:
@@ -108,7 +113,7 @@ def generate(
     model.eval()
     try:
         rows = [Row(torch.Generator().manual_seed(options.seed)) for _ in prompts]
-        run(model, tokenizer, prompts, rows, limits, options)
+        run(model, tokenizer, prompts, rows, limits, options, on_text)
     finally:
         model.train(was_training)
     return [Generation(row.text, row.token_ids, row.finish_reason) for row in rows]
@@ -129,13 +134,20 @@ def run(
     rows: list[Row],
     limits: list[int],
     options: GenerationOptions,
+    on_text: OnText | None,
 ) -> None:
     """Fill the rows, a token each and step, until the last of them has ended."""
     scores, cache, pos = prefill(model, prompts, max(limits))
     while True:
         tokens = [choose(score, row.generator, options) for score, row in zip(scores.cpu(), rows, strict=True)]
-        for row, token, limit in zip(rows, tokens, limits, strict=True):
+        for number, (row, token, limit) in enumerate(zip(rows, tokens, limits, strict=True)):
+            if row.finish_reason:
+                continue
             extend(row, token, limit, tokenizer, options)
+            if on_text is not None:
+                on_text(
+                    number, row.text if row.finish_reason else tokenizer.decode(row.token_ids), bool(row.finish_reason)
+                )
         if all(row.finish_reason for row in rows):
             return
         scores = step(model, torch.tensor(tokens, device=pos.device), pos, cache)
@@ -216,8 +228,6 @@ def choose(scores: torch.Tensor, generator: torch.Generator, options: Generation
 
 def extend(row: Row, token: int, limit: int, tokenizer: Tokenizer, options: GenerationOptions) -> None:
     """Add a token to an answer that has not ended, and end it when it is time."""
-    if row.finish_reason:
-        return
     if token in tokenizer.stop_ids:
         row.finish_reason = "stop"
     else:
