@@ -98,6 +98,8 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--from", dest="source", required=True, metavar="DIR", help=place)
     command.add_argument("--to", required=True, metavar="DIR", help="new directory")
     command.add_argument("--format", required=True, choices=["hf", "meta", "plm"])
+    command.add_argument("--tower", metavar="PT", help="a Perception Encoder, put before the Llama release of --from")
+    command.add_argument("--model", metavar="YAML", help="the model that --from and --tower become")
 
 
 def _generate_arguments(command: argparse.ArgumentParser) -> None:
@@ -117,7 +119,7 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
 def _export(arguments: argparse.Namespace) -> Any:
     from flows.export import export, show_export
 
-    result = export(arguments.source, arguments.to, arguments.format)
+    result = export(arguments.source, arguments.to, arguments.format, arguments.tower, arguments.model)
     show_export(result)
     return result
 

@@ -6,22 +6,29 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from components.config_layers import read_file
 from components.errors import UserError
 
+if TYPE_CHECKING:
+    from plm_model.checkpoint import Checkpoint
 
-def export(source: str, target: str, layout: str) -> dict[str, Any]:
-    """Write the checkpoint at `source` (a directory or hub id) to the new directory `target`; UserError when it cannot be."""
-    from plm_model.hub import local_directory
-    from plm_model.layouts import read_checkpoint, write_checkpoint
+
+def export(source: str, target: str, layout: str, tower: str | None = None, model: str | None = None) -> dict[str, Any]:
+    """Write the checkpoint at `source` (a directory or hub id) to the new directory `target`; UserError when it cannot be.
+
+    With `tower`, a Perception Encoder's `.pt`, `source` is a Llama release, and both become the model that the YAML file
+    `model` describes.
+    """
+    from plm_model.layouts import write_checkpoint
 
     place = Path(target).absolute()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise UserError(f"{target} exists already; remove it or give another --to")
     partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
     try:
-        checkpoint = read_checkpoint(local_directory(source))
+        checkpoint = opened(source, tower, model)
         notes = [*checkpoint.notes, *write_checkpoint(checkpoint, partial, layout)]
         partial.replace(place)
     except ValueError as error:  # every error of plm_model about its input is one
@@ -38,6 +45,21 @@ def export(source: str, target: str, layout: str) -> dict[str, Any]:
         "tensors": len(checkpoint.tensors),
         "notes": [note.replace(str(partial), str(place)) for note in notes],
     }
+
+
+def opened(source: str, tower: str | None, model: str | None) -> Checkpoint:
+    """The checkpoint to write: one as it is, or one assembled."""
+    from plm_model.assembly import assemble
+    from plm_model.config import PLMConfig
+    from plm_model.hub import local_directory
+    from plm_model.layouts import read_checkpoint
+
+    if (tower is None) != (model is None):
+        raise UserError("--tower and --model go together: the encoder's .pt and the YAML file of the model to assemble")
+    if tower is None or model is None:
+        return read_checkpoint(local_directory(source))
+    config = PLMConfig.from_dict(read_file(model).values.get("architecture", {}))
+    return assemble(config, local_directory(source), Path(tower))
 
 
 def show_export(result: dict[str, Any]) -> None:

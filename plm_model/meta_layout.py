@@ -6,7 +6,7 @@ has it: `output.tied_module.weight`, a second name for the embedding's one copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,14 @@ def as_it_is(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def mapped(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `.pth`, plain or wrapped in `model`, mapped from disk."""
+def mapped(file: Path, wrappers: Sequence[str] = ("model",)) -> dict[str, torch.Tensor]:
+    """The tensors of a `.pth`, plain or wrapped under one of those names, mapped from disk."""
     try:
         state = torch.load(file, mmap=True, weights_only=True, map_location="cpu")
     except Exception as error:  # pickle, zip and torch have errors of their own
         raise WeightsError(f"{file}: cannot read the tensors: {str(error).splitlines()[0]}") from error
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]
+    inner = [state[name] for name in wrappers if isinstance(state, Mapping) and isinstance(state.get(name), Mapping)]
+    state = inner[0] if inner else state
     if not isinstance(state, Mapping):
         raise WeightsError(f"{file}: holds no tensors by name")
     for name, tensor in state.items():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from flows.cli import main
-from tests.plm_model.checkpoints import own_checkpoint
+from tests.plm_model.checkpoints import SCALED, own_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -109,3 +111,22 @@ def test_a_commit_that_was_downloaded_before_needs_no_network(offline: Path, own
     assert export(own, snapshot, "hf") == 0
     assert export(f"someone/model@{COMMIT}", tmp_path / "meta", "meta") == 0
     assert (tmp_path / "meta" / "consolidated.pth").exists()
+
+
+def test_a_llama_and_an_encoder_become_a_model(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(own, tmp_path / "llama", "meta") == 0
+    file = tmp_path / "llama" / "consolidated.pth"
+    state = torch.load(file, weights_only=True)
+    tower = {name.replace("vision_model", "visual"): state.pop(name) for name in list(state) if "vision_model" in name}
+    torch.save(tower, tmp_path / "pe.pt")
+    torch.save({name: tensor for name, tensor in state.items() if not name.startswith("vision_projector")}, file)
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"architecture": asdict(SCALED)}))
+    assembled = ("--tower", str(tmp_path / "pe.pt"), "--model", str(tmp_path / "model.yaml"))
+    capsys.readouterr()
+    assert export(tmp_path / "llama", tmp_path / "new", "plm", *assembled) == 0
+    assert "start afresh: vision_projector.projector.0.bias" in capsys.readouterr().err
+    before, after = (load_file(directory / "model.safetensors") for directory in (own, tmp_path / "new"))
+    kept = [name for name in before if not name.startswith("vision_projector")]
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in kept)
+    assert export(tmp_path / "llama", tmp_path / "other", "plm", *assembled[:2]) == 2
+    assert "--tower and --model go together" in error_of(capsys)
