@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +61,7 @@ class Training:
     said: list[str]
 
 
-def train(
-    folder: Path, steps: int = 6, on_progress: Callable[[str], None] = lambda text: None, **context: Any
-) -> Training:
+def train(folder: Path, on_progress: Callable[[str], None] = lambda text: None, **settings: Any) -> Training:
     """Run the step on the inputs in `folder`, and commit its artifact below it."""
     tracker, said = Recorder(), []
     inputs = {
@@ -75,11 +73,11 @@ def train(
         said.append(text)
         on_progress(text)
 
-    fields = {"tracker": tracker, "progress": progress, "cache_dir": folder, "resume_uri": str(folder / "resume")}
-    store, key = ArtifactStore(str(folder / "store"), folder / "cache"), StepKey("train", config={"steps": steps})
-    config = PipelineConfig.model_validate({"train": {**SETTINGS, "steps": steps}})
+    context = StepContext(tracker, progress, folder, str(folder / "resume"))
+    store, key = ArtifactStore(str(folder / "store"), folder / "cache"), StepKey("train")
+    config = PipelineConfig.model_validate({"train": {**SETTINGS, **settings}})
     with store.create(key) as out:
-        step.run(config, inputs, out, StepContext(**{**fields, **context}))
+        step.run(config, inputs, out, context)
     made = store.find(key)
     assert made is not None
     return Training(made, tracker, said)
@@ -126,26 +124,30 @@ def test_what_is_wrong_is_said_before_a_worker_starts(tmp_path: Path, step_conte
         step.run(config, inputs, None, step_context())  # type: ignore[arg-type]
 
 
+LONG = {"steps": 400, "checkpoint_every": 50, "log_every": 10}
+
+
 @pytest.mark.e2e
 def test_a_killed_worker_resumes_from_the_last_checkpoint(ray_cluster: None, tmp_path: Path) -> None:
-    """Killed without warning after step 40: the run ends with the losses of one that nothing happened to."""
-    whole = train(prepare(tmp_path / "whole"), steps=60)
-    killed = threading.Event()
+    """Killed without warning in mid-run: the training ends with the losses of one that nothing happened to."""
+    killed: list[int] = []
 
     def kill_once(text: str) -> None:
-        if text.startswith("step 4") and not killed.is_set():
-            killed.set()
-            os.kill(train_workers()[0], signal.SIGKILL)
+        found = re.match(r"step (\d+)/", text)
+        if found and int(found[1]) >= 100 and not killed:
+            killed.append(train_workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
 
-    broken = train(prepare(tmp_path / "broken"), 60, kill_once)
-    assert killed.is_set() and broken.made.read_json("train_state.json")["restarts"] == 1
+    broken = train(prepare(tmp_path / "broken"), kill_once, **LONG)
+    whole = train(prepare(tmp_path / "whole"), **LONG)
+    assert killed and broken.made.read_json("train_state.json")["restarts"] == 1
     assert losses(broken.made) == losses(whole.made)
 
 
 def train_workers() -> list[int]:
-    """Process ids of Ray's training workers."""
-    titles = [(process.pid, " ".join(process.info["cmdline"] or ())) for process in psutil.process_iter(["cmdline"])]
-    return [pid for pid, title in titles if "RayTrainWorker" in title]
+    """Process ids of the training workers of this process's Ray."""
+    children = psutil.Process().children(recursive=True)
+    return [process.pid for process in children if "RayTrainWorker" in " ".join(process.cmdline())]
 
 
 def losses(made: Artifact) -> list[tuple[int, float]]:
