@@ -1,4 +1,4 @@
-"""Digests of the source that a component runs: its module and every project module it imports, transitively.
+"""Digests of the source that a component runs: its module, every project module it imports, and their templates.
 
 Imports are read with `ast` wherever they stand, inside functions too, so a lazily imported module counts as well.
 """
@@ -25,8 +25,14 @@ def code_digests(module: str) -> dict[str, str]:
             continue
         digest, imports = _read(str(path), name, path.stat().st_mtime_ns)
         seen[name] = digest
+        seen.update(_templates(path.parent, name.rpartition(".")[0]))
         waiting.extend(imports)
     return dict(sorted(seen.items()))
+
+
+def _templates(folder: Path, package: str) -> dict[str, str]:
+    """Templates that lie beside a module: what is rendered is code, too."""
+    return {f"{package}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.html")}
 
 
 @cache

@@ -162,7 +162,7 @@ class EvaluateConfig(Settings):
     task: str = Field(
         "heldout", description="name of the task made of the held-out rows; metrics are eval/<task>/<metric>"
     )
-    metric: str = "exact_match"
+    metric: Literal["exact_match"] = "exact_match"
     builtin_tasks: tuple[str, ...] = Field((), description="further lmms-eval tasks by name; need their data at hand")
     limit: PositiveInt | None = None
     batch_size: PositiveInt = 64
@@ -182,8 +182,8 @@ class CompareConfig(Settings):
 class GateConfig(Settings):
     """When the champion alias moves."""
 
-    metric: str = "exact_match"
-    min_gain: float = 0.0
+    metric: Literal["exact_match"] = "exact_match"
+    min_gain: float = Field(0.0, description="over the champion; over the base model where there is none")
 
 
 class RegistryConfig(Settings):

@@ -108,7 +108,9 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--media_type", required=True, choices=["image", "video", "text"])
     command.add_argument("--media_path", nargs="+", default=[], metavar="FILE", help="one image, or several")
     command.add_argument("--question", required=True, help="several images may each have an <image> tag in it")
-    command.add_argument("--max_gen_len", type=int, default=256, metavar="N", help="most tokens to answer (default: 256)")
+    command.add_argument(
+        "--max_gen_len", type=int, default=256, metavar="N", help="most tokens to answer (default: 256)"
+    )
     command.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
     command.add_argument("--top_p", type=float, help="only the likeliest tokens of this total probability")
     command.add_argument("--top_k", type=int, help="only so many likeliest tokens")

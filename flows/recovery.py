@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -35,19 +36,25 @@ class Lease:
     def add_child(self, pid: int) -> None:
         self.update(children=[*self._values["children"], identity(pid)])
 
-    def release(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def release_at_exit(self) -> None:
+        """Give the lease back when the process ends: until then Prefect may still be closing the flow run."""
+        atexit.register(self._path.unlink, missing_ok=True)
 
 
 @contextlib.contextmanager
 def lease(config: PipelineConfig) -> Iterator[Lease]:
-    """A lease that is released when the block ends, however it ends short of a kill -9."""
+    """A lease for the block. It is given back after an end in order, or an error.
+
+    A signal leaves it: a second one may cut the closing short, so the next start looks again at what is still open.
+    """
     held = Lease(_folder(config))
     held.update()
     try:
         yield held
-    finally:
-        held.release()
+    except Exception:
+        held.release_at_exit()
+        raise
+    held.release_at_exit()
 
 
 def close_dead_runs(config: PipelineConfig) -> list[str]:

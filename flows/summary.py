@@ -50,7 +50,9 @@ def _times(run: PipelineRun) -> dict[str, Any]:
     before_flow = run.started - psutil.Process(os.getpid()).create_time()
     wall = before_flow + sum(step["seconds"] for step in run.steps.values())
     work = sum(step["seconds"] for step in run.steps.values()) - startup_in_steps
-    training = run.artifacts["train"].counts.get("seconds_around_loop", 0.0) if not run.steps["train"]["cached"] else 0.0
+    training = (
+        run.artifacts["train"].counts.get("seconds_around_loop", 0.0) if not run.steps["train"]["cached"] else 0.0
+    )
     return {
         "steps": run.steps,
         "wall_seconds": round(wall, 1),

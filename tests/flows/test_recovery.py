@@ -14,7 +14,7 @@ import pytest
 from components.config import PipelineConfig
 from components.tracking import open_tracking, start_run, tracking_client
 from flows.processes import identity, is_alive
-from flows.recovery import close_dead_runs, lease
+from flows.recovery import close_dead_runs
 
 
 @pytest.fixture
@@ -55,7 +55,12 @@ def test_a_reused_pid_is_another_process() -> None:
     assert not is_alive({**identity(os.getpid()), "started": 1.0})
 
 
-def test_a_lease_ends_with_its_block(config: PipelineConfig, tmp_path: Path) -> None:
-    with lease(config):
-        assert list((tmp_path / "live").iterdir())
-    assert not list((tmp_path / "live").iterdir())
+@pytest.mark.parametrize(("ending", "left"), [("pass", 0), ("raise ValueError", 0), ("raise KeyboardInterrupt", 1)])
+def test_a_lease_outlives_a_signal_only(config: PipelineConfig, tmp_path: Path, ending: str, left: int) -> None:
+    script = (
+        "import sys; from components.config import PipelineConfig; from flows.recovery import lease\n"
+        "config = PipelineConfig.model_validate({'tracking': {'state_dir': sys.argv[1]}})\n"
+        f"with lease(config): {ending}"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.DEVNULL)
+    assert len(list((tmp_path / "live").iterdir())) == left
