@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from plm_model.codec import Codec
-from plm_model.config import PLMConfig, ProcessorConfig
+from plm_model.config import PLMConfig, ProcessorConfig, RopeScaling
 from plm_model.generate import GenerationOptions, generate
+from plm_model.hf_config import read_config
 from plm_model.images import tile_image
 from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint
 from plm_model.pack import collate
@@ -234,3 +235,48 @@ def their_answer(reference: PerceptionLMForConditionalGeneration, tokens: np.nda
         pad_token_id=stops[0],
     )[0, len(tokens) :].tolist()
     return [token for token in whole if token not in stops]
+
+
+PUBLISHED = {
+    "model_type": "perception_lm",
+    "image_token_id": 128002,
+    "projector_pooling_ratio": 2,
+    "vision_use_cls_token": True,
+    "text_config": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        | {"original_max_position_embeddings": 8192},
+        "max_position_embeddings": 11520,
+        "tie_word_embeddings": True,
+    },
+    "vision_config": {
+        "model_type": "timm_wrapper",
+        "architecture": "vit_pe_core_large_patch14_336",
+        "global_pool": "map",
+        "model_args": {"embed_dim": 1024, "depth": 23, "img_size": [448, 448], "global_pool": "", "init_values": 0.1}
+        | {"use_post_transformer_norm": False, "ref_feat_shape": [32, 32]},
+    },
+}
+
+
+def test_the_published_configs_are_understood() -> None:
+    small, notes = read_config(PUBLISHED, {"tile_size": 448, "max_num_tiles": 36}, has_head=False)
+    scaling = RopeScaling()
+    plain = PLMConfig()
+    vision, decoder = replace(plain.vision, drop_path=0.0), replace(plain.decoder, rope_scaling=scaling)
+    assert small == replace(plain, vision=vision, decoder=decoder) and notes == []
+    tower = {"architecture": "vit_pe_core_gigantic_patch14_448"}
+    tower["model_args"] = PUBLISHED["vision_config"]["model_args"] | {"embed_dim": 1536, "depth": 47}
+    text = {"vocab_size": 128256, "intermediate_size": 14336, "num_key_value_heads": 8, "rope_theta": 500000.0}
+    values = PUBLISHED | {"vision_config": tower, "text_config": text, "vision_use_cls_token": False}
+    large, notes = read_config(values, None, has_head=True)
+    assert (large.vision.hidden_dim, large.vision.heads, large.vision.layers) == (8960, 16, 47)
+    assert (large.decoder.dim, large.decoder.layers, large.decoder.tied) == (4096, 32, False)
+    assert large.decoder.rope_scaling is None and "448x448" in notes[0]
