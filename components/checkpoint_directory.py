@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import ArtifactWriter
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from plm_model.config import PLMConfig
     from plm_model.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+PIECE_BYTES = 16 << 20
 NOTICE = """\
 The weights in this directory are not covered by the licence of the software that wrote them.
 
@@ -80,3 +83,16 @@ def write_tensors(out: ArtifactWriter, entries: Mapping[str, Any], data: Iterabl
         for tensor in data:
             for piece in tensor:
                 file.write(piece)
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The numbers of a CPU tensor in row-major order, as they lie in memory."""
+    import torch
+
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def pieces(data: memoryview) -> Iterator[memoryview]:
+    """The same bytes, at most PIECE_BYTES at a time."""
+    for start in range(0, len(data), PIECE_BYTES):
+        yield data[start : start + PIECE_BYTES]

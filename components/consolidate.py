@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Artifact, ArtifactWriter
-from components.checkpoint_directory import WEIGHTS, write_companions, write_tensors
+from components.checkpoint_directory import WEIGHTS, pieces, raw_bytes, write_companions, write_tensors
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
@@ -84,8 +84,6 @@ def compare(out: ArtifactWriter, tensors: StoredTensors, names: list[str]) -> No
 
 def expected(tensors: StoredTensors, names: list[str]) -> Iterator[tuple[str, Iterator[memoryview]]]:
     """Each tensor's bytes as the checkpoint has them."""
-    from components.train.stored_tensors import pieces, raw_bytes
-
     for group in groups(tensors, names):
         if tensors.size(group[0]) > GROUP_BYTES:
             yield group[0], tensors.stream(group[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Artifact, ArtifactWriter
-from components.checkpoint_directory import write_companions, write_tensors
+from components.checkpoint_directory import raw_bytes, write_companions, write_tensors
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
@@ -54,7 +54,6 @@ def write_fresh_weights(config: PLMConfig, seed: int, out: ArtifactWriter) -> in
     """Write the weights of a seed, one tensor in memory at a time; returns how many numbers they are."""
     import torch
 
-    from components.train.stored_tensors import raw_bytes
     from plm_model.weights import entries_of, initial, seed_of
 
     entries = entries_of(config, torch.float32)

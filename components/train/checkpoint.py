@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import time
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +23,7 @@ from torch import Tensor, nn
 from components.artifacts import filesystem
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
-from components.train.storage import METADATA, reader, writer
+from components.train.storage import METADATA, quiet, reader, writer
 
 STATE = "state.json"
 METRICS = "metrics.jsonl"
@@ -123,17 +121,3 @@ def shared_stamp(group: Group) -> int:
     if group.world > 1:
         dist.broadcast(stamp, 0)
     return int(stamp)
-
-
-@contextlib.contextmanager
-def quiet() -> Any:
-    """Without the library's remarks that a single process saves alone."""
-    logger = logging.getLogger("torch.distributed.checkpoint")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

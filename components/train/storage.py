@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pickle
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
@@ -75,3 +79,17 @@ def writer(folder: str) -> StorageWriter:
 
 def reader(folder: str) -> StorageReader:
     return Reader(folder)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's remarks that a single process saves alone."""
+    logger = logging.getLogger("torch.distributed.checkpoint")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -18,10 +18,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
 
 from components.artifacts import filesystem
-from components.train.checkpoint import quiet
-from components.train.storage import Reader, read_metadata
-
-PIECE_BYTES = 16 << 20
+from components.checkpoint_directory import PIECE_BYTES, pieces, raw_bytes
+from components.train.storage import Reader, quiet, read_metadata
 
 
 class StoredTensors:
@@ -89,16 +87,6 @@ def is_plain(archive: Section, chunk: ChunkStorageMetadata) -> bool:
 
 def record_name(archive: zipfile.ZipFile) -> str:
     return next(name for name in archive.namelist() if name.endswith("/data/0"))
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The memory of a CPU tensor."""
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def pieces(data: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(data), PIECE_BYTES):
-        yield data[start : start + PIECE_BYTES]
 
 
 class Section(io.RawIOBase):
