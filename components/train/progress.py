@@ -77,7 +77,8 @@ def forwarding(board: str, steps: int, context: StepContext) -> Iterator[None]:
             last = ended.wait(POLL_SECONDS)
             with contextlib.suppress(Exception):  # a board that is starting, restarting or gone
                 for line in ray.get(actor.take.remote(), timeout=10):
-                    show(line, steps, context)
+                    record(line, context)
+                    context.progress(describe(line, steps))
             if last:
                 return
 
@@ -92,10 +93,9 @@ def forwarding(board: str, steps: int, context: StepContext) -> Iterator[None]:
             ray.kill(actor)
 
 
-def show(line: Mapping[str, Any], steps: int, context: StepContext) -> None:
-    """Pass one line to the tracker and the screen."""
-    context.tracker.log_metrics({k: v for k, v in line.items() if k != "step"}, step=line["step"])
-    context.progress(describe(line, steps))
+def record(line: Mapping[str, Any], context: StepContext) -> None:
+    """Pass one line to the tracker."""
+    context.tracker.log_metrics({name: value for name, value in line.items() if name != "step"}, step=line["step"])
 
 
 def describe(line: Mapping[str, Any], steps: int) -> str:

@@ -6,6 +6,7 @@ Everything that can be wrong with the data or the settings is looked at here, be
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     if context.fresh:
         remove(context.resume_uri)
     check(config, inputs["shards"], inputs["base"])
+    replay(checkpoints, context)
     fit(config.train, inputs, checkpoints, context)
     state = publish(checkpoints, config.train.steps, out)
     out.counts |= {
@@ -57,6 +59,17 @@ def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> None:
         freeze(build(load_config(base.local())), config.train.freeze)
     except UnknownParameter as error:
         raise UserError(str(error)) from None
+
+
+def replay(checkpoints: str, context: StepContext) -> None:
+    """Tell the tracker what an interrupted attempt had measured up to the checkpoint that is resumed."""
+    from components.train.checkpoint import newest, read_metrics, read_state
+    from components.train.progress import record
+
+    if folder := newest(checkpoints):
+        for line in read_metrics(folder).splitlines():
+            record(json.loads(line), context)
+        context.progress(f"resuming after step {read_state(folder)['step']}")
 
 
 def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str, context: StepContext) -> None:

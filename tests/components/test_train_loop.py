@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from components.artifacts import filesystem
 from components.config import TrainConfig
+from components.context import StepContext
 from components.train import checkpoint
 from components.train.loader import filler_batch, prefetched
 from components.train.optimizer import ShardedAdamW, UnknownParameter, freeze
 from components.train.parallel import Group
+from components.train.step import replay
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.weights import build
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
@@ -222,3 +227,24 @@ def test_optimizer_is_adamw() -> None:
         reference.step()
         reference.zero_grad()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-7) and torch.allclose(ours.bias, theirs.bias, atol=1e-7)
+
+
+def test_checkpoints_on_an_object_store_resume_and_are_pruned(data: Path, alone: TrainJob, s3_bucket: str) -> None:
+    work = job(data, Path("unused"))
+    work = replace(work, checkpoints=f"s3://{s3_bucket}/resume/checkpoints")
+    run_rank(replace(work, settings=work.settings.model_copy(update={"checkpoint_every": 4})), CPU)
+    fs, path = filesystem(checkpoint.newest(work.checkpoints) or "")
+    fs.rm_file(f"{path}/.metadata")
+    run_rank(work, CPU)
+    assert metrics(work)[-1]["train/loss"] == metrics(alone)[-1]["train/loss"]
+    assert [name[:13] for name in checkpoint.attempts(work.checkpoints)] == ["step-00000004", "step-00000006"]
+
+
+def test_a_resumed_run_tells_the_tracker_what_was_measured_before(
+    alone: TrainJob, step_context: Callable[..., StepContext]
+) -> None:
+    said: list[str] = []
+    context = step_context(progress=said.append)
+    replay(alone.checkpoints, context)
+    assert said == ["resuming after step 6"]
+    assert context.tracker.metrics["train/loss"] == metrics(alone)[-1]["train/loss"]  # type: ignore[attr-defined]
