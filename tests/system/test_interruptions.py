@@ -9,13 +9,15 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from components.steps import STEPS
 from components.tracking import tracking_client
-from tests.system.conftest import Workplace, processes_of, wait_for
+from flows.prefect_server import free_port
+from tests.system.conftest import BIN, Prefect, Workplace, processes_of, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +38,7 @@ class Running:
         environment["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{place.root}/state/prefect.db"
         self.process: subprocess.Popen[str] = subprocess.Popen(
             [
-                str(Path(os.sys.executable).parent / "plm"),
+                str(BIN / "plm"),
                 "finetune",
                 "configs/smoke.yaml",
                 *place.overrides,
@@ -138,3 +140,43 @@ def prefect_states(place: Workplace) -> list[Any]:
 
     with sqlite3.connect(place.root / "state" / "prefect.db") as database:
         return [row[0] for row in database.execute("select state_name from flow_run order by created desc")]
+
+
+def test_cancelling_a_flow_run_stops_its_local_ray(tmp_path: Path, repository: Path, prefect: Prefect) -> None:
+    place = Workplace(tmp_path, repository)
+    flow_run = prefect.deploy_run({**place.parameters, "train": {"steps": 100000}})
+    wait_for(lambda: "train" in prefect.tasks(flow_run), 400, "the train task")
+    time.sleep(20.0)
+    subprocess.run([str(BIN / "prefect"), "flow-run", "cancel", flow_run], cwd=repository, check=True)
+    assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
+    wait_for(lambda: not processes_of("RayTrainWorker") and not processes_of("raylet"), 60, "Ray is gone")
+    client = tracking_client(place.config)
+    experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
+    statuses = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
+    assert statuses["smoke"] == statuses["train"] == "KILLED"
+
+
+def test_the_pages_answer_and_end_with_ctrl_c(tmp_path: Path, repository: Path) -> None:
+    mlflow, prefect_port = str(free_port()), str(free_port())
+    command = ["ui", "configs/smoke.yaml", f"tracking.state_dir={tmp_path}", "--mlflow-port", mlflow]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    pages = subprocess.Popen(
+        [str(BIN / "plm"), *command, "--prefect-port", prefect_port],
+        cwd=repository,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=_default_interrupt,
+    )
+    for port in (mlflow, prefect_port):
+        wait_for(lambda port=port: _answers(f"http://127.0.0.1:{port}"), 180, f"the page on {port}")
+    os.killpg(pages.pid, signal.SIGINT)
+    assert pages.wait(60) == 130
+    wait_for(lambda: not processes_of(str(tmp_path)), 30, "no process left")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
