@@ -73,7 +73,11 @@ def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
 
 def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
     model = config.model.model_dump(mode="json", exclude={"tokenizer"})
-    return {"model": {**model, "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer")}}
+    folder = Path(config.model.init)
+    files = sorted((str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*.*"))
+    return {
+        "model": {**model, "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"), "init_files": files}
+    }
 
 
 # What changes where or how loudly a model is trained, not which model comes out.

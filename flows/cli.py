@@ -29,7 +29,15 @@ class Terminated(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status, 0 only when all of it worked."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes KEY=VALUE only before the first option; people write them anywhere.
+    if wrong := [
+        text for text in rest if text.startswith("-") or "=" not in text or not hasattr(arguments, "overrides")
+    ]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
     signal.signal(signal.SIGTERM, _terminate)
     try:
         result = arguments.run(arguments)

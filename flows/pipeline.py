@@ -257,6 +257,10 @@ def pipeline_run(
         resolved = config.model_dump(mode="json", exclude={"extends"})
         tracker.log_params(flatten(resolved))
         _log_text(tracker, "config.yaml", dump_config(config))
+        if tracker.run_id and experiment:
+            from flows.tasks import link
+
+            link("mlflow-run", mlflow_run_url(config, experiment, tracker.run_id), f"MLflow run of {config.name}")
         with _system_metrics(config, tracker):
             yield run
         if "convert" in run.artifacts:

@@ -19,11 +19,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # older torch: packs on CUDA take the buckets too
-    varlen_attn = None
-
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 # A document joins a bucket while it fills at least this part of the bucket's length: padding stays below a quarter.
@@ -65,7 +60,7 @@ def plan_attention(
     device = torch.device(device)
     starts, lengths = documents(doc.numpy())
     plain = not (group.any() or seg.any())
-    if plain and varlen_attn is not None and device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+    if plain and device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         bounds = torch.from_numpy(np.append(starts, len(doc)).astype(np.int32))
         return AttentionPlan(cu_seqlens=bounds.to(device, non_blocking=True), longest=int(lengths.max()))
     buckets, restore, filled = [], np.empty(len(doc), np.int64), 0
@@ -113,6 +108,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
     """Attention of a pack: q [T, heads, D], k and v [T, kv_heads, D] -> [T, heads, D]."""
     if plan.cu_seqlens is not None:
         bounds, longest = plan.cu_seqlens, plan.longest
+        from torch.nn.attention.varlen import varlen_attn  # loads torch._dynamo, seconds that a CPU need not spend
+
         return varlen_attn(
             q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
         )

@@ -31,6 +31,9 @@ def address(s3_endpoint: Any) -> Iterator[str]:
         *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", "4", "--disable-usage-stats"),
         *("--node-ip-address", "127.0.0.1", "--port", str(port)),
         *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
+        # The suite's own local Ray holds the default ports.
+        *("--dashboard-agent-listen-port", str(free_port()), "--dashboard-agent-grpc-port", str(free_port())),
+        *("--runtime-env-agent-port", str(free_port()), "--metrics-export-port", str(free_port())),
     ]
     head = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
