@@ -202,19 +202,36 @@ class ArtifactStore:
 
     def find(self, key: StepKey) -> Artifact | None:
         """The artifact of a key if its manifest is there and every file has the size that the manifest says."""
-        folder = f"{self._path}/artifacts/{key.step}/{key.digest[:20]}"
+        return self.find_digest(key.step, key.digest)
+
+    def find_digest(self, step: str, digest: str) -> Artifact | None:
+        """The same for a key of which only the digest is known."""
+        folder = f"{self._path}/artifacts/{step}/{digest[:20]}"
         try:
             manifest = json.loads(self.fs.cat_file(f"{folder}/{MANIFEST}"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        if manifest.get("key") != key.digest or manifest.get("digest") != content_digest(manifest.get("files")):
+        if manifest.get("key") != digest or manifest.get("digest") != content_digest(manifest.get("files")):
             return None
         data = f"{folder}/{manifest['attempt']}"
         sizes = {name[len(data) :].lstrip("/"): info["size"] for name, info in self.fs.find(data, detail=True).items()}
         if any(sizes.get(rel) != entry["size"] for rel, entry in manifest["files"].items()):
             return None
-        uri = self.uri("artifacts", key.step, key.digest[:20], manifest["attempt"])
+        if any(not self._linked(link) for link in manifest["links"].values()):
+            return None
+        uri = self.uri("artifacts", step, digest[:20], manifest["attempt"])
         return Artifact(uri, manifest, self.cache_dir)
+
+    def _linked(self, uri: str) -> bool:
+        """Whether what a link of an artifact leads to is still the committed attempt of its key."""
+        folder, _, attempt = uri.rpartition("/")
+        if not folder.startswith(f"{self.root}/artifacts/"):
+            return True
+        try:
+            manifest = json.loads(self.fs.cat_file(f"{self._path}{folder[len(self.root) :]}/{MANIFEST}"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        return manifest.get("attempt") == attempt
 
     @contextlib.contextmanager
     def create(self, key: StepKey, inputs: Mapping[str, Artifact] | None = None) -> Iterator[ArtifactWriter]:

@@ -213,7 +213,7 @@ class PipelineConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _lay_over_file(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not values.get("extends"):
+        if not isinstance(values, Mapping):
             return values
         layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
         return layer.values

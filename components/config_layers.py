@@ -95,8 +95,8 @@ def _text(uri: str) -> str:
         raise ConfigError(f"{uri}: no such file") from None
     except IsADirectoryError:
         raise ConfigError(f"{uri}: is a folder; name a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{uri}: cannot be read: {error}") from None
+    except Exception as error:  # OSError, decoding, and whatever an object store's client raises
+        raise ConfigError(f"{uri}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def _parent(uri: str) -> str:

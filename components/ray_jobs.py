@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import ArtifactStore, filesystem
-from components.config import PipelineConfig
+from components.artifacts import Artifact, ArtifactStore, StepKey, filesystem
+from components.code_digest import code_digests
+from components.config import PipelineConfig, RayConfig, StorageConfig
 from components.config_loading import dump_config
 from components.errors import UserError
+from components.steps import STEPS
+from components.tracking import tracking_uri
 
+JOB_FOLDER = "/tmp/plm"  # on the node that runs the job's driver: caches and spools
 STOP_SECONDS = 25.0  # inside the 30 s that Prefect leaves a cancelled flow
 JOB_STOP_WAIT_SECONDS = "20"  # Ray's own default of 3 s is too short for a training driver to clean up
 MAX_ATTEMPTS = 100
+DASHBOARD_AWAY_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -38,23 +45,58 @@ def step_entrypoint(step: str, config_uri: str, *options: str) -> str:
     return " ".join(["plm", step.replace("_", "-"), config_uri, *options])
 
 
-def publish_config(config: PipelineConfig, store: ArtifactStore, digest: str) -> str:
-    """Write the resolved config below the storage root, with storage paths absolute; returns its URI."""
+def publish_job(
+    config: PipelineConfig, store: ArtifactStore, key: StepKey, inputs: Mapping[str, Artifact]
+) -> tuple[str, str]:
+    """Leave below the storage root what the job needs to know; returns the URIs of its config and of its order.
+
+    The order names the key and the inputs, so that the cluster need not see the source, the tokenizer's file or the clock
+    that they were derived from. Folders of this machine stay out of the config.
+    """
+    tokenizer = config.model.tokenizer
+    if tokenizer and Path(tokenizer).is_file():
+        name = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()[:16]
+        tokenizer = _put(store.uri("configs", f"tokenizer-{name}.json"), Path(tokenizer).read_bytes())
     inside = config.model_copy(
         update={
             "extends": None,
-            "storage": config.storage.model_copy(update={"root": store.root, "cache_dir": str(store.cache_dir)}),
-            "tracking": config.tracking.model_copy(
-                update={"state_dir": str(Path(config.tracking.state_dir).absolute())}
-            ),
-            "ray": config.ray.model_copy(update={"address": None, "working_dir": None}),
+            "storage": StorageConfig(root=store.root, cache_dir=f"{JOB_FOLDER}/cache"),
+            "tracking": config.tracking.model_copy(update={"uri": tracking_uri(config), "state_dir": JOB_FOLDER}),
+            "ray": RayConfig(),
+            "model": config.model.model_copy(update={"tokenizer": tokenizer}),
         }
     )
-    uri = store.uri("configs", f"{digest[:16]}.yaml")
+    text = dump_config(inside).encode()
+    config_uri = _put(store.uri("configs", f"{hashlib.sha256(text).hexdigest()[:16]}.yaml"), text)
+    order = {
+        "key": {"step": key.step, "inputs": key.inputs, "config": key.config, "code": key.code},
+        "inputs": {name: {"step": artifact.step, "key": artifact.key} for name, artifact in inputs.items()},
+    }
+    return config_uri, _put(store.uri("configs", f"{key.step}-{key.digest[:20]}.json"), json.dumps(order).encode())
+
+
+def read_order(uri: str, store: ArtifactStore) -> tuple[StepKey, dict[str, Artifact]]:
+    """The key and the inputs of a job's order. Raises UserError where an input is gone, or the code is not the same."""
+    fs, path = filesystem(uri)
+    order = json.loads(fs.cat_file(path))
+    key = StepKey(**order["key"])
+    here = code_digests(STEPS[key.step].module)
+    if changed := sorted(name for name in {*here, *key.code} if here.get(name) != key.code.get(name)):
+        raise UserError(f"{key.step}: this cluster runs other code than the flow: {', '.join(changed)}")
+    inputs: dict[str, Artifact] = {}
+    for name, wanted in order["inputs"].items():
+        found = store.find_digest(wanted["step"], wanted["key"])
+        if found is None:
+            raise UserError(f"{key.step}: input {name} ({wanted['step']} {wanted['key'][:20]}) is not in {store.root}")
+        inputs[name] = found
+    return key, inputs
+
+
+def _put(uri: str, data: bytes) -> str:
     fs, path = filesystem(uri)
     if "://" not in uri:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    fs.pipe_file(path, dump_config(inside).encode())
+    fs.pipe_file(path, data)
     return uri
 
 
@@ -84,9 +126,7 @@ def run_job(
     """
     submission_id = _attach_or_submit(client, job, working_dir)
     try:
-        while not (status := client.get_job_status(submission_id)).is_terminal():
-            on_poll(submission_id)
-            time.sleep(poll_seconds)
+        status = _wait(client, submission_id, poll_seconds, on_poll)
     except BaseException:
         stop_job(client, submission_id)
         raise
@@ -98,12 +138,32 @@ def run_job(
 
 
 def stop_job(client: Any, submission_id: str) -> None:
-    """Ask a job to stop and wait until it has."""
-    with contextlib.suppress(RuntimeError):
-        client.stop_job(submission_id)
+    """Ask a job to stop and wait until it has; never raises, since it runs while something else is on its way out."""
     deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline and not client.get_job_status(submission_id).is_terminal():
+    with contextlib.suppress(Exception):
+        client.stop_job(submission_id)
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            if client.get_job_status(submission_id).is_terminal():
+                return
         time.sleep(0.5)
+
+
+def _wait(client: Any, submission_id: str, poll_seconds: float, on_poll: Callable[[str], None]) -> Any:
+    """Poll until the job has ended; a dashboard that is away for a while does not end the wait."""
+    last_answer = time.monotonic()
+    while True:
+        try:
+            status = client.get_job_status(submission_id)
+            last_answer = time.monotonic()
+        except Exception as error:  # requests and Ray families
+            if time.monotonic() - last_answer > DASHBOARD_AWAY_SECONDS:
+                raise UserError(f"Ray job {submission_id}: the dashboard stopped answering ({error})") from None
+        else:
+            if status.is_terminal():
+                return status
+            on_poll(submission_id)
+        time.sleep(poll_seconds)
 
 
 def stop_jobs_of_flow_run(client: Any, flow_run_id: str) -> list[str]:

@@ -75,9 +75,8 @@ def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
     model = config.model.model_dump(mode="json", exclude={"tokenizer"})
     folder = Path(config.model.init)
     files = sorted((str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*.*"))
-    return {
-        "model": {**model, "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"), "init_files": files}
-    }
+    tokenizer = file_digest(config.model.tokenizer, "model.tokenizer")
+    return {"name": config.name, "model": {**model, "tokenizer": tokenizer, "init_files": files}}
 
 
 # What changes where or how loudly a model is trained, not which model comes out.
@@ -93,7 +92,10 @@ def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _evaluate(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"evaluate": config.evaluate.model_dump(mode="json", exclude={"device"})}
+    return {
+        "evaluate": config.evaluate.model_dump(mode="json", exclude={"device"}),
+        "preprocess": {"max_bad_fraction": config.preprocess.max_bad_fraction},
+    }
 
 
 def _compare(config: PipelineConfig) -> Mapping[str, Any]:
@@ -101,7 +103,9 @@ def _compare(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _register(config: PipelineConfig) -> Mapping[str, Any]:
-    store = config.tracking.uri or config.tracking.state_dir
+    from components.tracking import tracking_uri
+
+    store = tracking_uri(config)
     return {
         "registry": {"name": config.registry.name or config.name},
         "gate": config.gate.model_dump(mode="json"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import threading
 import time
@@ -26,8 +27,9 @@ PARAM_LENGTH = 500
 
 
 def tracking_uri(config: PipelineConfig) -> str:
-    """The MLflow tracking URI: `tracking.uri`, or SQLite in the state folder (absolute: workers run elsewhere)."""
-    return config.tracking.uri or f"sqlite:///{state_dir(config) / 'mlflow.db'}"
+    """The MLflow tracking URI: `tracking.uri`, MLflow's own MLFLOW_TRACKING_URI, or SQLite in the state folder."""
+    named = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return named or f"sqlite:///{state_dir(config) / 'mlflow.db'}"
 
 
 def state_dir(config: PipelineConfig) -> Path:
@@ -132,20 +134,29 @@ class RunTracker:
         self._open(name, lambda: self._client.log_inputs(self.run_id, datasets=[item]))
 
     def tag(self, key: str, value: str) -> None:
+        if self._spool.resting():
+            self._spool.keep({"tag": [key, value]})
+            return
         self._open(key, lambda: self._client.set_tag(self.run_id, key, value))
 
     def end(self, status: str) -> None:
-        """Send what is queued and close the run as FINISHED, FAILED or KILLED."""
+        """Send what is queued and close the run as FINISHED, FAILED or KILLED; what cannot be said now is spooled."""
         self._spool.close()
-        self._open("status", lambda: self._client.set_terminated(self.run_id, status))
+        try:
+            self._client.set_terminated(self.run_id, status)
+        except Exception as error:  # tracking must not stop the run, whatever it raises
+            self._spool.keep({"status": status})
+            log.warning("tracking: status %s waits: %s", status, " ".join(str(error).split())[:160])
 
     def _open(self, what: str, call: Any) -> None:
         if self._spool.resting():
+            log.warning("tracking is away: %s not recorded", what)
             return
         try:
             call()
         except Exception as error:  # tracking must not stop the run, whatever it raises
-            self._spool.rest()
+            if not refused(error):
+                self._spool.rest()
             log.warning("tracking: %s not recorded: %s", what, " ".join(str(error).split())[:200])
 
 
@@ -205,12 +216,16 @@ class MetricSpool:
             self.rest()
             self._write(batch)
 
-    def _write(self, batch: Sequence[tuple[str, float, int, int]]) -> None:
+    def keep(self, entry: Any) -> None:
+        """Write down what is to be sent later: a point, or a {tag} or {status}."""
+        self._write([entry])
+
+    def _write(self, batch: Sequence[Any]) -> None:
         if not batch:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(point) + "\n" for point in batch)
+            file.writelines(json.dumps(entry) + "\n" for entry in batch)
 
 
 def send_points(client: Any, run_id: str, points: Sequence[Sequence[Any]]) -> None:
@@ -225,10 +240,22 @@ def replay_spool(client: Any, path: Path) -> int:
     """Send a spool file and remove it; returns how many points it held. Raises what the client raises."""
     if not path.exists():
         return 0
-    points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("]")]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines if line.endswith(("]", "}"))]
+    points = [entry for entry in entries if isinstance(entry, list)]
     send_points(client, path.stem, points)
+    for entry in entries:
+        if isinstance(entry, dict) and "tag" in entry:
+            client.set_tag(path.stem, *entry["tag"])
+        elif isinstance(entry, dict):
+            client.set_terminated(path.stem, entry["status"])
     path.unlink()
     return len(points)
+
+
+def refused(error: Exception) -> bool:
+    """Whether the store answered, and said no: then it is there, and only this one call was wrong."""
+    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 
 
 def replay_spools(client: Any, folder: Path) -> int:

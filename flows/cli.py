@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         _config_arguments(step)
         step.add_argument("--refresh", action="store_true", help="run it although nothing that it depends on changed")
         step.add_argument("--mlflow-run", metavar="ID", help="record into this MLflow run instead of a new one")
+        step.add_argument(
+            "--order", metavar="URI", help="key and inputs as a flow has worked them out; used by its jobs"
+        )
         step.add_argument("--progress", metavar="URI", help="leave progress there, for a process elsewhere that waits")
     _export_arguments(_command(commands, "export", "a checkpoint from any layout into another", _export))
     _generate_arguments(_command(commands, "generate", "an answer from any checkpoint", _generate))
@@ -162,7 +165,7 @@ def _step(arguments: argparse.Namespace) -> Any:
 
     config = load_config(arguments.config, arguments.overrides)
     name = arguments.command.replace("-", "_")
-    return run_single_step(name, config, arguments.refresh, arguments.mlflow_run, arguments.progress)
+    return run_single_step(name, config, arguments.refresh, arguments.mlflow_run, arguments.order, arguments.progress)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, An
 def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> list[dict[str, Any]]:
     """Print for each step whether it would be reused and, if not, what changed."""
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    store.check()
     decisions = explain(config, store, _known_steps(refresh))
     for decision in decisions:
         print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {decision.reason}")

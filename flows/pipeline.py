@@ -103,7 +103,7 @@ class PipelineRun:
 
     def _run(self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], tracker: Any) -> Artifact:
         if step.on_cluster and self.config.ray.address:
-            return self._run_as_job(step, key, tracker)
+            return self._run_as_job(step, key, inputs, tracker)
         from components.execution import run_step
 
         if step.uses_ray:
@@ -122,16 +122,22 @@ class PipelineRun:
             remove_resumable(context.resume_uri)
         return run_step(step, key, self.config, inputs, self.store, context)
 
-    def _run_as_job(self, step: Step, key: StepKey, tracker: Any) -> Artifact:
-        from components.ray_jobs import StepJob, job_client, publish_config, run_job, step_entrypoint
+    def _run_as_job(self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], tracker: Any) -> Artifact:
+        from components.ray_jobs import StepJob, job_client, publish_job, run_job, step_entrypoint
         from flows.tasks import link_ray_job
 
         address = self.config.ray.address or ""
         client = job_client(address)
         config_sha = self.tags()["plm.config_sha"]
-        config_uri = publish_config(self.config, self.store, config_sha)
+        config_uri, order_uri = publish_job(self.config, self.store, key, inputs)
         progress_uri = f"{resume_uri(self.store, key)}.progress.json"
-        options = ["--progress", progress_uri, *(["--mlflow-run", tracker.run_id] if tracker.run_id else [])]
+        options = [
+            "--order",
+            order_uri,
+            "--progress",
+            progress_uri,
+            *(["--mlflow-run", tracker.run_id] if tracker.run_id else []),
+        ]
         options += ["--refresh"] if step.name in self.refresh else []
         job = StepJob(
             step.name,

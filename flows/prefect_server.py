@@ -1,9 +1,8 @@
-"""A Prefect server on loopback over the state folder's SQLite, shared by every `plm` process of that folder."""
+"""A Prefect server on loopback over the state folder's SQLite; each `plm` process has its own on the same database."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -13,13 +12,13 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from components.errors import UserError
-from flows.processes import identity, is_alive, start_child, stop, wait_until
+from flows.processes import start_child, stop, wait_until
 
 START_SECONDS = 120.0
 
 
 class PrefectServer:
-    """The API to use: one that the user named, one that already runs on this folder, or one that ends with us.
+    """The API to use: one that the user named, or one of our own that ends with us.
 
     `start` returns at once, so that the caller can import Prefect while the server boots; `wait` waits for it.
     """
@@ -34,15 +33,8 @@ class PrefectServer:
         if named := os.environ.get("PREFECT_API_URL"):
             self.api_url = named
             return
-        if running := _running(self._record):
-            self.api_url = running
-        else:
-            self._launch()
+        self._launch()
         os.environ["PREFECT_API_URL"] = self.api_url
-
-    @property
-    def _record(self) -> Path:
-        return self.state_dir / "prefect-server.json"
 
     @property
     def ui_url(self) -> str:
@@ -69,11 +61,13 @@ class PrefectServer:
         if not _healthy(self.api_url):
             log = self.state_dir / "logs" / "prefect-server.log"
             raise UserError(f"the local Prefect server did not start; its log is {log}")
-        self._record.write_text(json.dumps({"api_url": self.api_url, **identity(process.pid)}))
+
+    def ended(self) -> bool:
+        """Whether a server of our own has stopped by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def close(self) -> None:
         if self._process is not None:
-            self._record.unlink(missing_ok=True)
             stop(self._process)
             os.environ.pop("PREFECT_API_URL", None)
             self._process = None
@@ -94,14 +88,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _running(record: Path) -> str | None:
-    try:
-        found = json.loads(record.read_text())
-    except (OSError, ValueError):
-        return None
-    return found["api_url"] if is_alive(found) and _healthy(found["api_url"]) else None
 
 
 def _healthy(api_url: str) -> bool:

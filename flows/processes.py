@@ -65,17 +65,6 @@ def is_alive(process: Mapping[str, float]) -> bool:
         return False
 
 
-def kill_tree(process: Mapping[str, float]) -> None:
-    """Kill a process of an `identity` and all below it, if it is still that process."""
-    if not is_alive(process):
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(int(process["pid"]))
-        for one in [*root.children(recursive=True), root]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-
-
 def wait_until(check: object, timeout_s: float, interval_s: float = 0.2) -> bool:
     """Poll a callable until it returns true; False after the time-out."""
     deadline = time.monotonic() + timeout_s

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from typing import TextIO
@@ -41,10 +43,10 @@ class Progress:
 
     def relay(self, step: str, uri: str) -> None:
         """Show what a step elsewhere wrote with `publish_progress`."""
-        fs, path = filesystem(uri)
         try:
+            fs, path = filesystem(uri)
             text = json.loads(fs.cat_file(path))["text"]
-        except (OSError, ValueError, KeyError):
+        except Exception:  # not there yet, or storage hiccups: what is only shown must not stop what runs
             return
         if text != self._relayed:
             self._relayed = text
@@ -61,6 +63,9 @@ class Progress:
 
 
 def publish_progress(uri: str, text: str) -> None:
-    """Leave a line where another machine's `Progress.relay` finds it."""
-    fs, path = filesystem(uri)
-    fs.pipe_file(path, json.dumps({"text": text, "time": time.time()}).encode())
+    """Leave a line where another machine's `Progress.relay` finds it; a failure is of no account."""
+    with contextlib.suppress(Exception):
+        fs, path = filesystem(uri)
+        if "://" not in uri:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.pipe_file(path, json.dumps({"text": text, "time": time.time()}).encode())

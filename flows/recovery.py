@@ -7,14 +7,16 @@ import contextlib
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from components.config import PipelineConfig
 from components.tracking import state_dir, tracking_client
-from flows.processes import identity, is_alive, kill_tree
+from flows.processes import identity, is_alive
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class Lease:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{os.getpid()}.json"
-        self._values: dict[str, Any] = {**identity(os.getpid()), "children": []}
+        self._values: dict[str, Any] = {**identity(os.getpid()), "host": socket.gethostname()}
 
     def update(self, **values: Any) -> None:
         self._values.update(values)
@@ -32,9 +34,6 @@ class Lease:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self._values))
         temporary.replace(self._path)
-
-    def add_child(self, pid: int) -> None:
-        self.update(children=[*self._values["children"], identity(pid)])
 
     def release_at_exit(self) -> None:
         """Give the lease back when the process ends: until then Prefect may still be closing the flow run."""
@@ -57,21 +56,30 @@ def lease(config: PipelineConfig) -> Iterator[Lease]:
     held.release_at_exit()
 
 
-def close_dead_runs(config: PipelineConfig) -> list[str]:
-    """Mark runs of dead pipeline processes KILLED in MLflow and Crashed in Prefect; returns their MLflow run ids."""
-    closed = []
+def close_dead_runs(config: PipelineConfig, in_prefect: bool = True) -> list[str]:
+    """Mark runs of dead `plm` processes of this machine KILLED in MLflow and Crashed in Prefect.
+
+    Returns the MLflow run ids. A store that does not answer is tried again at the next start.
+    """
+    closed: list[str] = []
     for path in sorted(_folder(config).glob("*.json")):
         try:
             dead = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if is_alive(dead):
+        if dead.get("host") != socket.gethostname() or is_alive(dead):
             continue
-        for child in dead.get("children", []):
-            kill_tree(child)
-        _close_prefect(dead.get("prefect_flow_run_id"))
-        closed += _close_mlflow(config, dead.get("mlflow_run_id"), dead.get("experiment_id"))
-        path.unlink(missing_ok=True)
+        try:
+            closed += _close_mlflow(config, dead.get("mlflow_run_id"), dead.get("experiment_id"))
+            if in_prefect:
+                _close_prefect(dead.get("prefect_flow_run_id"))
+        except Exception as error:  # MLflow and urllib families; the lease stays for the next start
+            log.warning(
+                "the run of dead process %s stays open for now: %s", dead["pid"], " ".join(str(error).split())[:160]
+            )
+            continue
+        if in_prefect:
+            path.unlink(missing_ok=True)
     return closed
 
 
@@ -84,10 +92,21 @@ def _close_mlflow(config: PipelineConfig, parent: str | None, experiment: str | 
         return []
     client = tracking_client(config)
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'") if experiment else []
-    runs = [run for run in [*children, client.get_run(parent)] if run.info.status == "RUNNING"]
+    runs = [run for run in [*children, *_run(client, parent)] if run.info.status == "RUNNING"]
     for run in runs:
         client.set_terminated(run.info.run_id, "KILLED")
     return [run.info.run_id for run in runs]
+
+
+def _run(client: Any, run_id: str) -> list[Any]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return [client.get_run(run_id)]
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the store was deleted meanwhile
+            return []
+        raise
 
 
 def _close_prefect(flow_run_id: str | None) -> None:
@@ -96,15 +115,17 @@ def _close_prefect(flow_run_id: str | None) -> None:
         return
     crashed = {"type": "CRASHED", "name": "Crashed", "message": "The process of this run was killed."}
     try:
-        running = _post(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        for task in running or []:
-            if task["state_type"] in ("RUNNING", "PENDING"):
-                _post(f"{api_url}/task_runs/{task['id']}/set_state", {"state": crashed, "force": True})
         flow = _get(f"{api_url}/flow_runs/{flow_run_id}")
-        if flow["state_type"] in ("RUNNING", "PENDING", "CANCELLING"):
-            _post(f"{api_url}/flow_runs/{flow_run_id}/set_state", {"state": crashed, "force": True})
-    except OSError as error:
-        log.warning("Prefect: run %s could not be marked as crashed: %s", flow_run_id, error)
+    except HTTPError as error:
+        if error.code == 404:  # another server's run, or its database was deleted
+            return
+        raise
+    running = _post(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+    for task in running or []:
+        if task["state_type"] in ("RUNNING", "PENDING"):
+            _post(f"{api_url}/task_runs/{task['id']}/set_state", {"state": crashed, "force": True})
+    if flow["state_type"] in ("RUNNING", "PENDING"):
+        _post(f"{api_url}/flow_runs/{flow_run_id}/set_state", {"state": crashed, "force": True})
 
 
 def _get(url: str) -> Any:

@@ -6,41 +6,69 @@ import contextlib
 import time
 from typing import Any
 
-from components.artifacts import ArtifactStore
+from components.artifacts import ArtifactStore, filesystem
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import find_inputs, ray_session, remove_resumable, resume_uri, run_step
+from components.ray_jobs import read_order
 from components.steps import STEPS, StepContext
 from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run
 from flows.environment import prepare_environment
 from flows.pipeline import ended
 from flows.progress import Progress, publish_progress
+from flows.recovery import close_dead_runs, lease
 
 PROGRESS_SECONDS = 2.0
 
 
 def run_single_step(
-    name: str, config: PipelineConfig, refresh: bool, mlflow_run: str | None, progress_uri: str | None
+    name: str,
+    config: PipelineConfig,
+    refresh: bool,
+    mlflow_run: str | None,
+    order_uri: str | None,
+    progress_uri: str | None,
 ) -> dict[str, Any]:
     """Run one step whose inputs are there; returns its artifact's URI and digests."""
     prepare_environment(config)
     step = STEPS[name]
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
-    inputs = find_inputs(step, config, store)
-    key = step.key(config, inputs)
+    if order_uri:
+        key, inputs = read_order(order_uri, store)
+        config = with_local_tokenizer(config, store)
+    else:
+        inputs = find_inputs(step, config, store)
+        key = step.key(config, inputs)
     progress = _Reporter(name, progress_uri)
     found = None if refresh else store.find(key)
     if found is None:
+        if not order_uri:
+            close_dead_runs(config, in_prefect=False)
         tracker = _tracker(config, name, mlflow_run)
         context = StepContext(tracker, progress, store.cache_dir, resume_uri(store, key), fresh=refresh)
         if refresh:
             remove_resumable(context.resume_uri)
-        with ended(tracker), ray_session(config) if step.uses_ray else contextlib.nullcontext():
+        ray = ray_session(config) if step.uses_ray else contextlib.nullcontext()
+        with lease(config) as held, ended(tracker), ray:
+            if not mlflow_run:
+                held.update(mlflow_run_id=tracker.run_id)
             found = run_step(step, key, config, inputs, store, context)
     print(f"{name}: {found.uri}")
     return {"step": name, "uri": found.uri, "digest": found.digest, "key": key.digest}
+
+
+def with_local_tokenizer(config: PipelineConfig, store: ArtifactStore) -> PipelineConfig:
+    """The config with a tokenizer that lies in storage brought to this machine."""
+    uri = config.model.tokenizer
+    if not uri or "://" not in uri:
+        return config
+    fs, path = filesystem(uri)
+    local = store.cache_dir / "tokenizers" / path.rpartition("/")[2]
+    local.parent.mkdir(parents=True, exist_ok=True)
+    fs.get_file(path, str(local))
+    return config.model_copy(update={"model": config.model.model_copy(update={"tokenizer": str(local)})})
 
 
 class _Reporter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import psutil
@@ -47,8 +48,7 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
 
 def _times(run: PipelineRun) -> dict[str, Any]:
     startup_in_steps = run.steps.pop("_startup", {"seconds": 0.0})["seconds"]
-    before_flow = run.started - psutil.Process(os.getpid()).create_time()
-    wall = before_flow + sum(step["seconds"] for step in run.steps.values())
+    wall = time.time() - psutil.Process(os.getpid()).create_time()
     work = sum(step["seconds"] for step in run.steps.values()) - startup_in_steps
     training = (
         run.artifacts["train"].counts.get("seconds_around_loop", 0.0) if not run.steps["train"]["cached"] else 0.0

@@ -11,6 +11,7 @@ from components.tracking import state_dir, tracking_uri
 from flows.environment import prepare_environment
 from flows.prefect_server import prefect_server
 from flows.processes import start_child, stop
+from flows.recovery import close_dead_runs
 
 
 def serve_pages(config: PipelineConfig, mlflow_port: int, prefect_port: int) -> None:
@@ -37,12 +38,13 @@ def serve_pages(config: PipelineConfig, mlflow_port: int, prefect_port: int) -> 
         mlflow = start_child(command, log) if not uri.startswith("http") else None
         try:
             server.wait()
+            close_dead_runs(config)
             print(f"MLflow   {uri if mlflow is None else f'http://127.0.0.1:{mlflow_port}'}")
             print(f"Prefect  {server.ui_url}")
             print("Ctrl-C ends both.", flush=True)
-            while mlflow is None or mlflow.poll() is None:
+            while not server.ended() and (mlflow is None or mlflow.poll() is None):
                 time.sleep(0.5)
-            raise UserError(f"the MLflow server ended; its log is {log}")
+            raise UserError(f"a page's server ended; the logs are in {log.parent}")
         finally:
             if mlflow is not None:
                 stop(mlflow)

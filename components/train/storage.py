@@ -33,6 +33,7 @@ ALLOWED = {
     "torch.serialization": ["_get_layout"],
     "torch": ["Size", *DTYPES.split()],
     "pathlib": ["Path", "PosixPath"],
+    "pathlib._local": ["Path", "PosixPath"],  # where Python 3.13 keeps them
 }
 
 

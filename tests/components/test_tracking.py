@@ -58,6 +58,8 @@ def test_an_outage_costs_no_time_and_no_points(config: PipelineConfig) -> None:
     client.away = False
     replay_spools(client, spool_dir(config))
     assert history(config, tracker.run_id or "") == list(range(200))
+    run = tracking_client(config).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED" and run.data.tags["any"] == "thing"
 
 
 def test_a_data_set_keeps_the_manifests_digest(config: PipelineConfig, tmp_path: Path) -> None:

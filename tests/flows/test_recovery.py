@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def leave_a_lease(config: PipelineConfig, folder: Path, process: dict[str, float
     parent = start_run(config, client, experiment, "parent", {})
     child = start_run(config, client, experiment, "child", {}, parent.run_id)
     (folder / "live").mkdir()
-    values = {**process, "children": [], "mlflow_run_id": parent.run_id, "experiment_id": experiment}
+    values = {**process, "host": socket.gethostname(), "mlflow_run_id": parent.run_id, "experiment_id": experiment}
     (folder / "live" / "1.json").write_text(json.dumps(values))
     return parent.run_id or "", child.run_id or ""
 
