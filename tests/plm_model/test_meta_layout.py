@@ -255,6 +255,7 @@ print((max(peak, anonymous()) - before) * 1024 / sum(p.numel() * p.element_size(
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("layout", ["plm", "hf", "meta"])
 def test_loading_costs_the_model_and_little_more(layout: str, tmp_path: Path) -> None:
