@@ -1,0 +1,94 @@
+"""What the README says can be typed, works as typed. (`make demo` and `make ui` are in `make e2e`.)"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from components.config_loading import load_config
+
+BIN = Path(sys.executable).parent
+FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+
+
+def blocks(repository: Path, language: str) -> list[str]:
+    return [text for kind, text in FENCE.findall((repository / "README.md").read_text()) if kind == language]
+
+
+def commands(repository: Path, start: str) -> list[list[str]]:
+    lines = [line for block in blocks(repository, "bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+
+
+@pytest.fixture(scope="module")
+def place(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: the README's config, ten images and their labels, and the shipped configs beside."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "configs").symlink_to(repository / "configs")
+    (config,) = [text for text in blocks(repository, "yaml") if text.startswith("# mine.yaml")]
+    (folder / "mine.yaml").write_text(config)
+    data = folder / yaml.safe_load(config)["ingest"]["source"]["path"]
+    data.mkdir(parents=True)
+    with open(data / "labels.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "label"])
+        for n in range(10):
+            Image.new("RGB", (40, 30), (25 * n, 80, 120)).save(data / f"{n}.png")
+            rows.writerow([f"{n}.png", f"shade {n}"])
+    return folder
+
+
+def run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_config_of_your_own_data_is_valid(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    assert load_config("mine.yaml").name == "mine"
+
+
+def test_every_finetune_command_is_understood(place: Path, repository: Path) -> None:
+    """Each is run to the point where it would start to work; the system tests run the chain itself."""
+    for command in commands(repository, "plm finetune"):
+        planned = run(place, [*command, *([] if "--explain" in command else ["--explain"])])
+        assert planned.returncode == 0 and "ingest         runs" in planned.stdout, planned.stderr
+
+
+def test_your_own_folder_becomes_conversations(place: Path) -> None:
+    for step in ("ingest", "convert"):
+        ran = run(place, ["plm", step, "mine.yaml", "tracking.required=false", "tracking.uri=http://127.0.0.1:9"])
+        assert ran.returncode == 0, ran.stderr
+    (train,) = (place / "runs/artifacts/convert").glob("*/*/train.jsonl")
+    assert "shade" in train.read_text()
+
+
+def test_generate_and_export_work_on_a_model(place: Path, repository: Path) -> None:
+    made = run(
+        place,
+        ["plm", "initialize", "mine.yaml", "tracking.required=false", "tracking.uri=http://127.0.0.1:9", "--json"],
+    )
+    assert made.returncode == 0, made.stderr
+    (model,) = [path.parent for path in (place / "runs/artifacts/initialize").glob("*/*/model.safetensors")]
+    Image.new("RGB", (40, 30)).save(place / "a.png")
+    for start in ("plm generate", "plm export"):
+        (command,) = commands(repository, start)
+        ran = run(place, [str(model) if word == "MODEL" else word for word in command])
+        assert ran.returncode == 0, ran.stderr
+    assert (place / "exported/config.json").exists()
+
+
+def test_prefect_commands_are_those_that_the_system_tests_run(repository: Path) -> None:
+    written = (repository / "tests/system/conftest.py").read_text()
+    for command in commands(repository, "prefect "):
+        words = [word for word in command[1:] if word not in ("&", "-d")]
+        assert all(f'"{word}"' in written for word in words), command
