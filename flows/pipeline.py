@@ -151,15 +151,18 @@ class PipelineRun:
             },
         )
 
+        announced: set[str] = set()
+
         def on_poll(submission_id: str) -> None:
-            if tags := self._once(f"job-{submission_id}"):
+            if submission_id not in announced:
+                announced.add(submission_id)
+                page = f"{address.rstrip('/')}/#/jobs/{submission_id}"
                 tracker.tag("ray.submission_id", submission_id)
-                tracker.tag("ray.dashboard_url", tags)
-                link_ray_job(step.name, f"{address.rstrip('/')}/#/jobs/{submission_id}")
+                tracker.tag("ray.dashboard_url", page)
+                link_ray_job(step.name, page)
             self.progress.relay(step.name, progress_uri)
 
         submission_id = run_job(client, job, self.config.ray.working_dir, self.config.ray.poll_seconds, on_poll)
-        tracker.tag("ray.submission_id", submission_id)
         remove_resumable(progress_uri)
         found = self.store.find(key)
         if found is None:
@@ -168,13 +171,6 @@ class PipelineRun:
                 f"{key.digest[:20]}; does the cluster run the same code and see the same storage?"
             )
         return found
-
-    def _once(self, what: str) -> str:
-        """The Ray dashboard's URL the first time `what` is asked for, then nothing."""
-        seen = self.__dict__.setdefault("_seen", set())
-        first = what not in seen
-        seen.add(what)
-        return (self.config.ray.address or "") if first else ""
 
     def _need_ray(self) -> None:
         import ray
