@@ -72,6 +72,7 @@ def test_your_own_folder_becomes_conversations(place: Path) -> None:
     assert "shade" in train.read_text()
 
 
+@pytest.mark.e2e
 def test_generate_and_export_work_on_a_model(place: Path, repository: Path) -> None:
     made = run(
         place,
