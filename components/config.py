@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
+from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 
 
@@ -129,31 +130,6 @@ class ModelConfig(Settings):
     seed: int = 0
     tokenizer: str | None = Field(None, description="tokenizer.json; a path relative to the file that names it")
     architecture: PLMConfig = PLMConfig()
-
-
-class TrainConfig(Settings):
-    """How the model is trained."""
-
-    steps: PositiveInt = 100
-    lr: PositiveFloat = 1e-3
-    min_lr_ratio: Fraction = 0.01
-    warmup_steps: NonNegativeInt = 20
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: PositiveFloat | None = 1.0
-    freeze: tuple[str, ...] = Field((), description="regular expressions of parameter names that stay as they are")
-    packs_per_step: PositiveInt = Field(2, description="packs of one optimizer step over all workers (global batch)")
-    pack_tokens: PositiveInt = Field(1024, description="token budget of a pack")
-    pack_tiles: PositiveInt = Field(64, description="tile budget of a pack")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-    workers: PositiveInt = 2
-    use_gpu: bool = False
-    cpus_per_worker: PositiveFloat = 1.0
-    checkpoint_every: PositiveInt = 100
-    keep_checkpoints: PositiveInt = 2
-    log_every: PositiveInt = 10
-    max_failures: int = Field(3, ge=-1)
 
 
 class EvaluateConfig(Settings):

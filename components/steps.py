@@ -84,7 +84,8 @@ TRAIN_KEYS_WITHOUT_EFFECT = {"max_failures", "keep_checkpoints", "log_every", "c
 
 
 def _train(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"train": config.train.model_dump(mode="json", exclude=TRAIN_KEYS_WITHOUT_EFFECT)}
+    settings = config.model_dump(mode="json", include={"train"})["train"]
+    return {"train": {name: value for name, value in settings.items() if name not in TRAIN_KEYS_WITHOUT_EFFECT}}
 
 
 def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from components.train.plan import PackPlan, PlannedStep
+from components.train.plan import Pack, PackPlan, PlannedStep
 from components.train.shards import ShardReader
 from plm_model.codec import example as causal_example
 from plm_model.config import PLMConfig
@@ -22,11 +22,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One pack for one rank. `number` counts packs since the start of training; the weight of a filler is 0."""
+    """One pack for one rank. `number` counts packs since the start of training; the weight of a filler is 0.
+
+    `ids` and `sources` name the record and the data set of each document of the batch, in order; empty for a filler.
+    """
 
     batch: Batch
     number: int
     weight: float
+    ids: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -53,17 +58,18 @@ def step_work(
     for step in range(first, last + 1):
         planned = plan.step(step - 1)
         micro_batches = tuple(
-            MicroBatch(filler, number, 0.0)
-            if pack is None
-            else MicroBatch(read_pack(reader, pack, config), number, 1.0)
+            MicroBatch(filler, number, 0.0) if pack is None else read_pack(reader, pack, number, config)
             for number, pack in planned.of_rank(rank, world)
         )
         yield StepWork(step, planned.epoch, micro_batches, *sizes(plan, planned))
 
 
-def read_pack(reader: ShardReader, pack: Iterable[int], config: PLMConfig) -> Batch:
-    examples, tiles = zip(*(reader.read(number) for number in pack), strict=True)
-    return collate(examples, tiles, config)
+def read_pack(reader: ShardReader, pack: Pack, number: int, config: PLMConfig) -> MicroBatch:
+    """The pack numbered `number` since the start of training, read and collated."""
+    examples, tiles = zip(*(reader.read(example) for example in pack), strict=True)
+    index = reader.index
+    ids, sources = tuple(index.ids[n] for n in pack), tuple(index.sources[n] for n in pack)
+    return MicroBatch(collate(examples, tiles, config), number, 1.0, ids, sources)
 
 
 def sizes(plan: PackPlan, planned: PlannedStep) -> tuple[int, int]:

@@ -9,28 +9,21 @@ that of the mean over the 40 targets.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from components.train.loader import StepWork
+from components.train.metrics import Metrics, Window, summarise
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group, sync_gradients
 from components.train.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from components.config import TrainConfig
-
-Metrics = dict[str, float]
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or the gradient is not a finite number; the message names the step."""
+    from components.train.settings import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -39,25 +32,6 @@ class Hooks:
 
     on_metrics: Callable[[int, Metrics], None] = lambda step, metrics: None
     on_checkpoint: Callable[[int], None] = lambda step: None
-
-
-@dataclass
-class Window:
-    """What has happened since the last line of metrics."""
-
-    loss_sum: Tensor | None = None  # of this rank's targets
-    supervised: int = 0  # targets, tokens and tiles of all ranks
-    tokens: int = 0
-    tiles: int = 0
-    steps: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-    def add(self, work: StepWork, loss_sum: Tensor, supervised: int) -> None:
-        self.loss_sum = loss_sum if self.loss_sum is None else self.loss_sum + loss_sum
-        self.supervised += supervised
-        self.tokens += work.tokens
-        self.tiles += work.tiles
-        self.steps += 1
 
 
 def train(
@@ -104,24 +78,3 @@ def accumulate(model: nn.Module, work: StepWork, group: Group, seed: int) -> tup
         (loss / max(supervised, 1)).backward()
         loss_sum += loss.detach()
     return loss_sum, supervised
-
-
-def summarise(
-    window: Window, work: StepWork, rate: float, norm: Tensor, settings: TrainConfig, group: Group
-) -> Metrics:
-    """The metrics of a window: loss per target, speed over all ranks, seconds to go. Raises TrainingDiverged."""
-    assert window.loss_sum is not None
-    (loss_sum,) = group.sum(float(window.loss_sum))
-    loss = loss_sum / max(window.supervised, 1)
-    if not (math.isfinite(loss) and math.isfinite(float(norm))):
-        raise TrainingDiverged(f"step {work.step}: loss {loss}, gradient norm {float(norm)}; try a lower train.lr")
-    seconds = max(time.perf_counter() - window.started, 1e-9)
-    return {
-        "train/loss": loss,
-        "train/lr": rate,
-        "train/grad_norm": float(norm),
-        "train/tokens_per_s": window.tokens / seconds,
-        "train/tiles_per_s": window.tiles / seconds,
-        "train/eta_s": (settings.steps - work.step) * seconds / window.steps,
-        "train/epoch": work.epoch,
-    }

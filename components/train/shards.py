@@ -15,8 +15,8 @@ from plm_model.config import PLMConfig
 from plm_model.images import tile_images
 
 if TYPE_CHECKING:
-    from components.config import TrainConfig
     from components.train.plan import PackPlan
+    from components.train.settings import TrainConfig
 
 FOLDER = "train"
 INDEX = f"{FOLDER}/index.parquet"
@@ -28,6 +28,7 @@ class Index:
     """One entry per example, in the order of the index file: where it lies (shard file, row) and how large it is."""
 
     ids: list[str]
+    sources: list[str]
     shards: list[str]
     rows: np.ndarray
     tokens: np.ndarray
@@ -41,13 +42,14 @@ def read_index(path: Path) -> Index:
     """The index of a preprocessed data set. Raises UserError when it holds no example."""
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(path, columns=["id", "shard", "row", "tokens", "tiles"])
+    table = parquet.read_table(path, columns=["id", "source", "shard", "row", "tokens", "tiles"])
     if not table.num_rows:
         raise UserError(f"{path}: the data set holds no example to train on")
     columns = {name: table.column(name) for name in table.column_names}
     numbers = {name: columns[name].to_numpy() for name in ("row", "tokens", "tiles")}
     return Index(
-        columns["id"].to_pylist(), columns["shard"].to_pylist(), numbers["row"], numbers["tokens"], numbers["tiles"]
+        *(columns[name].to_pylist() for name in ("id", "source", "shard")),
+        *(numbers[name] for name in ("row", "tokens", "tiles")),
     )
 
 

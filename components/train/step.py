@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
-from components.config import PipelineConfig, TrainConfig
+from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
+from components.train.settings import TrainConfig
 
 T = TypeVar("T")
 START_TIMEOUT_SECONDS = "600"  # of a group of workers: imports from a cold disk outlast Ray's 60

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from components.artifacts import Artifact
-from components.config import TrainConfig
 from components.train import checkpoint
 from components.train.loader import StepWork, prefetched, step_work
 from components.train.loop import Hooks, train
@@ -19,6 +18,7 @@ from components.train.optimizer import ShardedAdamW, freeze
 from components.train.parallel import Group, shard
 from components.train.plan import PackPlan
 from components.train.progress import MetricsLog, sender
+from components.train.settings import TrainConfig
 from components.train.shards import INDEX, ShardReader, plan_packs, read_index
 from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights

@@ -14,12 +14,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from components.artifacts import filesystem
-from components.config import TrainConfig
 from components.context import StepContext
 from components.train import checkpoint
 from components.train.loader import filler_batch, prefetched
 from components.train.optimizer import ShardedAdamW, UnknownParameter, freeze
 from components.train.parallel import Group
+from components.train.settings import TrainConfig
 from components.train.step import replay
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.weights import build
@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(data: Path, checkpoints: Path, **settings: Any) -> TrainJob:
     return TrainJob(
-        SETTINGS.model_copy(update=settings),
+        replace(SETTINGS, **settings),
         artifact(data / "shards", "preprocess"),
         artifact(data / "base", "initialize"),
         str(checkpoints),
@@ -232,7 +232,7 @@ def test_optimizer_is_adamw() -> None:
 def test_checkpoints_on_an_object_store_resume_and_are_pruned(data: Path, alone: TrainJob, s3_bucket: str) -> None:
     work = job(data, Path("unused"))
     work = replace(work, checkpoints=f"s3://{s3_bucket}/resume/checkpoints")
-    run_rank(replace(work, settings=work.settings.model_copy(update={"checkpoint_every": 4})), CPU)
+    run_rank(replace(work, settings=replace(work.settings, checkpoint_every=4)), CPU)
     fs, path = filesystem(checkpoint.newest(work.checkpoints) or "")
     fs.rm_file(f"{path}/.metadata")
     run_rank(work, CPU)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.config import TrainConfig
 from components.errors import UserError
 from components.train.plan import PackPlan
+from components.train.settings import TrainConfig
 from components.train.shards import Index, ShardReader, plan_packs, read_index
 from tests.components.training_set import example, tiny_config, write_shards
 
@@ -66,7 +66,7 @@ def test_digest_changes_with_the_data_and_the_budgets() -> None:
 
 
 def test_an_example_larger_than_a_pack_is_named() -> None:
-    index = Index(["a", "b"], ["s", "s"], np.arange(2), np.array([10, 99]), np.array([1, 1]))
+    index = Index(["a", "b"], ["d", "d"], ["s", "s"], np.arange(2), np.array([10, 99]), np.array([1, 1]))
     with pytest.raises(UserError, match=r"example b has 99 tokens, more than train.pack_tokens=64"):
         plan_packs(index, TrainConfig(pack_tokens=64))
 
