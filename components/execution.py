@@ -8,7 +8,8 @@ import importlib
 import os
 from collections.abc import Iterator, Mapping
 
-from components.artifacts import Artifact, ArtifactStore, StepKey, filesystem
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.steps import STEPS, Step, StepContext

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactStore, StepKey, filesystem
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey, filesystem
 from components.code_digest import code_digests
 from components.config import PipelineConfig, RayConfig, StorageConfig
 from components.config_loading import dump_config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,3 +166,11 @@ STEPS: dict[str, Step] = {
         Step("register", "components.register", {"model": "consolidate", "comparison": "compare"}, _register),
     )
 }
+
+
+def known_steps(names: Sequence[str]) -> frozenset[str]:
+    """Names of steps as they are asked to run again, `-` or `_` alike. ConfigError naming what is none."""
+    steps = frozenset(name.replace("-", "_") for name in names)
+    if unknown := steps - STEPS.keys():
+        raise ConfigError(f"refresh {', '.join(sorted(unknown))}: no such step; there are {', '.join(STEPS)}")
+    return steps

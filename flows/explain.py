@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactStore, StepKey, filesystem
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.config_loading import flatten
 from components.steps import STEPS

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from components.config import PipelineConfig
+from components.steps import known_steps
 from flows.environment import prepare_environment
 from flows.hooks import release_flow_run
 from flows.pipeline import PipelineRun, pipeline_run
@@ -28,8 +29,9 @@ def finetune_flow(config: PipelineConfig = PipelineConfig(), refresh: list[str] 
         config: The whole pipeline; `extends` names a YAML file that the other values are laid over.
         refresh: Steps to run again although nothing that they depend on changed.
     """
+    again = known_steps(refresh or ())
     prepare_environment(config)
-    with lease(config) as held, pipeline_run(config, current_flow_links(), held, frozenset(refresh or ())) as run:
+    with lease(config) as held, pipeline_run(config, current_flow_links(), held, again) as run:
         finetune(run)
         return conclude(run)
 

@@ -6,10 +6,9 @@ import atexit
 from collections.abc import Sequence
 from typing import Any
 
-from components.artifacts import ArtifactStore
+from components.artifact_store import ArtifactStore
 from components.config import PipelineConfig
-from components.errors import UserError
-from components.steps import STEPS
+from components.steps import known_steps
 from components.tracking import state_dir
 from flows.environment import prepare_environment
 from flows.explain import explain
@@ -19,7 +18,7 @@ from flows.recovery import close_dead_runs
 
 def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, Any]:
     """Run the chain and print the numbers; returns the summary."""
-    steps = _known_steps(refresh)
+    steps = known_steps(refresh)
     prepare_environment(config)
     server = PrefectServer(state_dir(config))
     # Registered before Prefect is imported, so that it runs after Prefect has sent its last logs on its own way out.
@@ -39,17 +38,10 @@ def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> list[dict[st
     """Print for each step whether it would be reused and, if not, what changed."""
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
-    decisions = explain(config, store, _known_steps(refresh))
+    decisions = explain(config, store, known_steps(refresh))
     for decision in decisions:
         print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {decision.reason}")
     return [vars(decision) for decision in decisions]
-
-
-def _known_steps(names: Sequence[str]) -> frozenset[str]:
-    steps = frozenset(name.replace("-", "_") for name in names)
-    if unknown := steps - STEPS.keys():
-        raise UserError(f"--refresh {', '.join(sorted(unknown))}: no such step; there are {', '.join(STEPS)}")
-    return steps
 
 
 def _check_tracking(config: PipelineConfig) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactStore, StepKey, digest_of
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey, digest_of
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
@@ -20,19 +18,14 @@ from components.execution import remove_resumable, resume_uri
 from components.steps import STEPS, Step, StepContext
 from components.tracking import (
     SilentTracker,
-    open_tracking,
-    replay_spools,
-    spool_dir,
     start_run,
     tracking_client,
-    tracking_uri,
 )
 from flows.explain import decide, last_key, remember_key
 from flows.links import FlowLinks
+from flows.parent_run import ended, git_commit, log_text, mlflow_run_url, open_parent, system_metrics
 from flows.progress import Progress
 from flows.recovery import Lease
-
-MLFLOW_PORT = 5000
 
 
 @dataclass
@@ -90,7 +83,7 @@ class PipelineRun:
         tracker.tag("plm.artifact", made.uri)
         tracker.tag("plm.digest", made.digest)
         tracker.log_metrics({name: value for name, value in made.counts.items() if isinstance(value, int | float)})
-        _log_text(tracker, "manifest.json", json.dumps(dict(made.manifest), indent=1, ensure_ascii=False))
+        log_text(tracker, "manifest.json", json.dumps(dict(made.manifest), indent=1, ensure_ascii=False))
         return made
 
     def _in_task(
@@ -230,27 +223,13 @@ class PipelineRun:
 
 
 @contextlib.contextmanager
-def ended(tracker: Any) -> Iterator[None]:
-    """Close an MLflow run truthfully: FINISHED, FAILED on an error, KILLED when something stopped us."""
-    try:
-        yield
-    except Exception:
-        tracker.end("FAILED")
-        raise
-    except BaseException:
-        tracker.end("KILLED")
-        raise
-    tracker.end("FINISHED")
-
-
-@contextlib.contextmanager
 def pipeline_run(
     config: PipelineConfig, links: FlowLinks, lease: Lease, refresh: frozenset[str]
 ) -> Iterator[PipelineRun]:
     """Check storage and tracking, open the parent run, and close everything truthfully however the block ends."""
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
-    tracker, experiment = _open_parent(config, links)
+    tracker, experiment = open_parent(config)
     with contextlib.ExitStack() as ray, ended(tracker):
         run = PipelineRun(config, store, links, lease, Progress(), refresh, tracker, experiment, ray)
         lease.update(prefect_flow_run_id=links.flow_run_id, mlflow_run_id=tracker.run_id, experiment_id=experiment)
@@ -258,71 +237,17 @@ def pipeline_run(
             tracker.tag(name, value)
         resolved = config.model_dump(mode="json", exclude={"extends"})
         tracker.log_params(flatten(resolved))
-        _log_text(tracker, "config.yaml", dump_config(config))
+        log_text(tracker, "config.yaml", dump_config(config))
         if tracker.run_id and experiment:
             from flows.tasks import link
 
             link("mlflow-run", mlflow_run_url(config, experiment, tracker.run_id), f"MLflow run of {config.name}")
-        with _system_metrics(config, tracker):
+        with system_metrics(config, tracker):
             yield run
         if "convert" in run.artifacts:
             data = run.artifacts["convert"]
             tracker.log_dataset(config.name, data.uri, data.digest, "training")
             tracker.tag("plm.data_digest", data.digest)
-
-
-def _open_parent(config: PipelineConfig, links: FlowLinks) -> tuple[Any, str | None]:
-    try:
-        client, experiment = open_tracking(config)
-    except UserError:
-        if config.tracking.required:
-            raise
-        return SilentTracker(), None
-    replay_spools(client, spool_dir(config))
-    return start_run(config, client, experiment, config.name, {"plm.pipeline": config.name}), experiment
-
-
-@contextlib.contextmanager
-def _system_metrics(config: PipelineConfig, tracker: Any) -> Iterator[None]:
-    if not (config.tracking.system_metrics and tracker.run_id):
-        yield
-        return
-    import mlflow
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    mlflow.set_tracking_uri(tracking_uri(config))
-    monitor = SystemMetricsMonitor(tracker.run_id, sampling_interval=5, samples_before_logging=2)
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
-
-def _log_text(tracker: Any, name: str, text: str) -> None:
-    if not tracker.run_id:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_text(text, encoding="utf-8")
-        tracker.log_file(path)
-
-
-def mlflow_run_url(config: PipelineConfig, experiment: str, run_id: str) -> str:
-    """The page of a run; for a local store the one that `plm ui` serves."""
-    uri = tracking_uri(config)
-    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
-    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
-
-
-def git_commit() -> str:
-    """The commit of the code that runs, or nothing outside a checkout."""
-    try:
-        folder = Path(__file__).resolve().parent
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip()
 
 
 def _as_url(uri: str) -> str:

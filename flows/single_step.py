@@ -6,7 +6,8 @@ import contextlib
 import time
 from typing import Any
 
-from components.artifacts import ArtifactStore, filesystem
+from components.artifact_store import ArtifactStore
+from components.artifacts import filesystem
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
@@ -15,7 +16,7 @@ from components.ray_jobs import read_order
 from components.steps import STEPS, StepContext
 from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run
 from flows.environment import prepare_environment
-from flows.pipeline import ended
+from flows.parent_run import ended, git_commit
 from flows.progress import Progress, publish_progress
 from flows.recovery import close_dead_runs, lease
 
@@ -47,7 +48,14 @@ def run_single_step(
         if not order_uri:
             close_dead_runs(config, in_prefect=False)
         tracker = _tracker(config, name, mlflow_run)
-        context = StepContext(tracker, progress, store.cache_dir, resume_uri(store, key), fresh=refresh)
+        context = StepContext(
+            tracker,
+            progress,
+            store.cache_dir,
+            resume_uri(store, key),
+            fresh=refresh,
+            tags={"mlflow.source.git.commit": git_commit()},
+        )
         if refresh:
             remove_resumable(context.resume_uri)
         ray = ray_session(config) if step.uses_ray else contextlib.nullcontext()

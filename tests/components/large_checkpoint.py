@@ -17,7 +17,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from components import consolidate
-from components.artifacts import ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.tracking import SilentTracker

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts import ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import StepKey
 from components.errors import UserError
 
 KEY = StepKey("ingest", config={"limit": 3})
@@ -113,12 +114,12 @@ def test_a_kill_at_any_point_leaves_nothing_to_take_for_whole(tmp_path: Path, af
     script = textwrap.dedent(
         """
         import os, signal, sys
-        from components import artifacts
+        from components import artifact_store, artifacts
         def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
         after, root = sys.argv[1:]
-        if after == "flush": artifacts._flush_files = die
+        if after == "flush": artifact_store._flush_files = die
         if after == "temporary": os.link = die
-        store = artifacts.ArtifactStore(root, root)
+        store = artifact_store.ArtifactStore(root, root)
         with store.create(artifacts.StepKey("ingest", config={"limit": 3})) as out:
             out.write_json("b.json", {})
             if after == "data": die()
@@ -157,10 +158,10 @@ def test_writing_past_the_file_size_limit_leaves_nothing(tmp_path: Path) -> None
     script = textwrap.dedent(
         """
         import resource, signal, sys
-        from components import artifacts
+        from components import artifact_store, artifacts
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        store = artifacts.ArtifactStore(sys.argv[1], sys.argv[1])
+        store = artifact_store.ArtifactStore(sys.argv[1], sys.argv[1])
         try:
             with store.create(artifacts.StepKey("ingest", config={"limit": 3})) as out, out.open("big") as file:
                 file.write(bytes(5000))

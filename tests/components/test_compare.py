@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.compare.chart import LossCurve, draw_loss, read_loss_curve, smoothed
 from components.compare.report import choose_examples
 from components.compare.samples import AnsweredTwice, read_pairs

@@ -11,7 +11,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from components import consolidate
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError

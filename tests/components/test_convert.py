@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.convert.split import split
 from components.convert.step import run

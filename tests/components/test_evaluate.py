@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.ingest.digits import load_digits

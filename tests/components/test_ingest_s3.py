@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.ingest.fingerprint import source_fingerprint

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from components import initialize
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.config_loading import load_config
 from components.context import StepContext

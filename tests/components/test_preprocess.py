@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Artifact, ArtifactStore, ArtifactWriter, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError

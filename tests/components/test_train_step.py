@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from components.artifacts import Artifact, ArtifactStore, StepKey
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError

@@ -1,0 +1,90 @@
+"""What the MLflow run of a whole pipeline run holds, however the run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.tracking import SilentTracker, open_tracking, replay_spools, spool_dir, start_run, tracking_uri
+
+MLFLOW_PORT = 5000
+
+
+@contextlib.contextmanager
+def ended(tracker: Any) -> Iterator[None]:
+    """Close an MLflow run truthfully: FINISHED, FAILED on an error, KILLED when something stopped us."""
+    try:
+        yield
+    except Exception:
+        tracker.end("FAILED")
+        raise
+    except BaseException:
+        tracker.end("KILLED")
+        raise
+    tracker.end("FINISHED")
+
+
+def open_parent(config: PipelineConfig) -> tuple[Any, str | None]:
+    """The tracker of a new run, and its experiment; what earlier runs could not send is sent first.
+
+    UserError when tracking cannot be reached; a silent tracker where the config does not require it.
+    """
+    try:
+        client, experiment = open_tracking(config)
+    except UserError:
+        if config.tracking.required:
+            raise
+        return SilentTracker(), None
+    replay_spools(client, spool_dir(config))
+    return start_run(config, client, experiment, config.name, {"plm.pipeline": config.name}), experiment
+
+
+@contextlib.contextmanager
+def system_metrics(config: PipelineConfig, tracker: Any) -> Iterator[None]:
+    """Record the machine's load on the run while the block runs."""
+    if not (config.tracking.system_metrics and tracker.run_id):
+        yield
+        return
+    import mlflow
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    mlflow.set_tracking_uri(tracking_uri(config))
+    monitor = SystemMetricsMonitor(tracker.run_id, sampling_interval=5, samples_before_logging=2)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def log_text(tracker: Any, name: str, text: str) -> None:
+    """Keep a text as a file of the run."""
+    if not tracker.run_id:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(text, encoding="utf-8")
+        tracker.log_file(path)
+
+
+def mlflow_run_url(config: PipelineConfig, experiment: str, run_id: str) -> str:
+    """The page of a run; for a local store the one that `plm ui` serves."""
+    uri = tracking_uri(config)
+    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, or nothing outside a checkout."""
+    try:
+        folder = Path(__file__).resolve().parent
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()
