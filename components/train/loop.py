@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,10 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls: `on_metrics(step, metrics)` and `on_checkpoint(step)`, both on every rank."""
+    """What the loop calls, on every rank.
+
+    `veto(work, loss_sum, supervised, norm)` may give a tensor on the device, fp32 []: 1 leaves weights and optimizer as
+    they are, 0 updates them. `before_update()` comes between backward and update, `after_step(work)` at the end of a step.
+    """
 
     on_metrics: Callable[[int, Metrics], None] = lambda step, metrics: None
     on_checkpoint: Callable[[int], None] = lambda step: None
+    veto: Callable[[StepWork, Tensor, int, Tensor], Tensor | None] = lambda work, loss_sum, supervised, norm: None
+    before_update: Callable[[], None] = lambda: None
+    after_step: Callable[[StepWork], None] = lambda work: None
 
 
 def train(
@@ -54,13 +62,15 @@ def train(
             min_ratio=settings.min_lr_ratio,
         )
         loss_sum, supervised = accumulate(model, work, group, settings.seed)
-        norm = optimizer.step(rate)
+        hooks.before_update()
+        norm = optimizer.step(rate, partial(hooks.veto, work, loss_sum, supervised))
         window.add(work, loss_sum, supervised)
         if work.step in (1, settings.steps) or work.step % settings.log_every == 0:
             hooks.on_metrics(work.step, summarise(window, work, rate, norm, settings, group))
             window = Window()
         if work.step == settings.steps or work.step % settings.checkpoint_every == 0:
             hooks.on_checkpoint(work.step)
+        hooks.after_step(work)
 
 
 def accumulate(model: nn.Module, work: StepWork, group: Group, seed: int) -> tuple[Tensor, int]:

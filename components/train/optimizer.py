@@ -6,7 +6,7 @@ Going through the local tensors instead of DTensors saves their dispatch, about 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -65,19 +65,23 @@ class ShardedAdamW:
             count.fill_(float(updates))
 
     @torch.no_grad()
-    def step(self, lr: float) -> Tensor:
-        """One update with the gradients at hand, which it clears. Returns their global norm before clipping: fp32 []."""
+    def step(self, lr: float, veto: Callable[[Tensor], Tensor | None] = lambda norm: None) -> Tensor:
+        """One update with the gradients at hand, which it clears. Returns their global norm before clipping: fp32 [].
+
+        `veto(norm)` decides on the device, without a sync: where it gives 1.0, weights and state stay to the last bit.
+        """
         grads = {name: local(p.grad) for name, p in self.parameters.items() if p.grad is not None}
         norm = global_norm(list(grads.values()), self.parameters)
+        skip = veto(norm)
         if self.clip_norm is not None:
             torch._foreach_mul_(list(grads.values()), (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         for decays in (True, False):
-            self._update({n: g for n, g in grads.items() if (self.parameters[n].ndim > 1) == decays}, lr, decays)
+            self._update({n: g for n, g in grads.items() if (self.parameters[n].ndim > 1) == decays}, lr, decays, skip)
         for parameter in self.parameters.values():
             parameter.grad = None
         return norm
 
-    def _update(self, grads: dict[str, Tensor], lr: float, decays: bool) -> None:
+    def _update(self, grads: dict[str, Tensor], lr: float, decays: bool, skip: Tensor | None) -> None:
         adamw(
             [local(self.parameters[name]) for name in grads],
             list(grads.values()),
@@ -87,6 +91,7 @@ class ShardedAdamW:
             [self.updates[name] for name in grads],
             foreach=False,
             fused=True,
+            found_inf=skip,
             amsgrad=False,
             beta1=self.betas[0],
             beta2=self.betas[1],

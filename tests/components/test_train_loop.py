@@ -229,6 +229,17 @@ def test_optimizer_is_adamw() -> None:
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-7) and torch.allclose(ours.bias, theirs.bias, atol=1e-7)
 
 
+def test_a_vetoed_update_leaves_weights_and_state_as_they_are() -> None:
+    layer = torch.nn.Linear(2, 1)
+    optimizer = ShardedAdamW(layer, betas=(0.9, 0.95), weight_decay=0.1, clip_norm=1.0)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    for norm in (float("nan"), 1.0):
+        layer.weight.grad, layer.bias.grad = torch.full((1, 2), norm), torch.ones(1)
+        optimizer.step(0.1, lambda norm: torch.ones(()))
+    assert all(torch.equal(p, before[name]) for name, p in layer.named_parameters())
+    assert not any(t.any() for t in (*optimizer.tensors().values(), *optimizer.updates.values()))
+
+
 def test_checkpoints_on_an_object_store_resume_and_are_pruned(data: Path, alone: TrainJob, s3_bucket: str) -> None:
     work = job(data, Path("unused"))
     work = replace(work, checkpoints=f"s3://{s3_bucket}/resume/checkpoints")
