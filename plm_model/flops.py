@@ -53,8 +53,11 @@ class StepCost:
 
     def of(self, lengths: Sequence[int], tiles: int, targets: int) -> float:
         """FLOPs of documents of these lengths, with so many tiles and targets in all."""
-        squares = sum(int(length) ** 2 for length in lengths)
-        total = self.token * sum(map(int, lengths)) + self.squared_length * squares
+        return self.of_sums(sum(lengths), sum(length**2 for length in lengths), tiles, targets)
+
+    def of_sums(self, tokens: float, squared_lengths: float, tiles: float, targets: float) -> float:
+        """The same from the documents' lengths and squared lengths added up."""
+        total = self.token * tokens + self.squared_length * squared_lengths
         return total + self.tile * tiles + self.target * targets
 
 

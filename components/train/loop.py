@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from components.train.loader import StepWork
-from components.train.metrics import Metrics, Window, summarise
+from components.train.loader import MicroBatch, StepWork
+from components.train.metrics import Gauge, Metrics, Waiting, Window, summarise
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group, sync_gradients
 from components.train.schedule import learning_rate
@@ -49,11 +49,12 @@ def train(
     settings: TrainConfig,
     group: Group,
     hooks: Hooks,
+    gauge: Gauge | None = None,
 ) -> None:
     """Take one optimizer step for each item of work. Every rank calls this with equally many micro-batches."""
     model.train()
-    window = Window()
-    for work in works:
+    window, arriving = Window(gauge or Gauge()), Waiting(works)
+    for work in arriving:
         rate = learning_rate(
             work.step,
             steps=settings.steps,
@@ -61,20 +62,26 @@ def train(
             peak=settings.lr,
             min_ratio=settings.min_lr_ratio,
         )
-        loss_sum, supervised = accumulate(model, work, group, settings.seed)
+        loss_sum, supervised = accumulate(model, work, group, settings.seed, window.look)
         hooks.before_update()
         norm = optimizer.step(rate, partial(hooks.veto, work, loss_sum, supervised))
-        window.add(work, loss_sum, supervised)
+        window.add(work, supervised, arriving.take())
         if work.step in (1, settings.steps) or work.step % settings.log_every == 0:
             hooks.on_metrics(work.step, summarise(window, work, rate, norm, settings, group))
-            window = Window()
+            window = window.next()
         if work.step == settings.steps or work.step % settings.checkpoint_every == 0:
             hooks.on_checkpoint(work.step)
         hooks.after_step(work)
 
 
-def accumulate(model: nn.Module, work: StepWork, group: Group, seed: int) -> tuple[Tensor, int]:
-    """Backward through all micro-batches of a step; the gradients stay on the parameters.
+def accumulate(
+    model: nn.Module,
+    work: StepWork,
+    group: Group,
+    seed: int,
+    look: Callable[[MicroBatch, Tensor], None] = lambda micro, losses: None,
+) -> tuple[Tensor, int]:
+    """Backward through all micro-batches of a step; the gradients stay on the parameters. `look` sees each pack's losses.
 
     Returns this rank's sum of cross entropies, fp32 [], and the number of targets over all ranks.
     """
@@ -84,7 +91,9 @@ def accumulate(model: nn.Module, work: StepWork, group: Group, seed: int) -> tup
         sync_gradients(model, n == len(work.micro_batches) - 1)
         # Dropped paths depend on the pack only, not on the rank or on what ran before.
         torch.manual_seed(seed * 1_000_003 + micro.number)
-        loss = model(micro.batch).sum() * micro.weight
+        losses = model(micro.batch)
+        look(micro, losses)
+        loss = losses.sum() * micro.weight
         (loss / max(supervised, 1)).backward()
         loss_sum += loss.detach()
     return loss_sum, supervised

@@ -36,6 +36,13 @@ class Group:
             dist.all_reduce(total)
         return total.tolist()
 
+    def most(self, value: float) -> float:
+        """The largest value of all ranks."""
+        largest = torch.tensor([value], dtype=torch.float64)
+        if self.world > 1:
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return float(largest)
+
 
 def shard(model: nn.Module, group: Group, dtype: Literal["float32", "bfloat16"]) -> nn.Module:
     """Spread the parameters over the ranks: fp32 masters, compute in `dtype`, gradients summed in fp32.

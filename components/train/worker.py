@@ -14,6 +14,7 @@ from components.artifacts import Artifact
 from components.train import checkpoint
 from components.train.loader import StepWork, prefetched, step_work
 from components.train.loop import Hooks, train
+from components.train.metrics import Gauge
 from components.train.optimizer import ShardedAdamW, freeze
 from components.train.parallel import Group, shard
 from components.train.plan import PackPlan
@@ -55,6 +56,7 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
     index = read_index(job.shards.local(INDEX))
     plan = plan_packs(index, settings)
     model, optimizer = prepare(job, group)
+    gauge = Gauge.of(model, index.sources, device)
     run = resume(job, plan, model, optimizer, group, send)
     works = step_work(
         plan,
@@ -71,7 +73,7 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
         checkpoint.save(job.checkpoints, model, optimizer, state, run.log.text, group, settings.keep_checkpoints)
 
     with prefetched(works, STEPS_AHEAD) as ready:
-        train(model, optimizer, run.counted(ready), settings, group, Hooks(run.log.append, save))
+        train(model, optimizer, run.counted(ready), settings, group, Hooks(run.log.append, save), gauge)
 
 
 def prepare(job: TrainJob, group: Group) -> tuple[PLM, ShardedAdamW]:
