@@ -1,0 +1,90 @@
+"""Regions in words and in pixels: the box text that a model reads and writes, the red box on a frame, and the axis of frames.
+
+A box [x, y, w, h] in pixels is said as its two corners in thousandths of the image's sides, `[x1,y1,x2,y2]`. Worked
+example: [19.5, 309, 34.7, 60] on an image of 480 x 640 is `[040,482,112,576]`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+Box = tuple[float, float, float, float]
+
+PLACEHOLDER = re.compile(r"<\|bbox(\d+)\|>")
+BOX_TEXT = re.compile(r"\[\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\]")
+RED = (255, 0, 0)
+LINE_WIDTH = 4
+SLACK = 1.0  # pixels by which annotated boxes may stick out, from rounding
+FRAME_AXIS = 32  # texts count a clip's frames from 0 to 31, however many it has
+
+
+class BoxError(ValueError):
+    """A box that is no box, or lies outside its image; the message says which and why."""
+
+
+def box_text(box: Sequence[float], width: float, height: float) -> str:
+    """The text of a box [x, y, w, h] in pixels on an image of that size; BoxError when it does not lie on it."""
+    x, y, w, h = numbers_of(box)
+    if w < 0 or h < 0:
+        raise BoxError(f"the box {list(box)} has a negative width or height")
+    require_on_image((x, y, x + w, y + h), width, height)
+    shares = (x / width, y / height, (x + w) / width, (y + h) / height)
+    return "[" + ",".join(f"{int(min(max(share, 0.0), 0.999) * 1000):03d}" for share in shares) + "]"
+
+
+def place_boxes(text: str, boxes: Sequence[str]) -> str:
+    """The text with each `<|bboxK|>` replaced by the K-th of `boxes`; BoxError when there is no such box."""
+
+    def box(found: re.Match[str]) -> str:
+        if int(found[1]) >= len(boxes):
+            raise BoxError(f"{found[0]} stands in the text, but `bbox` has {len(boxes)} boxes")
+        return boxes[int(found[1])]
+
+    return PLACEHOLDER.sub(box, text)
+
+
+def find_boxes(text: str, width: float, height: float) -> list[Box]:
+    """The boxes in a model's answer, in pixels of an image of that size: (x1, y1, x2, y2) each."""
+    found = [[int(number) / 1000 for number in match.groups()] for match in BOX_TEXT.finditer(text)]
+    return [(x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in found]
+
+
+def corners(box: Any) -> Box:
+    """A box (x1, y1, x2, y2), checked to be four finite numbers in that order."""
+    x1, y1, x2, y2 = numbers_of(box)
+    if x2 < x1 or y2 < y1:
+        raise BoxError(f"the box {list(box)} must be [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")
+    return x1, y1, x2, y2
+
+
+def draw_box(image: Image.Image, box: Box) -> None:
+    """Draw a red rectangle, 4 pixels wide, inside the box (x1, y1, x2, y2); BoxError when it lies outside the image."""
+    require_on_image(box, image.width, image.height)
+    ImageDraw.Draw(image).rectangle(box, outline=RED, width=LINE_WIDTH)
+
+
+def frame_on_axis(frame: int, total_frames: int) -> int:
+    """Where a frame of a clip of so many stands on the axis 0..31 that texts use, e.g. 105 of 210 is 16."""
+    return int(frame / (total_frames / FRAME_AXIS))
+
+
+def numbers_of(box: Any) -> Box:
+    """Four finite numbers."""
+    values = list(box) if isinstance(box, (list, tuple)) else []
+    real = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(values) != 4 or len(real) != 4 or not all(map(math.isfinite, real)):
+        raise BoxError(f"a box must be four numbers, not {box!r}")
+    return real[0], real[1], real[2], real[3]
+
+
+def require_on_image(box: Box, width: float, height: float) -> None:
+    x1, y1, x2, y2 = box
+    if x1 < -SLACK or y1 < -SLACK or x2 > width + SLACK or y2 > height + SLACK:
+        raise BoxError(
+            f"the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) is outside the image of {width:g}x{height:g}"
+        )
