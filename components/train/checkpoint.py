@@ -1,32 +1,32 @@
 """Sharded checkpoints that are whole or not there: every rank writes its part, and `.metadata` appears last.
 
-    <uri>/step-00000200-<attempt>/   state.json  metrics.jsonl  __0_0.distcp  __1_0.distcp  .metadata
+    <uri>/step-00000200-<attempt>/   state.json  metrics.jsonl  __0_0.distcp  __1_0.distcp  files.json  .metadata
 
-`.metadata` is put in place by one rename (or one put) after every rank has reported its file written; a folder without it
-is what a crash left, is never read, and goes with the next save. Every save has a folder of its own, so that none is
-written over.
+`.metadata` is put in place by one rename (or one put) after every rank's file has been written and looked at; a folder
+without it is what a crash left, is never read, and goes with the next save. Every save has a folder of its own, so that
+none is written over. `components.train.async_save` writes them, this is what they hold and how they are read.
+
+The order of the data and the random numbers of every pack are functions of the seed and the step; so the numbers in
+`state.json` are all that a run needs to go on, on any number of ranks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
 from components.artifacts import filesystem
 from components.train.optimizer import ShardedAdamW
-from components.train.parallel import Group
-from components.train.storage import METADATA, quiet, reader, writer
+from components.train.storage import METADATA, FileRecords, Reader, quiet
 
 STATE = "state.json"
 METRICS = "metrics.jsonl"
+FILES = "files.json"
 
 
 def tensors(model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Tensor]:
@@ -35,40 +35,27 @@ def tensors(model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Tensor]:
     return weights | {f"optim.{name}": tensor for name, tensor in optimizer.tensors().items()}
 
 
-def save(
-    uri: str,
-    model: nn.Module,
-    optimizer: ShardedAdamW,
-    state: Mapping[str, Any],
-    metrics: str,
-    group: Group,
-    keep: int,
-) -> None:
-    """Write a checkpoint below `uri`; all ranks call it. `state` (JSON, with its `step`) and `metrics` are rank 0's.
-
-    The newest `keep` whole checkpoints stay.
-    """
-    folder = f"{uri}/step-{state['step']:08d}-{shared_stamp(group)}"
-    fs, path = filesystem(folder)
-    if group.rank == 0:
-        fs.makedirs(path, exist_ok=True)
-        fs.pipe_file(f"{path}/{METRICS}", metrics.encode())
-        fs.pipe_file(f"{path}/{STATE}", json.dumps(state, indent=1).encode())
-    if group.world > 1:
-        dist.barrier()
-    with quiet():
-        dcp.save(tensors(model, optimizer), storage_writer=writer(folder))
-    if group.rank == 0:
-        prune(uri, keep)
-
-
 def restore(folder: str, model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Any]:
     """Load a checkpoint into a model and optimizer of any world size; each rank reads its parts. Returns its state."""
     with quiet():
-        dcp.load(tensors(model, optimizer), storage_reader=reader(folder))
+        dcp.load(tensors(model, optimizer), storage_reader=Reader(folder))
     state = read_state(folder)
-    optimizer.resume_after(state["step"])
+    optimizer.resume_after(state["updates"])
     return state
+
+
+def write_notes(folder: str, state: Mapping[str, Any], metrics: str) -> None:
+    """Make the folder of a checkpoint, with its state and its lines of metrics."""
+    fs, path = filesystem(folder)
+    fs.makedirs(path, exist_ok=True)
+    fs.pipe_file(f"{path}/{METRICS}", metrics.encode())
+    fs.pipe_file(f"{path}/{STATE}", json.dumps(state, indent=1).encode())
+
+
+def write_records(folder: str, records: FileRecords) -> None:
+    """Note size and checksum of every file of tensors."""
+    fs, path = filesystem(folder)
+    fs.pipe_file(f"{path}/{FILES}", json.dumps(records, indent=1, sort_keys=True).encode())
 
 
 def read_state(folder: str) -> dict[str, Any]:
@@ -85,8 +72,7 @@ def read_metrics(folder: str) -> str:
 
 def newest(uri: str) -> str | None:
     """URI of the newest whole checkpoint below `uri`."""
-    whole = [name for name in attempts(uri) if is_whole(f"{uri}/{name}")]
-    return f"{uri}/{whole[-1]}" if whole else None
+    return next((f"{uri}/{name}" for name in reversed(attempts(uri)) if is_whole(f"{uri}/{name}")), None)
 
 
 def attempts(uri: str) -> list[str]:
@@ -99,25 +85,10 @@ def attempts(uri: str) -> list[str]:
 
 
 def is_whole(folder: str) -> bool:
+    """Whether a checkpoint was published, and each of its files still has the size that was written."""
     fs, path = filesystem(folder)
-    return fs.exists(f"{path}/{METADATA}")
-
-
-def prune(uri: str, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints, and what crashes left. Only call while none is being written."""
-    names = attempts(uri)
-    kept = [name for name in names if is_whole(f"{uri}/{name}")][-max(keep, 1) :]
-    for name in set(names) - set(kept):
-        fs, path = filesystem(f"{uri}/{name}")
-        with contextlib.suppress(FileNotFoundError):
-            fs.rm_file(f"{path}/{METADATA}")  # first, so that a half-removed one is not taken for whole
-        with contextlib.suppress(FileNotFoundError):
-            fs.rm(path, recursive=True)
-
-
-def shared_stamp(group: Group) -> int:
-    """The time in ms at rank 0, the same on every rank."""
-    stamp = torch.tensor([time.time_ns() // 1_000_000])
-    if group.world > 1:
-        dist.broadcast(stamp, 0)
-    return int(stamp)
+    if not fs.exists(f"{path}/{METADATA}"):
+        return False
+    sizes = {name.rpartition("/")[2]: info["size"] for name, info in fs.find(path, detail=True).items()}
+    records = json.loads(fs.cat_file(f"{path}/{FILES}")) if FILES in sizes else {}
+    return bool(records) and all(sizes.get(name) == record["size"] for name, record in records.items())

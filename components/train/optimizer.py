@@ -64,6 +64,10 @@ class ShardedAdamW:
         for count in self.updates.values():
             count.fill_(float(updates))
 
+    def updates_made(self) -> int:
+        """How many updates the state has seen: fewer than steps where some were skipped. Waits for the device."""
+        return int(next(iter(self.updates.values())))
+
     @torch.no_grad()
     def step(self, lr: float, veto: Callable[[Tensor], Tensor | None] = lambda norm: None) -> Tensor:
         """One update with the gradients at hand, which it clears. Returns their global norm before clipping: fp32 [].

@@ -40,6 +40,10 @@ class TrainConfig:
     cpus_per_worker: float = 1.0
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
+    result: Literal["last", "best"] = "last"
+    """Which checkpoint the training gives: `best` has the lowest validation loss, or training loss where none is measured."""
+    checkpoint_patience_s: float = 300.0
+    """How long the last checkpoint is tried again, with training done and in memory, while the disk has no room for it."""
     log_every: int = 10
     max_failures: int = 3
     """Failed worker groups that are started again; -1 = without limit."""

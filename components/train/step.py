@@ -37,7 +37,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     check(config, inputs["shards"], inputs["base"])
     replay(checkpoints, context)
     fit(config.train, inputs, checkpoints, context)
-    state = publish(checkpoints, config.train.steps, out)
+    state = publish(checkpoints, config.train, out)
     out.counts |= {
         "steps": state["step"],
         "tokens": state["tokens"],
@@ -147,19 +147,25 @@ def interruptible(call: Callable[[], T]) -> T:
     return outcome["value"]
 
 
-def publish(checkpoints: str, steps: int, out: ArtifactWriter) -> dict[str, Any]:
-    """Copy the last checkpoint into the artifact; returns its state."""
+def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dict[str, Any]:
+    """Copy the last checkpoint, or the best, into the artifact; returns its state."""
     from components.train.checkpoint import METRICS, STATE, newest, read_state
+    from components.train.retention import best
 
     folder = newest(checkpoints)
     state = read_state(folder) if folder else {"step": 0}
-    if folder is None or state["step"] != steps:
-        raise RuntimeError(f"{checkpoints}: the last checkpoint is of step {state['step']}, not {steps}")
+    if folder is None or state["step"] != settings.steps:
+        raise RuntimeError(f"{checkpoints}: the last checkpoint is of step {state['step']}, not {settings.steps}")
+    if settings.result == "best":
+        folder = best(checkpoints) or folder
+        state = {**state, **{name: read_state(folder)[name] for name in ("step", "loss", "score")}}
     fs, path = filesystem(folder)
     for name in sorted(fs.find(path)):
         rel = name[len(path) :].lstrip("/")
-        if rel != STATE:
-            copy(fs, name, out, rel if rel == METRICS else f"checkpoint/{rel}")
+        if rel not in (STATE, METRICS):
+            copy(fs, name, out, f"checkpoint/{rel}")
+    fs, path = filesystem(newest(checkpoints) or folder)
+    copy(fs, f"{path}/{METRICS}", out, METRICS)
     out.write_json("train_state.json", state)
     return state
 

@@ -1,21 +1,25 @@
-"""Where sharded checkpoints are written and read: a local folder or an object store, and nothing but data is unpickled."""
+"""Where sharded checkpoints are written, checked and read: a folder or an object store. Nothing but data is unpickled."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import warnings
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import StorageReader, StorageWriter
 from torch.distributed.checkpoint._fsspec_filesystem import FileSystem, FsspecWriter
 
 from components.artifacts import filesystem
 
 METADATA = ".metadata"
+UNPUBLISHED = ".metadata.unpublished"
+READ_BYTES = 4 << 20
+FileRecords = dict[str, dict[str, int]]  # name -> {size, crc32}
 
 
 class UnsafeCheckpoint(ValueError):
@@ -71,15 +75,102 @@ class Reader(dcp.FileSystemReader):
         return read_metadata(self.folder)
 
 
-def writer(folder: str) -> StorageWriter:
-    """Writes one file per rank, flushed to the disk; the metadata is put in place last, at once."""
-    if "://" in folder:
-        return FsspecWriter(folder, sync_files=False, use_listings_cache=False)
-    return dcp.FileSystemWriter(folder)
+class Writer(FsspecWriter):
+    """Writes one file per rank, flushed to the disk, and keeps `records` of them; the metadata is left to be published."""
+
+    def __init__(self, folder: str) -> None:
+        remote = "://" in folder
+        super().__init__(folder, sync_files=not remote, **({"use_listings_cache": False} if remote else {}))
+        self.records: FileRecords = {}
+        self.fs = RecordingFileSystem(self.fs, self.records)
+
+    def _get_metadata_path(self, rank: int | None = None) -> str:
+        return f"{self.path}/{UNPUBLISHED}"
 
 
-def reader(folder: str) -> StorageReader:
-    return Reader(folder)
+class RecordingFileSystem(FileSystem):
+    """Notes size and checksum of every file of tensors that goes through it."""
+
+    def __init__(self, inner: FileSystem, records: FileRecords) -> None:
+        self.fs = inner.fs
+        self._records = records
+
+    @contextlib.contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[Any]:
+        with super().create_stream(path, mode) as raw:
+            stream = ChecksummedStream(raw)
+            try:
+                yield stream
+            except Exception:
+                if stream.error is not None:  # the serializer below reports a failed write as a wrong position
+                    raise stream.error from None
+                raise
+        if os.fspath(path).endswith(".distcp"):
+            self._records[os.path.basename(path)] = {"size": stream.size, "crc32": stream.crc32}
+
+
+class ChecksummedStream:
+    """A file for writing from start to end, with the size and the checksum of what went into it."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self.size, self.crc32 = raw, 0, 0
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        try:
+            self._raw.write(view)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        self.crc32 = zlib.crc32(view, self.crc32)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+def different(folder: str, records: FileRecords) -> str | None:
+    """What is wrong with a file that was just written, if anything. On a local disk every byte is read again."""
+    fs, path = filesystem(folder)
+    for name, record in records.items():
+        size = fs.info(f"{path}/{name}")["size"]
+        if size != record["size"]:
+            return f"{name} has {size:,} bytes, {record['size']:,} were written"
+        if "://" not in folder and checksum(f"{path}/{name}") != record["crc32"]:
+            return f"{name} reads back with other contents than were written"
+    return None
+
+
+def checksum(path: str) -> int:
+    """CRC-32 of a local file."""
+    found = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(READ_BYTES):
+            found = zlib.crc32(chunk, found)
+    return found
+
+
+def publish(folder: str) -> None:
+    """Make a checkpoint whole: its metadata gets its name, at once."""
+    fs, path = filesystem(folder)
+    fs.mv(f"{path}/{UNPUBLISHED}", f"{path}/{METADATA}")
+    if "://" not in folder:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the new name survives a loss of power
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from components.artifacts import Artifact
+from components.errors import UserError
 from components.train import checkpoint
+from components.train.async_save import Saver
 from components.train.loader import StepWork, prefetched, step_work
 from components.train.loop import Hooks, train
 from components.train.metrics import Gauge
@@ -25,6 +28,7 @@ from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights
 
 STEPS_AHEAD = 4
+RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,39 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
         last=settings.steps,
     )
 
+    saver = Saver(
+        job.checkpoints,
+        partial(checkpoint.tensors, model, optimizer),
+        group,
+        settings.keep_checkpoints,
+        keep_best=settings.result == "best",
+    )
+
     def save(step: int) -> None:
-        state = run.at(step, group)
-        checkpoint.save(job.checkpoints, model, optimizer, state, run.log.text, group, settings.keep_checkpoints)
+        saver.start(run.at(step, optimizer, group), run.log.text)
 
     with prefetched(works, STEPS_AHEAD) as ready:
-        train(model, optimizer, run.counted(ready), settings, group, Hooks(run.log.append, save), gauge)
+        train(
+            model,
+            optimizer,
+            run.counted(ready),
+            settings,
+            group,
+            Hooks(run.log.append, save, before_update=saver.wait_copied),
+            gauge,
+        )
+    insist(saver, lambda: save(settings.steps), settings.checkpoint_patience_s)
+
+
+def insist(saver: Saver, save: Callable[[], None], patience_s: float) -> None:
+    """Wait for the last checkpoint; a failed one is tried again for so long, then it is a UserError."""
+    for _ in range(int(patience_s / RETRY_SECONDS)):
+        if saver.wait() is None:
+            return
+        time.sleep(RETRY_SECONDS)
+        save()
+    if failure := saver.wait():
+        raise UserError(f"the last checkpoint could not be written: {failure}")
 
 
 def prepare(job: TrainJob, group: Group) -> tuple[PLM, ShardedAdamW]:
@@ -108,13 +139,15 @@ class Run:
             self.tiles += work.tiles
             yield work
 
-    def at(self, step: int, group: Group) -> dict[str, Any]:
+    def at(self, step: int, optimizer: ShardedAdamW, group: Group) -> dict[str, Any]:
         """The state after a step: what a checkpoint keeps and the next attempt goes on from."""
         seconds = time.time() - self.started
         return {
             **self.state,
             "step": step,
+            "updates": optimizer.updates_made(),
             "loss": self.log.last.get("train/loss"),
+            "score": self.log.last.get("val/loss", self.log.last.get("train/loss")),
             "tokens": self.state["tokens"] + self.tokens,
             "tiles": self.state["tiles"] + self.tiles,
             "world_size": group.world,

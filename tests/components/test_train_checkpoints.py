@@ -1,0 +1,153 @@
+"""Checkpoints written beside training: what is in them, what stays, and what a full disk or a damaged file does."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from components.errors import UserError
+from components.train import async_save
+from components.train.async_save import Saver
+from components.train.checkpoint import attempts, newest, read_state
+from components.train.parallel import Group
+from components.train.retention import best, kept
+from components.train.storage import Reader, quiet
+from components.train.worker import insist
+
+
+class Saving:
+    """A saver of one tensor of ones."""
+
+    def __init__(self, folder: Path, numel: int = 4096, keep: int = 2, keep_best: bool = False) -> None:
+        self.weight = torch.ones(numel)
+        self.uri = str(folder)
+        self.saver = Saver(self.uri, lambda: {"model.w": self.weight}, Group(torch.device("cpu")), keep, keep_best)
+
+    def save(self, step: int, score: float = 1.0) -> async_save.CheckpointFailed | None:
+        self.saver.start({"step": step, "score": score}, "")
+        return self.saver.wait()
+
+    def steps(self) -> list[int]:
+        return [int(name[5:13]) for name in attempts(self.uri)]
+
+    def stored(self) -> torch.Tensor:
+        found = {"model.w": torch.zeros_like(self.weight)}
+        with quiet():
+            dcp.load(found, storage_reader=Reader(newest(self.uri) or ""), no_dist=True)
+        return found["model.w"]
+
+
+@pytest.fixture
+def saving(tmp_path: Path) -> Saving:
+    return Saving(tmp_path / "checkpoints")
+
+
+def test_a_checkpoint_holds_the_step_that_it_was_begun_at(saving: Saving) -> None:
+    saving.saver.start({"step": 1}, "")
+    saving.saver.wait_copied()
+    saving.weight += 1
+    assert saving.saver.wait() is None
+    assert saving.stored().unique().tolist() == [1.0]
+
+
+def test_the_next_checkpoint_holds_the_next_values(saving: Saving) -> None:
+    saving.save(1)
+    saving.weight += 1
+    saving.save(2)
+    assert saving.stored().unique().tolist() == [2.0]
+
+
+def test_newest_and_best_stay() -> None:
+    steps = {"10": 0.9, "20": 0.4, "30": 0.6, "40": 0.5, "50": 0.7}
+    assert kept(list(steps), 2) == ["40", "50"]
+    assert kept(list(steps), 2, steps) == ["20", "40", "50"]
+
+
+def test_the_best_checkpoint_is_kept_and_found(tmp_path: Path) -> None:
+    saving = Saving(tmp_path, keep=1, keep_best=True)
+    for step, score in ((1, 0.9), (2, 0.3), (3, 0.5), (4, float("nan"))):
+        saving.save(step, score)
+    assert saving.steps() == [2, 4]
+    assert read_state(best(saving.uri) or "")["step"] == 2
+
+
+def test_a_checkpoint_with_a_shortened_file_is_passed_over(saving: Saving) -> None:
+    saving.save(1)
+    saving.save(2)
+    (file,) = Path(newest(saving.uri) or "").glob("*.distcp")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert read_state(newest(saving.uri) or "")["step"] == 1
+
+
+def test_a_file_that_reads_back_differently_is_not_published(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.storage.checksum", lambda path: 0)
+    assert "reads back with other contents" in str(saving.save(1))
+    assert saving.steps() == []
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(
+    saving: Saving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving.save(1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    failure = str(saving.save(2))
+    assert "needs 2,113,536 bytes, 1,000 are free" in failure and "\n" not in failure
+    assert saving.steps() == [1]
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing beyond `size` bytes of a file fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_fills_up_leaves_the_last_good_one_and_the_next_save_works(tmp_path: Path) -> None:
+    saving = Saving(tmp_path, numel=1 << 20)
+    saving.save(1)
+    with largest_file(1 << 20):
+        failure = str(saving.save(2))
+    assert failure.startswith("no space left while writing a checkpoint") and "\n" not in failure
+    assert saving.steps() == [1] and saving.stored().unique().tolist() == [1.0]
+    saving.weight += 1
+    assert saving.save(3) is None and saving.stored().unique().tolist() == [2.0]
+
+
+def retry(saving: Saving, patience_s: float, on_retry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.worker.RETRY_SECONDS", 0.01)
+
+    def again() -> None:
+        on_retry()
+        saving.saver.start({"step": 9}, "")
+
+    insist(saving.saver, again, patience_s)
+
+
+def test_the_last_checkpoint_waits_for_room(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        saving.save(9)
+    retry(saving, 1.0, lambda: None, monkeypatch)
+    assert saving.steps() == [9]
+
+
+def test_a_last_checkpoint_that_finds_no_room_ends_the_training_in_one_line(
+    saving: Saving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    saving.save(9)
+    with pytest.raises(UserError, match=r"the last checkpoint could not be written: .* are free"):
+        retry(saving, 0.02, lambda: None, monkeypatch)
