@@ -14,7 +14,7 @@ from components.errors import UserError
 from components.execution import find_inputs, ray_session, remove_resumable, resume_uri, run_step
 from components.ray_jobs import read_order
 from components.steps import STEPS, StepContext
-from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run
+from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run, tracking_client
 from flows.environment import prepare_environment
 from flows.parent_run import ended, git_commit
 from flows.progress import Progress, publish_progress
@@ -47,7 +47,7 @@ def run_single_step(
     if found is None:
         if not order_uri:
             close_dead_runs(config, in_prefect=False)
-        tracker = _tracker(config, name, mlflow_run)
+        tracker = _tracker(config, name, mlflow_run, ordered=order_uri is not None)
         context = StepContext(
             tracker,
             progress,
@@ -97,15 +97,15 @@ class _JoinedRun(RunTracker):
         self._spool.close()
 
 
-def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None) -> Any:
+def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None, ordered: bool) -> Any:
+    if mlflow_run:  # the pipeline has spoken to the store: from here on an outage stops nothing
+        return _JoinedRun(tracking_client(config), mlflow_run, spool_dir(config))
     try:
         client, experiment = open_tracking(config)
     except UserError:
-        if config.tracking.required:
+        if config.tracking.required and not ordered:
             raise
         return SilentTracker()
-    if mlflow_run:
-        return _JoinedRun(client, mlflow_run, spool_dir(config))
     tracker = start_run(config, client, experiment, f"{config.name}-{name}", {"plm.step": name})
     tracker.log_params(flatten(config.model_dump(mode="json", exclude={"extends"})))
     tracker.tag("plm.config", dump_config(config)[:4000])
