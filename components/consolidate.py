@@ -25,6 +25,7 @@ GROUP_BYTES = 64 << 20
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
     from components.train.stored_tensors import StoredTensors
+    from plm_model.checkpoint import ORIGINAL_PARAMS
     from plm_model.tokenizer import Tokenizer
     from plm_model.weights import load_config
 
@@ -45,6 +46,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     write_companions(
         out, model, tokenizer, config.name, summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
     )
+    if ORIGINAL_PARAMS in base.files:
+        out.write_json(ORIGINAL_PARAMS, base.read_json(ORIGINAL_PARAMS))
     out.counts |= {"tensors": len(names), "bytes": size}
 
 

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from components.artifact_store import ArtifactStore
-from components.artifacts import filesystem
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
@@ -38,7 +37,6 @@ def run_single_step(
     store.check()
     if order_uri:
         key, inputs = read_order(order_uri, store)
-        config = with_local_tokenizer(config, store)
     else:
         inputs = find_inputs(step, config, store)
         key = step.key(config, inputs)
@@ -65,18 +63,6 @@ def run_single_step(
             found = run_step(step, key, config, inputs, store, context)
     print(f"{name}: {found.uri}")
     return {"step": name, "uri": found.uri, "digest": found.digest, "key": key.digest}
-
-
-def with_local_tokenizer(config: PipelineConfig, store: ArtifactStore) -> PipelineConfig:
-    """The config with a tokenizer that lies in storage brought to this machine."""
-    uri = config.model.tokenizer
-    if not uri or "://" not in uri:
-        return config
-    fs, path = filesystem(uri)
-    local = store.cache_dir / "tokenizers" / path.rpartition("/")[2]
-    local.parent.mkdir(parents=True, exist_ok=True)
-    fs.get_file(path, str(local))
-    return config.model_copy(update={"model": config.model.model_copy(update={"tokenizer": str(local)})})
 
 
 class _Reporter:
