@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
-from components.partial_config import partial
 from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 
@@ -127,28 +126,18 @@ class ModelConfig(Settings):
     """Which model, and the weights that it starts from."""
 
     family: Literal["plm"] = "plm"
-    init: str = Field(
-        "random",
-        description="`random`, a checkpoint directory (Meta's, Hugging Face's or our layout), owner/name@commit on the "
-        "Hugging Face hub, or the Llama directory that `tower` is put before",
-    )
-    tower: str | None = Field(None, description="a Perception Encoder's .pt, for the first training stage")
+    init: str = Field("random", description="`random`, or a checkpoint directory")
     seed: int = 0
-    tokenizer: str | None = Field(
-        None, description="tokenizer.json, beside the file that names it; default: the checkpoint's own"
-    )
-    architecture: partial(PLMConfig) = Field(  # type: ignore[valid-type]
-        {},
-        description="the whole model where init is random or a tower is given; else what to change of the checkpoint's",
-    )
+    tokenizer: str | None = Field(None, description="tokenizer.json; a path relative to the file that names it")
+    architecture: PLMConfig = PLMConfig()
 
-    @model_validator(mode="after")
-    def _require_whole_architecture(self) -> ModelConfig:
-        if self.init == "random" and self.tower:
-            raise ValueError("tower is put before the Llama directory that init names; init is `random`")
-        if self.init == "random" or self.tower:
-            PLMConfig.from_dict(self.architecture)
-        return self
+
+class ConsolidateConfig(Settings):
+    """Which weights become the model."""
+
+    weights: Literal["trained", "average"] = Field(
+        "trained", description="`trained`, or their moving `average` where train.ema_decay keeps one"
+    )
 
 
 class EvaluateConfig(Settings):
@@ -200,6 +189,7 @@ class PipelineConfig(Settings):
     preprocess: PreprocessConfig = PreprocessConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    consolidate: ConsolidateConfig = ConsolidateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     compare: CompareConfig = CompareConfig()
     gate: GateConfig = GateConfig()
@@ -212,3 +202,11 @@ class PipelineConfig(Settings):
             return values
         layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
         return layer.values
+
+    @model_validator(mode="after")
+    def _average_is_kept(self) -> PipelineConfig:
+        if self.consolidate.weights == "average" and self.train.ema_decay is None:
+            raise ValueError(
+                "consolidate.weights is `average`, but train.ema_decay keeps none; set it, such as to 0.999"
+            )
+        return self

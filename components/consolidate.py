@@ -7,34 +7,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.checkpoint_directory import WEIGHTS, pieces, raw_bytes, write_companions, write_tensors
 from components.config import PipelineConfig
 from components.context import StepContext
-from components.errors import UserError
 
 if TYPE_CHECKING:
-    from components.train.stored_tensors import StoredTensors
+    from components.trained_weights import TrainedWeights
 
-PREFIX = "model."
+PREFIXES = {"trained": "model.", "average": "ema."}
 GROUP_BYTES = 64 << 20
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
     from components.train.stored_tensors import StoredTensors
-    from plm_model.checkpoint import ORIGINAL_PARAMS
+    from components.trained_weights import TrainedWeights
     from plm_model.tokenizer import Tokenizer
     from plm_model.weights import load_config
 
     checkpoint, base = inputs["checkpoint"], inputs["base"]
-    model = load_config(base.local("config.json").parent)
-    tokenizer = Tokenizer.from_file(base.local("tokenizer.json"))
-    tensors = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIX)
-    names = require_same_tensors(model, tensors)
-    entries = {name: (tensors.dtype(name), tensors.shapes()[name]) for name in names}
+    folder = base.local()
+    model = load_config(folder)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    stored = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIXES[config.consolidate.weights])
+    tensors = TrainedWeights(model, config.train, stored, folder)
+    names = tensors.names
+    entries = {name: (tensors.dtype(name), tensors.shape(name)) for name in names}
     size = sum(map(tensors.size, names))
     context.progress(f"writing {size / 1e6:,.0f} MB")
     write_tensors(out, entries, map(tensors.stream, names))
@@ -46,30 +47,10 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     write_companions(
         out, model, tokenizer, config.name, summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
     )
-    if ORIGINAL_PARAMS in base.files:
-        out.write_json(ORIGINAL_PARAMS, base.read_json(ORIGINAL_PARAMS))
     out.counts |= {"tensors": len(names), "bytes": size}
 
 
-def require_same_tensors(model: Any, tensors: StoredTensors) -> list[str]:
-    """The model's tensor names, in order. Raises UserError naming one that is missing, extra or of another shape."""
-    from plm_model.weights import build
-
-    wanted = {name: tuple(tensor.shape) for name, tensor in build(model).state_dict().items()}
-    found = tensors.shapes()
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
-            raise UserError(f"{tensors.folder}: tensor {name} of the base model is missing in the checkpoint")
-        if name not in wanted:
-            raise UserError(f"{tensors.folder}: the checkpoint holds the tensor {name}, which the base model has not")
-        if wanted[name] != found[name]:
-            raise UserError(
-                f"{tensors.folder}: tensor {name} has shape {found[name]}, the base model's is {wanted[name]}"
-            )
-    return list(wanted)
-
-
-def compare(out: ArtifactWriter, tensors: StoredTensors, names: list[str]) -> None:
+def compare(out: ArtifactWriter, tensors: TrainedWeights, names: list[str]) -> None:
     """Read the written file again. Raises RuntimeError naming the first tensor that is not the checkpoint's.
 
     Small tensors are taken from the checkpoint by the library's own reader, not by the one that wrote the file.
@@ -85,7 +66,7 @@ def compare(out: ArtifactWriter, tensors: StoredTensors, names: list[str]) -> No
                 raise RuntimeError(f"{out.uri}/{WEIGHTS}: tensor {name} is not what the checkpoint holds")
 
 
-def expected(tensors: StoredTensors, names: list[str]) -> Iterator[tuple[str, Iterator[memoryview]]]:
+def expected(tensors: TrainedWeights, names: list[str]) -> Iterator[tuple[str, Iterator[memoryview]]]:
     """Each tensor's bytes as the checkpoint has them."""
     for group in groups(tensors, names):
         if tensors.size(group[0]) > GROUP_BYTES:
@@ -95,7 +76,7 @@ def expected(tensors: StoredTensors, names: list[str]) -> Iterator[tuple[str, It
             yield name, pieces(raw_bytes(tensor))
 
 
-def groups(tensors: StoredTensors, names: list[str]) -> Iterator[list[str]]:
+def groups(tensors: TrainedWeights, names: list[str]) -> Iterator[list[str]]:
     """Names in runs of at most GROUP_BYTES together; a larger tensor is alone."""
     group: list[str] = []
     for name in names:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, StepKey, content_digest
+from components.artifacts import Artifact, StepKey
 from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext as StepContext
@@ -17,10 +17,7 @@ from components.errors import ConfigError
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts.
-
-    `parts` names the files of an input that count, where not all of them do.
-    """
+    """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts."""
 
     name: str
     module: str
@@ -28,16 +25,10 @@ class Step:
     config: Callable[[PipelineConfig], Mapping[str, Any]]
     on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
     uses_ray: bool = False  # works on an initialised Ray
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
-        digests = {
-            name: content_digest({file: artifact.files[file] for file in self.parts[name]})
-            if name in self.parts
-            else artifact.digest
-            for name, artifact in inputs.items()
-        }
+        digests = {name: artifact.digest for name, artifact in inputs.items()}
         return StepKey(self.name, digests, self.config(config), code_digests(self.module))
 
 
@@ -66,18 +57,26 @@ def _convert(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
+    model = config.model.architecture
     return {
         "preprocess": config.preprocess.model_dump(mode="json", exclude={"parallelism"}),
         "convert": {"accept_gpt_role": config.convert.accept_gpt_role},
+        "model": {
+            "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"),
+            "processor": vars(model.processor),
+            "tokens_per_tile": model.tokens_per_tile,
+            "image_size": model.vision.image_size,
+            "max_seq_len": model.decoder.max_seq_len,
+        },
     }
 
 
 def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
-    from components.base_model import source_state
-
+    model = config.model.model_dump(mode="json", exclude={"tokenizer"})
+    folder = Path(config.model.init)
+    files = sorted((str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*.*"))
     tokenizer = file_digest(config.model.tokenizer, "model.tokenizer")
-    model = config.model.model_dump(mode="json") | {"tokenizer": tokenizer, "files": source_state(config.model)}
-    return {"name": config.name, "model": model}
+    return {"name": config.name, "model": {**model, "tokenizer": tokenizer, "init_files": files}}
 
 
 # What changes where or how loudly a model is trained, not which model comes out.
@@ -90,7 +89,8 @@ def _train(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"name": config.name}
+    trained = config.model_dump(mode="json", include={"train": {"freeze", "groups", "lora"}})
+    return {"name": config.name, "consolidate": config.consolidate.model_dump(mode="json"), **trained}
 
 
 def _evaluate(config: PipelineConfig) -> Mapping[str, Any]:
@@ -120,16 +120,15 @@ STEPS: dict[str, Step] = {
     for step in (
         Step("ingest", "components.ingest.step", {}, _ingest),
         Step("convert", "components.convert.step", {"raw": "ingest"}, _convert),
-        Step("initialize", "components.initialize", {}, _initialize),
         Step(
             "preprocess",
             "components.preprocess.step",
-            {"dataset": "convert", "model": "initialize"},
+            {"dataset": "convert"},
             _preprocess,
             on_cluster=True,
             uses_ray=True,
-            parts={"model": ("processor_config.json", "tokenizer.json")},  # other weights need no other shards
         ),
+        Step("initialize", "components.initialize", {}, _initialize),
         Step(
             "train",
             "components.train.step",

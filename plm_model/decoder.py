@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from plm_model.attention import Attend
 from plm_model.config import DecoderConfig
+from plm_model.recompute import Recompute, run_block
 from plm_model.rope import Rotary
 
 
@@ -61,12 +61,12 @@ class FeedForward(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention, then feed-forward, each on the normalised stream and added to it.
 
-    `recompute` = True keeps only the layer's input for the backward pass and runs the layer again there.
+    `recompute` says what is computed again in the backward pass instead of being kept.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.recompute = False
+        self.recompute: Recompute = "none"
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = Attention(config)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
@@ -74,9 +74,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
         """[T, D] -> [T, D]."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self.run, x, rotary, attend, use_reentrant=False)
-        return self.run(x, rotary, attend)
+        return run_block(self.run, self.recompute, False, x, rotary, attend)
 
     def run(self, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, attend)

@@ -151,6 +151,10 @@ class PLM(nn.Module):
         """Scores of hidden rows [n, D]: at least fp32 [n, V]."""
         return scores(self.norm(h), self.head_weight)
 
+    def towers(self) -> dict[str, list[nn.Module]]:
+        """The blocks of each tower in order: what training shards, recomputes and compiles one by one."""
+        return {"vision": list(self.vision_model.transformer.resblocks), "decoder": list(self.layers)}
+
     @property
     def head_weight(self) -> torch.Tensor:
         """The output matrix [V, D]: the embedding itself when the config ties them."""
@@ -175,14 +179,3 @@ def chunked_losses(rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tens
 
 def row_losses(rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(scores(rows, weight), targets, reduction="none")
-
-
-def shard_units(model: PLM) -> list[nn.Module]:
-    """The modules that training shards one by one: every vision block and every decoder layer; the caller wraps the rest."""
-    return [*model.vision_model.transformer.resblocks, *model.layers]
-
-
-def recompute_activations(model: PLM, enabled: bool = True) -> None:
-    """Make every shard unit keep only its input for the backward pass (or everything again)."""
-    for unit in shard_units(model):
-        unit.recompute = enabled

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from plm_model.attention import dot_product
 from plm_model.config import VisionConfig
+from plm_model.recompute import Recompute, run_block
 from plm_model.rope import Rotary, vision_rotary
 
 
@@ -61,12 +61,12 @@ class LayerScale(nn.Module):
 class VisionBlock(nn.Module):
     """Attention and MLP branches, each normalised before, scaled after and dropped for whole tiles while training.
 
-    `recompute` = True keeps only the block's input for the backward pass and runs the block again there.
+    `recompute` says what is computed again in the backward pass instead of being kept.
     """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.recompute = False
+        self.recompute: Recompute = "none"
         self.drop_path = config.drop_path
         self.ln_1 = nn.LayerNorm(config.width, eps=1e-5)
         self.attn = VisionAttention(config)
@@ -78,17 +78,20 @@ class VisionBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         """[N, S, C] -> [N, S, C]."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self.run, x, rotary, use_reentrant=False)
-        return self.run(x, rotary)
+        return run_block(self.run, self.recompute, self.drops, x, rotary)
 
     def run(self, x: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         x = x + self.drop(self.ls_1(self.attn(self.ln_1(x), rotary)))
         return x + self.drop(self.ls_2(self.mlp(self.ln_2(x))))
 
+    @property
+    def drops(self) -> bool:
+        """Whether branches are dropped now."""
+        return self.training and self.drop_path > 0.0
+
     def drop(self, branch: torch.Tensor) -> torch.Tensor:
         """Zero the branch of whole tiles at the configured rate and scale up the others, in training only."""
-        if not self.training or self.drop_path == 0.0:
+        if not self.drops:
             return branch
         keep = 1.0 - self.drop_path
         kept = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,6 @@ def save_companions(config: PLMConfig, tokenizer: Tokenizer, directory: str | Pa
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
         "pooling_ratio": config.pooling_ratio,
-        "max_seq_len": config.decoder.max_seq_len,
     }
     for name, content in ((CONFIG, model), (PROCESSOR, processor)):
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -198,17 +197,20 @@ def load_config(directory: str | Path) -> PLMConfig:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def load_weights(model: nn.Module, directory: str | Path, device: torch.device | str = "cpu") -> None:
+def load_weights(
+    model: nn.Module, directory: str | Path, device: torch.device | str = "cpu", added: Container[str] = ()
+) -> None:
     """Fill a model from a checkpoint directory, converting to its dtypes; a model on `meta` is materialised on `device`.
 
+    `added` names parameters that the directory does not have, such as adapters: they are allocated only.
     Every tensor is checked before the first is copied: WeightsError names one that is missing, extra or of another shape.
     """
     directory = Path(directory)
-    parameters = model.state_dict()
+    parameters = {name: tensor for name, tensor in model.state_dict().items() if name not in added}
     files = tensor_files(directory)
     require_same(parameters, files, directory)
     materialise(model, device)
-    parameters = model.state_dict()
+    parameters = {name: tensor for name, tensor in model.state_dict().items() if name in files}
     for file in sorted(set(files.values())):
         with open_tensors(directory / file) as source:
             for name in (name for name in parameters if files[name] == file):

@@ -30,9 +30,18 @@ FILES = "files.json"
 
 
 def tensors(model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Tensor]:
-    """What a checkpoint holds: `model.<name>` and `optim.<name>.exp_avg|exp_avg_sq`. The numbers are in `state.json`."""
-    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    return weights | {f"optim.{name}": tensor for name, tensor in optimizer.tensors().items()}
+    """What a checkpoint holds: `model.<name>`, `optim.<name>.exp_avg|exp_avg_sq` and, where one is kept, `ema.<name>`.
+
+    Frozen parameters are those of the base model, and are not in it. The numbers are in `state.json`.
+    """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items() if name not in frozen}
+    averages = optimizer.average.tensors if optimizer.average else {}
+    return (
+        weights
+        | {f"optim.{name}": tensor for name, tensor in optimizer.tensors().items()}
+        | {f"ema.{name}": tensor for name, tensor in averages.items()}
+    )
 
 
 def restore(folder: str, model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from components.train.loader import MicroBatch, StepWork
 from components.train.metrics import Gauge, Metrics, Waiting, Window, summarise
 from components.train.optimizer import ShardedAdamW
-from components.train.parallel import Group, sync_gradients
+from components.train.parallel import Group
+from components.train.reduction import BeforeMicroStep, reduction
 from components.train.schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -53,16 +54,11 @@ def train(
 ) -> None:
     """Take one optimizer step for each item of work. Every rank calls this with equally many micro-batches."""
     model.train()
+    before = reduction(model, last_only=settings.parallel.reduce_last_only, exact=settings.exact_elastic)
     window, arriving = Window(gauge or Gauge()), Waiting(works)
     for work in arriving:
-        rate = learning_rate(
-            work.step,
-            steps=settings.steps,
-            warmup=settings.warmup_steps,
-            peak=settings.lr,
-            min_ratio=settings.min_lr_ratio,
-        )
-        loss_sum, supervised = accumulate(model, work, group, settings.seed, window.look)
+        rate = learning_rate(work.step, settings)
+        loss_sum, supervised = accumulate(model, work, group, settings.seed, window.look, before)
         hooks.before_update()
         norm = optimizer.step(rate, partial(hooks.veto, work, loss_sum, supervised))
         window.add(work, supervised, arriving.take())
@@ -80,15 +76,17 @@ def accumulate(
     group: Group,
     seed: int,
     look: Callable[[MicroBatch, Tensor], None] = lambda micro, losses: None,
+    before: BeforeMicroStep = lambda n, count: None,
 ) -> tuple[Tensor, int]:
     """Backward through all micro-batches of a step; the gradients stay on the parameters. `look` sees each pack's losses.
 
-    Returns this rank's sum of cross entropies, fp32 [], and the number of targets over all ranks.
+    Returns this rank's sum of cross entropies, fp64 [], and the number of targets over all ranks. Sums of fp32 numbers in
+    fp64 are exact as long as the largest is not 2**29 times the smallest, so the order of packs and ranks changes no bit.
     """
     supervised = int(group.sum(sum(micro.supervised for micro in work.micro_batches))[0])
-    loss_sum = torch.zeros((), device=group.device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
     for n, micro in enumerate(work.micro_batches):
-        sync_gradients(model, n == len(work.micro_batches) - 1)
+        before(n, len(work.micro_batches))
         # Dropped paths depend on the pack only, not on the rank or on what ran before.
         torch.manual_seed(seed * 1_000_003 + micro.number)
         losses = model(micro.batch)

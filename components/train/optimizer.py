@@ -5,54 +5,46 @@ Going through the local tensors instead of DTensors saves their dispatch, about 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
+from components.train.ema import MovingAverage, local
+from components.train.gradient_norm import exact_norm, norm, shards_of
+from components.train.param_groups import update_rule
 
-class UnknownParameter(ValueError):
-    """A pattern in `train.freeze` that matches no parameter, or leaves none to train."""
+if TYPE_CHECKING:
+    from components.train.settings import TrainConfig
 
-
-def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop the gradient of every parameter whose name a pattern matches anywhere. Call before the model is sharded."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not any(re.search(pattern, name) for name in names):
-            raise UnknownParameter(f"train.freeze: {pattern!r} matches no parameter, such as {names[0]}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(re.search(pattern, name) for pattern in patterns))
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UnknownParameter("train.freeze: every parameter is frozen, so there is nothing to train")
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor; the tensor itself when it is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+EPS = 1e-8
 
 
 class ShardedAdamW:
-    """AdamW with decoupled weight decay on matrices; vectors (norms, biases, scales) do not decay."""
+    """AdamW with decoupled weight decay over the parameters that learn, and their moving average if one is asked for.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        betas: tuple[float, float],
-        weight_decay: float,
-        clip_norm: float | None,
-        eps: float = 1e-8,
-    ) -> None:
-        self.betas, self.weight_decay, self.clip_norm, self.eps = betas, weight_decay, clip_norm, eps
+    Make it once the parameters have their storage. By default vectors (norms, biases, scales) do not decay.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainConfig) -> None:
+        self.settings = settings
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.exp_avg = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        self.updates = {name: torch.zeros((), device=local(p).device) for name, p in self.parameters.items()}
+        # Separate operations give an element the same bits wherever a shard begins; the fused one does not on a CPU.
+        self.fused = not settings.exact_elastic
+        self.updates = {
+            name: torch.zeros((), device=local(p).device if self.fused else "cpu")
+            for name, p in self.parameters.items()
+        }
+        self.shards = shards_of(self.parameters)
+        self.rules: dict[tuple[float, float], list[str]] = defaultdict(list)
+        for name, parameter in self.parameters.items():
+            self.rules[update_rule(name, parameter.ndim, settings)].append(name)
+        self.average = None if settings.ema_decay is None else MovingAverage(self.parameters, settings.ema_decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as it is saved: `<parameter>.exp_avg` and `.exp_avg_sq`, sharded as the parameters are."""
@@ -75,40 +67,44 @@ class ShardedAdamW:
         `veto(norm)` decides on the device, without a sync: where it gives 1.0, weights and state stay to the last bit.
         """
         grads = {name: local(p.grad) for name, p in self.parameters.items() if p.grad is not None}
-        norm = global_norm(list(grads.values()), self.parameters)
-        skip = veto(norm)
-        if self.clip_norm is not None:
-            torch._foreach_mul_(list(grads.values()), (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        for decays in (True, False):
-            self._update({n: g for n, g in grads.items() if (self.parameters[n].ndim > 1) == decays}, lr, decays, skip)
+        length = self._norm(grads)
+        skip = veto(length)
+        if self.settings.clip_norm is not None:
+            torch._foreach_mul_(list(grads.values()), (self.settings.clip_norm / (length + 1e-6)).clamp(max=1.0))
+        if self.fused or skip is None or not bool(skip):
+            for (lr_scale, weight_decay), names in self.rules.items():
+                present = names if len(grads) == len(self.parameters) else [name for name in names if name in grads]
+                self._update(present, grads, lr * lr_scale, weight_decay, skip if self.fused else None)
+            if self.average is not None:
+                self.average.update(skip if self.fused else None)
         for parameter in self.parameters.values():
             parameter.grad = None
-        return norm
+        return length
 
-    def _update(self, grads: dict[str, Tensor], lr: float, decays: bool, skip: Tensor | None) -> None:
+    def _norm(self, grads: dict[str, Tensor]) -> Tensor:
+        if not self.settings.exact_elastic:
+            return norm(list(grads.values()), self.shards)
+        torch._foreach_add_(list(grads.values()), 0.0)  # -0 where no filler was added, 0 where one was: now 0
+        return exact_norm(grads, self.parameters, self.shards)
+
+    def _update(
+        self, names: list[str], grads: dict[str, Tensor], lr: float, weight_decay: float, skip: Tensor | None
+    ) -> None:
         adamw(
-            [local(self.parameters[name]) for name in grads],
-            list(grads.values()),
-            [local(self.exp_avg[name]) for name in grads],
-            [local(self.exp_avg_sq[name]) for name in grads],
+            [local(self.parameters[name]) for name in names],
+            [grads[name] for name in names],
+            [local(self.exp_avg[name]) for name in names],
+            [local(self.exp_avg_sq[name]) for name in names],
             [],
-            [self.updates[name] for name in grads],
-            foreach=False,
-            fused=True,
+            [self.updates[name] for name in names],
+            foreach=not self.fused,
+            fused=self.fused,
             found_inf=skip,
             amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
+            beta1=self.settings.betas[0],
+            beta2=self.settings.betas[1],
             lr=lr,
-            weight_decay=self.weight_decay if decays else 0.0,
-            eps=self.eps,
+            weight_decay=weight_decay,
+            eps=EPS,
             maximize=False,
         )
-
-
-def global_norm(grads: Sequence[Tensor], parameters: dict[str, nn.Parameter]) -> Tensor:
-    """Euclidean norm over the gradients of all ranks: fp32 []."""
-    squares = torch.stack(torch._foreach_norm(list(grads))).square().sum()
-    if any(isinstance(p, DTensor) for p in parameters.values()):
-        dist.all_reduce(squares)
-    return squares.sqrt()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-from plm_model.plm import shard_units
+if TYPE_CHECKING:
+    from components.train.settings import TrainConfig
+
+AXES = ("replicate", "shard", "context", "tensor")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -44,33 +48,91 @@ class Group:
         return float(largest)
 
 
-def shard(model: nn.Module, group: Group, dtype: Literal["float32", "bfloat16"]) -> nn.Module:
-    """Spread the parameters over the ranks: fp32 masters, compute in `dtype`, gradients summed in fp32.
+@dataclass(frozen=True)
+class MeshShape:
+    """How many ranks stand along each axis, the last one running fastest: 2 x 8 has ranks 0..7 in its first replica.
+
+    Each replica, and each rank of its shards, has data of its own; the ranks along `context` and `tensor` share theirs.
+    """
+
+    replicate: int = 1
+    shard: int = 1
+    context: int = 1
+    tensor: int = 1
+
+    @classmethod
+    def of(cls, world: int, replicas: int) -> MeshShape:
+        """The shape for so many ranks and replicas. ValueError when they do not divide."""
+        if world % replicas:
+            raise ValueError(f"train.parallel.replicas is {replicas}; {world} workers are not a multiple of it")
+        return cls(replicate=replicas, shard=world // replicas)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        return (self.replicate, self.shard, self.context, self.tensor)
+
+    @property
+    def data_ranks(self) -> int:
+        """How many ranks have data of their own."""
+        return self.replicate * self.shard
+
+    def data_rank(self, rank: int) -> int:
+        """Which of the `data_ranks` parts of the data a rank has."""
+        return rank // (self.context * self.tensor)
+
+
+def data_mesh(group: Group, shape: MeshShape) -> DeviceMesh:
+    """The axes that the model is spread over: [shard], or [replicate, shard] where there are replicas."""
+    mesh = init_device_mesh(group.device.type, shape.sizes, mesh_dim_names=AXES)
+    return mesh["replicate", "shard"] if shape.replicate > 1 else mesh["shard"]
+
+
+def cast(model: nn.Module, settings: TrainConfig) -> None:
+    """Give a model on `meta` the dtype that it is stored in: fp32, or fp64 throughout for float64.
+
+    What is frozen needs no fp32 copy: it is stored in the dtype of the computation.
+    """
+    if settings.dtype == "float64":
+        model.double()
+    elif dist.is_initialized():
+        for parameter in (parameter for parameter in model.parameters() if not parameter.requires_grad):
+            parameter.data = parameter.data.to(DTYPES[settings.dtype])
+
+
+def shard(model: nn.Module, group: Group, settings: TrainConfig) -> None:
+    """Spread the parameters over the ranks: compute in the settings' dtype, gradients summed in fp32 (or fp64).
 
     Sums, not means, because the loss is already divided by the targets of all ranks. A process without a group keeps its
-    model whole, and computes in float32.
+    model whole, and computes in float32 instead of bfloat16.
     """
     if not dist.is_initialized():
-        return model
+        return
+    parallel, dtype = settings.parallel, DTYPES[settings.dtype]
     options = {
-        "mesh": init_device_mesh(group.device.type, (group.world,)),
+        "mesh": data_mesh(group, MeshShape.of(group.world, parallel.replicas)),
         "mp_policy": MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if dtype == "bfloat16" else None,
-            reduce_dtype=torch.float32,
+            param_dtype=dtype,
+            reduce_dtype=torch.promote_types(dtype, torch.float32),
             cast_forward_inputs=False,  # the tables of the rotary embedding stay fp32
         ),
+        "offload_policy": offload(group) if parallel.cpu_offload else OffloadPolicy(),
     }
-    for unit in shard_units(model):
-        fully_shard(unit, **options)
+    for blocks in model.towers().values():
+        for block in blocks:
+            fully_shard(block, reshard_after_forward=parallel.reshard_after_forward, **options)
     fully_shard(model, **options)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-    return model
 
 
-def sync_gradients(model: nn.Module, now: bool) -> None:
-    """Say whether the next backward reduces gradients over the ranks, or keeps adding them up."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(now)
+def offload(group: Group) -> CPUOffloadPolicy:
+    """Shards in the host's memory, pinned where a GPU copies from it."""
+    return CPUOffloadPolicy(pin_memory=group.device.type == "cuda")
+
+
+def storage_device(group: Group, settings: TrainConfig) -> torch.device:
+    """Where this rank's shards are stored."""
+    offloaded = settings.parallel.cpu_offload and dist.is_initialized()
+    return torch.device("cpu") if offloaded else group.device

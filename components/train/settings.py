@@ -6,10 +6,88 @@ ValueError naming the key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """ValueError naming the first key that is not above zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be positive")
+
+
+def require_at_least(settings: Any, least: float, *names: str) -> None:
+    """ValueError naming the first key below `least`."""
+    for name in names:
+        if not getattr(settings, name) >= least:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least {least}")
+
+
+def require_within(settings: Any, name: str, least: float, most: float) -> None:
+    """ValueError naming a key out of its range."""
+    if not least <= getattr(settings, name) <= most:
+        raise ValueError(f"{name} is {getattr(settings, name)}; it must be from {least} to {most}")
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are updated otherwise than the rest. Of several groups, the first that matches a name counts."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    pattern: str
+    """Regular expression, matched anywhere in a parameter's name."""
+    lr_scale: float = 1.0
+    """Factor on the learning rate."""
+    weight_decay: float | None = None
+    """Instead of the training's weight decay, for all parameters of the group."""
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0.0, "lr_scale")
+        if self.weight_decay is not None:
+            require_at_least(self, 0.0, "weight_decay")
+
+
+@dataclass(frozen=True)
+class LoRASettings:
+    """Low-rank adapters on linear layers: y = W x + (alpha / rank) B A x, with W frozen (Hu et al., arXiv:2106.09685)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    pattern: str
+    """Regular expression of the names of the linear layers that get an adapter."""
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    train: tuple[str, ...] = ()
+    """Regular expressions of parameters that are trained in full; all others of the base model are frozen."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "rank", "alpha")
+        require_within(self, "dropout", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ParallelSettings:
+    """How the model is spread over the workers."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    replicas: int = 1
+    """Copies of the sharded model (HSDP); the number of workers must be a multiple of it."""
+    reshard_after_forward: bool = True
+    """Free a block's gathered weights until its backward pass; False gathers once and needs the memory of all."""
+    reduce_last_only: bool = True
+    """Add gradients up on each worker until the last micro-step; False needs less memory and more communication."""
+    cpu_offload: bool = False
+    """Keep shards, gradients and the optimizer's state in the host's memory."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "replicas")
 
 
 @dataclass(frozen=True)
@@ -20,20 +98,42 @@ class TrainConfig:
 
     steps: int = 100
     lr: float = 1e-3
+    schedule: Literal["cosine", "linear", "constant", "inverse_sqrt", "wsd"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     min_lr_ratio: float = 0.01
     warmup_steps: int = 20
+    wsd_decay: float = 0.1
+    """Share of the steps in which the schedule `wsd` falls."""
+    lr_from_zero: bool = False
+    """Update n has the rate of update n - 1, as in the original PLM: the first one is at 0."""
     weight_decay: float = 0.01
+    decay: Literal["matrices", "all"] = "matrices"
+    """What decays: matrices only, or also norms, biases and scales, as in the original PLM."""
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float | None = 1.0
     freeze: tuple[str, ...] = ()
     """Regular expressions of parameter names that stay as they are."""
+    groups: tuple[ParameterGroup, ...] = ()
+    """Parameters with a learning rate or weight decay of their own."""
+    lora: LoRASettings | None = None
+    """Train low-rank adapters instead of the weights."""
+    ema_decay: float | None = None
+    """Also keep an exponential moving average of the weights: each update keeps this share of it."""
     packs_per_step: int = 2
     """Packs of one optimizer step over all workers (global batch)."""
     pack_tokens: int = 1024
     """Token budget of a pack."""
     pack_tiles: int = 64
     """Tile budget of a pack."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """What is computed in; weights and sums are float32 or more. float64 is for numerical checks."""
+    recompute: dict[str, Literal["none", "selective", "full"]] = field(default_factory=dict)
+    """What each tower (`vision`, `decoder`) computes again in the backward pass instead of keeping it."""
+    compile: bool = False
+    """Compile each block; needs a C++ compiler."""
+    parallel: ParallelSettings = ParallelSettings()
+    exact_elastic: bool = False
+    """The same bits whatever the number of workers, at the cost that `components.train.reduction` names."""
     seed: int = 0
     workers: int = 2
     use_gpu: bool = False
@@ -55,26 +155,11 @@ class TrainConfig:
         require_positive(self, "checkpoint_every", "keep_checkpoints", "log_every")
         require_within(self, "min_lr_ratio", 0.0, 1.0)
         require_at_least(self, 0, "warmup_steps")
+        require_within(self, "wsd_decay", 0.0, 1.0)
         require_at_least(self, -1, "max_failures")
+        if self.ema_decay is not None:
+            require_within(self, "ema_decay", 0.0, 1.0)
+        if self.exact_elastic and self.parallel.replicas > 1:
+            raise ValueError("exact_elastic adds gradients in one order, which parallel.replicas does not keep; use 1")
         if self.clip_norm is not None:
             require_positive(self, "clip_norm")
-
-
-def require_positive(settings: Any, *names: str) -> None:
-    """ValueError naming the first key that is not above zero."""
-    for name in names:
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} is {getattr(settings, name)}; it must be positive")
-
-
-def require_at_least(settings: Any, least: float, *names: str) -> None:
-    """ValueError naming the first key below `least`."""
-    for name in names:
-        if not getattr(settings, name) >= least:
-            raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least {least}")
-
-
-def require_within(settings: Any, name: str, least: float, most: float) -> None:
-    """ValueError naming a key out of its range."""
-    if not least <= getattr(settings, name) <= most:
-        raise ValueError(f"{name} is {getattr(settings, name)}; it must be from {least} to {most}")

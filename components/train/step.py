@@ -51,14 +51,14 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
 
 def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> None:
     """Fail now for what would fail in every worker. Raises UserError."""
-    from components.train.optimizer import UnknownParameter, freeze
+    from components.train.assembly import check_settings
     from components.train.shards import INDEX, plan_packs, read_index
     from plm_model.weights import build, load_config
 
     plan_packs(read_index(shards.local(INDEX)), config.train)
     try:
-        freeze(build(load_config(base.local())), config.train.freeze)
-    except UnknownParameter as error:
+        check_settings(build(load_config(base.local())), config.train)
+    except ValueError as error:
         raise UserError(str(error)) from None
 
 

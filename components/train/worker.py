@@ -14,14 +14,15 @@ import torch.distributed as dist
 from components.artifacts import Artifact
 from components.errors import UserError
 from components.train import checkpoint
+from components.train.assembly import assemble
 from components.train.async_save import Saver
 from components.train.loader import StepWork, prefetched, step_work
 from components.train.loop import Hooks, train
 from components.train.metrics import Gauge
-from components.train.optimizer import ShardedAdamW, freeze
-from components.train.parallel import Group, shard
+from components.train.optimizer import ShardedAdamW
+from components.train.parallel import Group
 from components.train.plan import PackPlan
-from components.train.progress import MetricsLog, live_file, sender
+from components.train.progress import MetricsLog, sender
 from components.train.settings import TrainConfig
 from components.train.shards import INDEX, ShardReader, plan_packs, read_index
 from plm_model.plm import PLM
@@ -109,16 +110,9 @@ def insist(saver: Saver, save: Callable[[], None], patience_s: float) -> None:
 
 def prepare(job: TrainJob, group: Group) -> tuple[PLM, ShardedAdamW]:
     """The base model, frozen and sharded as the settings say, with its optimizer. Never whole on one rank."""
-    settings = job.settings
     folder = job.base.local()
     model = build(load_config(folder), device="meta")
-    freeze(model, settings.freeze)
-    shard(model, group, settings.dtype)
-    load_weights(model, folder, group.device)
-    optimizer = ShardedAdamW(
-        model, betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm
-    )
-    return model, optimizer
+    return model, assemble(model, partial(load_weights, directory=folder), job.settings, group)
 
 
 @dataclass
@@ -166,15 +160,15 @@ def resume(
 ) -> Run:
     """The run as the newest whole checkpoint left it, loaded into model and optimizer; a fresh one where there is none."""
     folder = newest_for_all(job.checkpoints, group)
-    sink, live = (send, live_file(job.checkpoints)) if group.rank == 0 else (None, None)
+    sink = send if group.rank == 0 else None
     if folder is None:
         state = {"step": 0, "plan": plan.digest, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0}
-        return Run(state, MetricsLog("", sink, live))
+        return Run(state, MetricsLog("", sink))
     state = checkpoint.restore(folder, model, optimizer)
     if state["plan"] != plan.digest:
         raise ValueError(f"{folder}: made with other data or pack settings; run again with --refresh train")
     state["restarts"] += 1
-    return Run(state, MetricsLog(checkpoint.read_metrics(folder), sink, live))
+    return Run(state, MetricsLog(checkpoint.read_metrics(folder), sink))
 
 
 def newest_for_all(uri: str, group: Group) -> str | None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from plm_model.codec import Example
 from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
 from plm_model.pack import Batch, collate
-from plm_model.plm import PLM, MediaMismatch, recompute_activations, shard_units
+from plm_model.plm import PLM, MediaMismatch
 from plm_model.weights import build, initialise
 
 Prompt = tuple[Example, np.ndarray]
@@ -168,10 +168,12 @@ def test_a_wrong_number_of_placeholders_is_told_with_both_numbers(model: PLM, ma
         model(replace(batch, tiles=batch.tiles[:1]))
 
 
-def test_recomputing_activations_changes_no_gradient(model: PLM, make: Callable[..., Prompt]) -> None:
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_recomputing_activations_changes_no_gradient(model: PLM, make: Callable[..., Prompt], kind: str) -> None:
     batch = pack([make(20), make(14, seed=1)], model.config)
     kept = gradients(model, batch)
-    recompute_activations(model)
+    for block in (*model.towers()["vision"], *model.towers()["decoder"]):
+        block.recompute = kind
     again = gradients(model, batch)
     assert all(torch.equal(kept[name], again[name]) for name in kept)
 
@@ -184,5 +186,5 @@ def test_half_precision_weights_give_full_precision_losses(model: PLM, make: Cal
     torch.testing.assert_close(half, full, atol=0.1, rtol=0.05)
 
 
-def test_every_block_and_layer_is_a_shard_unit(model: PLM) -> None:
-    assert shard_units(model) == [*model.vision_model.transformer.resblocks, *model.layers]
+def test_the_towers_are_the_vision_blocks_and_the_decoder_layers(model: PLM) -> None:
+    assert model.towers() == {"vision": [*model.vision_model.transformer.resblocks], "decoder": [*model.layers]}
