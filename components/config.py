@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
+from components.partial_config import partial
 from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 
@@ -126,10 +127,28 @@ class ModelConfig(Settings):
     """Which model, and the weights that it starts from."""
 
     family: Literal["plm"] = "plm"
-    init: str = Field("random", description="`random`, or a checkpoint directory")
+    init: str = Field(
+        "random",
+        description="`random`, a checkpoint directory (Meta's, Hugging Face's or our layout), owner/name@commit on the "
+        "Hugging Face hub, or the Llama directory that `tower` is put before",
+    )
+    tower: str | None = Field(None, description="a Perception Encoder's .pt, for the first training stage")
     seed: int = 0
-    tokenizer: str | None = Field(None, description="tokenizer.json; a path relative to the file that names it")
-    architecture: PLMConfig = PLMConfig()
+    tokenizer: str | None = Field(
+        None, description="tokenizer.json, beside the file that names it; default: the checkpoint's own"
+    )
+    architecture: partial(PLMConfig) = Field(  # type: ignore[valid-type]
+        {},
+        description="the whole model where init is random or a tower is given; else what to change of the checkpoint's",
+    )
+
+    @model_validator(mode="after")
+    def _require_whole_architecture(self) -> ModelConfig:
+        if self.init == "random" and self.tower:
+            raise ValueError("tower is put before the Llama directory that init names; init is `random`")
+        if self.init == "random" or self.tower:
+            PLMConfig.from_dict(self.architecture)
+        return self
 
 
 class ConsolidateConfig(Settings):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from typing_extensions import is_typeddict
 
 from components.config import PipelineConfig
 from components.config_layers import Layer, lay_over, read_file, read_layer
@@ -137,6 +138,8 @@ def _fields(kind: Any) -> list[tuple[str, Any]]:
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         return [(field.name, hints[field.name]) for field in dataclass_fields(kind)]
+    if is_typeddict(kind):
+        return list(kind.__annotations__.items())
     return []
 
 
@@ -148,4 +151,5 @@ def _members(annotation: Any) -> list[Any]:
         return [member for argument in get_args(annotation) for member in _members(argument)]
     if origin is Literal or not isinstance(annotation, type):
         return []
-    return [annotation] if issubclass(annotation, BaseModel) or is_dataclass(annotation) else []
+    sections = issubclass(annotation, BaseModel) or is_dataclass(annotation) or is_typeddict(annotation)
+    return [annotation] if sections else []

@@ -25,6 +25,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
     from components.train.stored_tensors import StoredTensors
     from components.trained_weights import TrainedWeights
+    from plm_model.checkpoint import ORIGINAL_PARAMS
     from plm_model.tokenizer import Tokenizer
     from plm_model.weights import load_config
 
@@ -47,6 +48,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     write_companions(
         out, model, tokenizer, config.name, summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
     )
+    if ORIGINAL_PARAMS in base.files:
+        out.write_json(ORIGINAL_PARAMS, base.read_json(ORIGINAL_PARAMS))
     out.counts |= {"tensors": len(names), "bytes": size}
 
 

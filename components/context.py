@@ -11,11 +11,14 @@ from components.artifacts import Artifact
 
 
 class Tracker(Protocol):
-    """Records a step's metrics and files; none of these raises once the step runs."""
+    """Records a step's metrics and files; none of these raises once the step runs.
+
+    `at` is when the metrics were measured, in milliseconds since 1970; a point recorded twice counts once.
+    """
 
     run_id: str | None
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None, at: int | None = None) -> None: ...
     def log_params(self, params: Mapping[str, Any]) -> None: ...
     def log_file(self, path: str | Path, folder: str | None = None) -> None: ...
     def tag(self, key: str, value: str) -> None: ...

@@ -51,20 +51,15 @@ def publish_job(
 ) -> tuple[str, str]:
     """Leave below the storage root what the job needs to know; returns the URIs of its config and of its order.
 
-    The order names the key and the inputs, so that the cluster need not see the source, the tokenizer's file or the clock
-    that they were derived from. Folders of this machine stay out of the config.
+    The order names the key and the inputs, so that the cluster need not see the source, the weights or the clock that
+    they were derived from. Folders of this machine stay out of the config.
     """
-    tokenizer = config.model.tokenizer
-    if tokenizer and Path(tokenizer).is_file():
-        name = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()[:16]
-        tokenizer = _put(store.uri("configs", f"tokenizer-{name}.json"), Path(tokenizer).read_bytes())
     inside = config.model_copy(
         update={
             "extends": None,
             "storage": StorageConfig(root=store.root, cache_dir=f"{JOB_FOLDER}/cache"),
             "tracking": config.tracking.model_copy(update={"uri": tracking_uri(config), "state_dir": JOB_FOLDER}),
             "ray": RayConfig(),
-            "model": config.model.model_copy(update={"tokenizer": tokenizer}),
         }
     )
     text = dump_config(inside).encode()

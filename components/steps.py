@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, StepKey
+from components.artifacts import Artifact, StepKey, content_digest
 from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext as StepContext
@@ -17,7 +17,10 @@ from components.errors import ConfigError
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts."""
+    """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts.
+
+    `parts` names the files of an input that count, where not all of them do.
+    """
 
     name: str
     module: str
@@ -25,10 +28,16 @@ class Step:
     config: Callable[[PipelineConfig], Mapping[str, Any]]
     on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
     uses_ray: bool = False  # works on an initialised Ray
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
-        digests = {name: artifact.digest for name, artifact in inputs.items()}
+        digests = {
+            name: content_digest({file: artifact.files[file] for file in self.parts[name]})
+            if name in self.parts
+            else artifact.digest
+            for name, artifact in inputs.items()
+        }
         return StepKey(self.name, digests, self.config(config), code_digests(self.module))
 
 
@@ -57,26 +66,18 @@ def _convert(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
-    model = config.model.architecture
     return {
         "preprocess": config.preprocess.model_dump(mode="json", exclude={"parallelism"}),
         "convert": {"accept_gpt_role": config.convert.accept_gpt_role},
-        "model": {
-            "tokenizer": file_digest(config.model.tokenizer, "model.tokenizer"),
-            "processor": vars(model.processor),
-            "tokens_per_tile": model.tokens_per_tile,
-            "image_size": model.vision.image_size,
-            "max_seq_len": model.decoder.max_seq_len,
-        },
     }
 
 
 def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
-    model = config.model.model_dump(mode="json", exclude={"tokenizer"})
-    folder = Path(config.model.init)
-    files = sorted((str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*.*"))
+    from components.base_model import source_state
+
     tokenizer = file_digest(config.model.tokenizer, "model.tokenizer")
-    return {"name": config.name, "model": {**model, "tokenizer": tokenizer, "init_files": files}}
+    model = config.model.model_dump(mode="json") | {"tokenizer": tokenizer, "files": source_state(config.model)}
+    return {"name": config.name, "model": model}
 
 
 # What changes where or how loudly a model is trained, not which model comes out.
@@ -120,15 +121,16 @@ STEPS: dict[str, Step] = {
     for step in (
         Step("ingest", "components.ingest.step", {}, _ingest),
         Step("convert", "components.convert.step", {"raw": "ingest"}, _convert),
+        Step("initialize", "components.initialize", {}, _initialize),
         Step(
             "preprocess",
             "components.preprocess.step",
-            {"dataset": "convert"},
+            {"dataset": "convert", "model": "initialize"},
             _preprocess,
             on_cluster=True,
             uses_ray=True,
+            parts={"model": ("processor_config.json", "tokenizer.json")},  # other weights need no other shards
         ),
-        Step("initialize", "components.initialize", {}, _initialize),
         Step(
             "train",
             "components.train.step",

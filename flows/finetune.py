@@ -40,8 +40,8 @@ def finetune(run: PipelineRun) -> None:
     """The chain itself."""
     raw = run.step("ingest")
     dataset = run.step("convert", raw=raw)
-    shards = run.step("preprocess", dataset=dataset)
     base = run.step("initialize")
+    shards = run.step("preprocess", dataset=dataset, model=base)
     before = run.step("evaluate_base", model=base, dataset=dataset)
     checkpoint = run.step("train", shards=shards, base=base)
     model = run.step("consolidate", checkpoint=checkpoint, base=base)

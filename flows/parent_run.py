@@ -11,7 +11,8 @@ from typing import Any
 
 from components.config import PipelineConfig
 from components.errors import UserError
-from components.tracking import SilentTracker, open_tracking, replay_spools, spool_dir, start_run, tracking_uri
+from components.tracking import SilentTracker, open_tracking, spool_dir, start_run, tracking_uri
+from components.tracking_spool import replay_spools
 
 MLFLOW_PORT = 5000
 
@@ -65,8 +66,6 @@ def system_metrics(config: PipelineConfig, tracker: Any) -> Iterator[None]:
 
 def log_text(tracker: Any, name: str, text: str) -> None:
     """Keep a text as a file of the run."""
-    if not tracker.run_id:
-        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text(text, encoding="utf-8")

@@ -191,8 +191,8 @@ class PipelineRun:
             try:
                 client = tracking_client(self.config)
                 tracker = start_run(self.config, client, self.experiment or "", name, self.tags(), self.tracker.run_id)
-            except Exception as error:  # an outage after the start never stops a run
-                self.progress.say(name, f"tracking is away, this step is not recorded: {type(error).__name__}")
+            except Exception as error:  # the store was deleted meanwhile, say: that does not stop a run
+                self.progress.say(name, f"this step is not recorded: {type(error).__name__}")
         with ended(tracker):
             yield tracker
 

@@ -7,14 +7,13 @@ import time
 from typing import Any
 
 from components.artifact_store import ArtifactStore
-from components.artifacts import filesystem
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import find_inputs, ray_session, remove_resumable, resume_uri, run_step
 from components.ray_jobs import read_order
 from components.steps import STEPS, StepContext
-from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run
+from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run, tracking_client
 from flows.environment import prepare_environment
 from flows.parent_run import ended, git_commit
 from flows.progress import Progress, publish_progress
@@ -38,7 +37,6 @@ def run_single_step(
     store.check()
     if order_uri:
         key, inputs = read_order(order_uri, store)
-        config = with_local_tokenizer(config, store)
     else:
         inputs = find_inputs(step, config, store)
         key = step.key(config, inputs)
@@ -47,7 +45,7 @@ def run_single_step(
     if found is None:
         if not order_uri:
             close_dead_runs(config, in_prefect=False)
-        tracker = _tracker(config, name, mlflow_run)
+        tracker = _tracker(config, name, mlflow_run, ordered=order_uri is not None)
         context = StepContext(
             tracker,
             progress,
@@ -65,18 +63,6 @@ def run_single_step(
             found = run_step(step, key, config, inputs, store, context)
     print(f"{name}: {found.uri}")
     return {"step": name, "uri": found.uri, "digest": found.digest, "key": key.digest}
-
-
-def with_local_tokenizer(config: PipelineConfig, store: ArtifactStore) -> PipelineConfig:
-    """The config with a tokenizer that lies in storage brought to this machine."""
-    uri = config.model.tokenizer
-    if not uri or "://" not in uri:
-        return config
-    fs, path = filesystem(uri)
-    local = store.cache_dir / "tokenizers" / path.rpartition("/")[2]
-    local.parent.mkdir(parents=True, exist_ok=True)
-    fs.get_file(path, str(local))
-    return config.model_copy(update={"model": config.model.model_copy(update={"tokenizer": str(local)})})
 
 
 class _Reporter:
@@ -97,15 +83,15 @@ class _JoinedRun(RunTracker):
         self._spool.close()
 
 
-def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None) -> Any:
+def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None, ordered: bool) -> Any:
+    if mlflow_run:  # the pipeline has spoken to the store: from here on an outage stops nothing
+        return _JoinedRun(tracking_client(config), mlflow_run, spool_dir(config))
     try:
         client, experiment = open_tracking(config)
     except UserError:
-        if config.tracking.required:
+        if config.tracking.required and not ordered:
             raise
         return SilentTracker()
-    if mlflow_run:
-        return _JoinedRun(client, mlflow_run, spool_dir(config))
     tracker = start_run(config, client, experiment, f"{config.name}-{name}", {"plm.step": name})
     tracker.log_params(flatten(config.model_dump(mode="json", exclude={"extends"})))
     tracker.tag("plm.config", dump_config(config)[:4000])

@@ -19,6 +19,7 @@ from plm_model.checkpoint import Checkpoint, StoredTensor, exactly, require_toke
 from plm_model.config import PLMConfig, VisionConfig
 from plm_model.meta_layout import IGNORED, TIED, mapped, read_tokenizer, stored_tensors
 from plm_model.safetensors_writer import WeightsError
+from plm_model.tokenizer import Tokenizer
 from plm_model.weights import entries_of, initial, seed_of
 
 TOWER, PROJECTOR = "vision_model.", "vision_projector."
@@ -44,6 +45,12 @@ def assemble(config: PLMConfig, llama: Path, tower: Path, seed: int = 0) -> Chec
     require_tower(config, found | fresh, tower)
     tensors = exactly(config, found | fresh, llama)
     return Checkpoint(llama, "meta", config, tokenizer, tensors, notes=notes_on(fresh))
+
+
+def fresh(config: PLMConfig, tokenizer: Tokenizer, seed: int = 0) -> Checkpoint:
+    """A model of `config` whose every tensor has the starting value of the seed, in fp32."""
+    require_tokenizer_fits(tokenizer, config)
+    return Checkpoint(Path("fresh"), "plm", config, tokenizer, fresh_tensors(config, seed, re.compile(""), {}))
 
 
 def continued(checkpoint: Checkpoint, config: PLMConfig, seed: int = 0) -> Checkpoint:

@@ -139,6 +139,7 @@ def save_companions(config: PLMConfig, tokenizer: Tokenizer, directory: str | Pa
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
         "pooling_ratio": config.pooling_ratio,
+        "max_seq_len": config.decoder.max_seq_len,
     }
     for name, content in ((CONFIG, model), (PROCESSOR, processor)):
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -22,20 +22,22 @@ from components.preprocess.scan import Chunk, Scan
 from components.preprocess.shards import index_bytes
 from components.preprocess.statistics import statistics
 from plm_model.codec import Codec
+from plm_model.config import PLMConfig
 from plm_model.tokenizer import Tokenizer
 
 SPLITS = ("train", "test")
+NOT_SETTINGS = ("model_type", "format")  # what a config.json has beside the model's settings
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Encode the rows of `inputs["dataset"]` on the initialised Ray.
+    """Encode the rows of `inputs["dataset"]` for the checkpoint `inputs["model"]` on the initialised Ray.
 
-    UserError when there are no rows, when more are bad than `preprocess.max_bad_fraction` allows, when a path leads out
-    of the data root, or when the tokenizer does not fit the model.
+    UserError when there are no rows, when more are bad than `preprocess.max_bad_fraction` allows, or when a path leads
+    out of the data root.
     """
     dataset = inputs["dataset"]
     encoder = Encoder(
-        codec=make_codec(config),
+        codec=make_codec(config, inputs["model"]),
         media=MediaRoot(dataset.links["media"].rstrip("/")),
         accept_gpt_role=config.convert.accept_gpt_role,
     )
@@ -50,15 +52,14 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     context.progress(f"{len(good)} examples, {len(bad)} rows in quarantine")
 
 
-def make_codec(config: PipelineConfig) -> Codec:
-    """The codec of the config's tokenizer and model; UserError naming the key when they cannot be used together."""
-    if config.model.tokenizer is None:
-        raise UserError("model.tokenizer is not set; name a tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(config.model.tokenizer)
-        return Codec(tokenizer, config.model.architecture, config.preprocess.max_tokens)
-    except ValueError as error:
-        raise UserError(f"model.tokenizer: {error}") from error
+def make_codec(config: PipelineConfig, model: Artifact) -> Codec:
+    """The codec of a checkpoint's tokenizer and processor."""
+    values = model.read_json(
+        "config.json"
+    )  # not by plm_model.weights: an edit of the model must leave the shards alone
+    described = PLMConfig.from_dict({name: value for name, value in values.items() if name not in NOT_SETTINGS})
+    tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
+    return Codec(tokenizer, described, config.preprocess.max_tokens)
 
 
 def scan(config: PipelineConfig, dataset: Artifact) -> list[Chunk]:

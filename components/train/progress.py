@@ -1,6 +1,6 @@
-"""Live metrics from rank 0 to the driver, over an actor that may die without anyone stopping for it.
+"""Lines of metrics: first to `metrics.jsonl`, then from rank 0 to the driver, over an actor that may die unnoticed.
 
-The record is the file of metrics that travels with the checkpoints; this is only the way to a screen and a tracker.
+The record is the file, which travels with the checkpoints; the rest is only the way to a screen and a tracker.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from components.context import StepContext
 
 POLL_SECONDS = 0.5
+METRICS = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -33,23 +36,51 @@ class MetricsBoard:
 
 
 class MetricsLog:
-    """The lines so far, as text, the last of them, and where each new one goes. `send` may fail without harm."""
+    """The lines so far, as text; each new one goes to `live`, a file that begins with them, and to `send`.
 
-    def __init__(self, text: str = "", send: Callable[[dict[str, Any]], None] | None = None) -> None:
+    `last` holds the newest value of each metric. Neither `live` nor `send` stops the training when it fails.
+    """
+
+    def __init__(
+        self, text: str = "", send: Callable[[dict[str, Any]], None] | None = None, live: Path | None = None
+    ) -> None:
         self.text = text
-        self.last: dict[str, Any] = json.loads(text.splitlines()[-1]) if text else {}
-        self._send = send
+        self.last: dict[str, Any] = {}
+        for line in text.splitlines():
+            self.last |= json.loads(line)
+        self._send, self._live = send, live
+        self._keep(text, "w")
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        line = {"step": step, **{name: float(f"{value:.6g}") for name, value in metrics.items()}}
-        self.text += json.dumps(line) + "\n"
-        self.last = line
+        """Add a line: the step, the time in ms since 1970, and the metrics to six digits."""
+        values = {name: float(f"{value:.6g}") for name, value in metrics.items()}
+        line = {"step": step, "time": int(time.time() * 1000), **values}
+        written = json.dumps(line) + "\n"
+        self.text += written
+        self.last |= line
+        self._keep(written, "a")
         if self._send is not None:
             try:
                 self._send(line)
             except Exception as error:  # whatever Ray raises: the file has the line
                 log.warning("live metrics end here: %s", error)
                 self._send = None
+
+    def _keep(self, text: str, mode: str) -> None:
+        if self._live is None:
+            return
+        try:
+            self._live.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._live, mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:  # the checkpoints have the lines too
+            log.warning("%s ends here: %s", self._live, error)
+            self._live = None
+
+
+def live_file(checkpoints: str) -> Path | None:
+    """`metrics.jsonl` beside a folder of checkpoints, where that is a local one: object stores do not append."""
+    return None if "://" in checkpoints else Path(checkpoints).parent / METRICS
 
 
 def sender(board: str) -> Callable[[dict[str, Any]], None] | None:
@@ -94,12 +125,15 @@ def forwarding(board: str, steps: int, context: StepContext) -> Iterator[None]:
 
 
 def record(line: Mapping[str, Any], context: StepContext) -> None:
-    """Pass one line to the tracker."""
-    context.tracker.log_metrics({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+    """Pass one line to the tracker; the same line twice counts once."""
+    metrics = {name: value for name, value in line.items() if name not in ("step", "time")}
+    context.tracker.log_metrics(metrics, step=line["step"], at=line.get("time"))
 
 
 def describe(line: Mapping[str, Any], steps: int) -> str:
-    """`step 120/700  loss 0.53  lr 1.0e-03  4.2k tok/s  eta 1:10`."""
+    """`step 120/700  loss 0.53  lr 1.0e-03  4.2k tok/s  eta 1:10`, or `step 120/700  val loss 0.61`."""
+    if "train/loss" not in line:
+        return f"step {line['step']}/{steps}  val loss {line['val/loss']:.3f}"
     speed = line["train/tokens_per_s"]
     tokens = f"{speed / 1000:.1f}k" if speed >= 1000 else f"{speed:.0f}"
     minutes, seconds = divmod(round(line["train/eta_s"]), 60)

@@ -22,7 +22,7 @@ from components.train.metrics import Gauge
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.plan import PackPlan
-from components.train.progress import MetricsLog, sender
+from components.train.progress import MetricsLog, live_file, sender
 from components.train.settings import TrainConfig
 from components.train.shards import INDEX, ShardReader, plan_packs, read_index
 from plm_model.plm import PLM
@@ -160,15 +160,15 @@ def resume(
 ) -> Run:
     """The run as the newest whole checkpoint left it, loaded into model and optimizer; a fresh one where there is none."""
     folder = newest_for_all(job.checkpoints, group)
-    sink = send if group.rank == 0 else None
+    sink, live = (send, live_file(job.checkpoints)) if group.rank == 0 else (None, None)
     if folder is None:
         state = {"step": 0, "plan": plan.digest, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0}
-        return Run(state, MetricsLog("", sink))
+        return Run(state, MetricsLog("", sink, live))
     state = checkpoint.restore(folder, model, optimizer)
     if state["plan"] != plan.digest:
         raise ValueError(f"{folder}: made with other data or pack settings; run again with --refresh train")
     state["restarts"] += 1
-    return Run(state, MetricsLog(checkpoint.read_metrics(folder), sink))
+    return Run(state, MetricsLog(checkpoint.read_metrics(folder), sink, live))
 
 
 def newest_for_all(uri: str, group: Group) -> str | None:

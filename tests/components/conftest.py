@@ -19,7 +19,7 @@ class RecordingTracker:
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None, at: int | None = None) -> None:
         self.metrics.update(metrics)
 
     def log_params(self, params: dict[str, Any]) -> None: ...

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import resource
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from components.preprocess.shards import ROWS_PER_GROUP, row_groups
 from components.preprocess.statistics import histogram
 from components.preprocess.step import make_codec, run
 from plm_model.codec import NO_TARGET
+from plm_model.config import PLMConfig
 from plm_model.images import tile_images
+from plm_model.tokenizer import Tokenizer
+from plm_model.weights import save_companions
 
 TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
 ContextMaker = Callable[..., StepContext]
@@ -75,10 +79,22 @@ class Place:
         assert artifact is not None
         return artifact
 
+    def model(self, settings: PipelineConfig) -> Artifact:
+        """What there is of a base model beside its weights."""
+        key = StepKey("initialize", config=settings.model.model_dump())
+        if (found := self.store.find(key)) is not None:
+            return found
+        with self.store.create(key) as out, tempfile.TemporaryDirectory() as folder:
+            described = PLMConfig.from_dict(settings.model.architecture)
+            save_companions(described, Tokenizer.from_file(str(settings.model.tokenizer)), folder)
+            out.add_tree(folder)
+        return self.model(settings)
+
     def preprocess(self, settings: PipelineConfig, dataset: Artifact, context: StepContext) -> Artifact:
+        inputs = {"dataset": dataset, "model": self.model(settings)}
         key = StepKey("preprocess", {"dataset": dataset.digest}, {"parallelism": settings.preprocess.parallelism})
         with self.store.create(key) as out:
-            run(settings, {"dataset": dataset}, out, context)
+            run(settings, inputs, out, context)
         artifact = self.store.find(key)
         assert artifact is not None
         return artifact
@@ -181,7 +197,7 @@ def test_media_are_kept_as_encoded_bytes_that_give_the_counted_tiles(made: Artif
     entry = index(made)[0]
     row = stored(made, entry)
     assert [(item["kind"], item["data"]) for item in row["media"]] == [("image", png(10))]
-    tiles = tile_images([png(10)], config().model.architecture.processor, 28)
+    tiles = tile_images([png(10)], PLMConfig.from_dict(config().model.architecture).processor, 28)
     placeholders = row["tokens"].count(1002)
     assert len(tiles) == entry["tiles"] == placeholders == 5
 
@@ -273,18 +289,10 @@ def test_empty_data_set_is_refused(place: Place, step_context: ContextMaker, lin
         place.preprocess(config(), place.dataset(lines, [asked("a")]), step_context())
 
 
-def test_tokenizer_of_another_model_is_refused(place: Place, step_context: ContextMaker) -> None:
-    settings = config()
-    model = settings.model.model_dump() | {"architecture": {"image_token_id": 7}}
-    settings = PipelineConfig.model_validate({"model": model})
-    with pytest.raises(UserError, match=r"model.tokenizer: .* image_token_id is 7"):
-        place.preprocess(settings, place.dataset([asked("a")]), step_context())
-
-
 def worker(place: Place, dataset: Artifact, out_uri: str) -> tuple[ChunkWorker, Any]:
     """A worker and its first chunk of lines, without a cluster."""
     chunks = Scan(rows_per_shard=4).chunks(dataset.local("train.jsonl"), "train")
-    encoder = Encoder(make_codec(config()), MediaRoot(str(place.media)))
+    encoder = Encoder(make_codec(config(), place.model(config())), MediaRoot(str(place.media)))
     return ChunkWorker(encoder, chunks, out_uri), read_lines(chunks[0], 0, dataset.uri)
 
 

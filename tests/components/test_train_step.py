@@ -43,7 +43,7 @@ class Recorder:
     def __init__(self) -> None:
         self.steps: dict[int, dict[str, float]] = {}
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None, at: int | None = None) -> None:
         self.steps[step or 0] = metrics
 
     def log_params(self, params: dict[str, Any]) -> None: ...

@@ -11,11 +11,13 @@ import torch
 
 from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
 from plm_model.hf_config import config_json
+from plm_model.layouts import read_checkpoint, write_checkpoint
 from plm_model.plm import PLM
 from plm_model.tokenizer import Tokenizer
 from plm_model.weights import build, initialise, save_model
 
 TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
+State = dict[str, torch.Tensor]
 IDS = {"bos": 1000, "end_of_text": 1001, "eot": 1009, "video": 1003}
 
 SCALED = PLMConfig(
@@ -38,6 +40,7 @@ UNTIED = replace(
     vision=replace(SCALED.vision, use_cls_token=False, layer_scale_init=None),
     decoder=replace(SCALED.decoder, tied=False, rope_scaling=None),
 )
+STAGE_1 = replace(SCALED, vision=replace(SCALED.vision, layer_scale_init=None, drop_path=0.0), pooling_ratio=1)
 VARIANTS = {"class token, tied, scaled RoPE": SCALED, "no class token, untied": UNTIED}
 
 
@@ -71,3 +74,41 @@ def reference_checkpoint(directory: Path, config: PLMConfig = SCALED, shard: str
     model.save_pretrained(directory, max_shard_size=shard)
     tokenizer().save(directory)
     return model
+
+
+def release(directory: Path, config: PLMConfig = SCALED, dtype: torch.dtype = torch.float32) -> State:
+    """Write a release directory `meta` (and `own`, which it is made from); returns its state."""
+    own_checkpoint(directory / "own", config, dtype)
+    write_checkpoint(read_checkpoint(directory / "own"), directory / "meta", "meta")
+    return torch.load(directory / "meta" / "consolidated.pth", weights_only=True)
+
+
+def random_state(config: PLMConfig, seed: int) -> State:
+    return initialise(build(config), seed).state_dict()
+
+
+def llama(directory: Path, config: PLMConfig) -> State:
+    """Write what a Llama release has; returns its state. A tied one stores its output all the same."""
+    own_checkpoint(directory / "own", config)
+    write_checkpoint(read_checkpoint(directory / "own"), directory / "llama", "meta")
+    state = {name: tensor for name, tensor in random_state(config, 0).items() if not name.startswith("vision")}
+    state.setdefault("output.weight", state["tok_embeddings.weight"])
+    (directory / "llama" / "consolidated.pth").unlink()
+    torch.save(state | {"rope.freqs": torch.zeros(4)}, directory / "llama" / "consolidated.00.pth")
+    return state
+
+
+def encoder(file: Path, config: PLMConfig, prefix: str = "module.visual.", wrapper: str | None = "state_dict") -> State:
+    """Write an encoder with one more layer, its pooling and its text side; returns the state of the tower."""
+    deeper = replace(config, vision=replace(config.vision, layers=config.vision.layers + 1))
+    tower = {
+        name.removeprefix("vision_model."): tensor
+        for name, tensor in random_state(deeper, 7).items()
+        if name.startswith("vision_model.")
+    }
+    extra = {"ln_post.weight": torch.ones(64), "attn_pool.probe": torch.ones(1, 1, 64), "proj": torch.ones(64, 64)}
+    state = {prefix + name: tensor for name, tensor in (tower | extra).items()}
+    if prefix:
+        state |= {"module.transformer.resblocks.0.ln_1.weight": torch.ones(3), "module.logit_scale": torch.ones(())}
+    torch.save({wrapper: state} if wrapper else state, file)
+    return tower

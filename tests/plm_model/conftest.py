@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from plm_model.codec import Example
-from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
+from plm_model.config import PLMConfig
 from plm_model.plm import PLM
 from plm_model.weights import build, initialise
+from tests.plm_model.checkpoints import SCALED
 
 IMAGE = 90
 Prompt = tuple[Example, np.ndarray]
@@ -26,21 +27,8 @@ def one_thread() -> None:
 @pytest.fixture
 def tiny() -> PLMConfig:
     """64 wide, two layers each, four positions per tile, grouped queries, scaled RoPE, tied; token 90 of 100 is the image."""
-    return PLMConfig(
-        vision=VisionConfig(image_size=56, patch_size=14, width=64, layers=2, heads=4, drop_path=0.0),
-        decoder=DecoderConfig(
-            vocab_size=100,
-            dim=64,
-            layers=2,
-            heads=4,
-            kv_heads=2,
-            hidden_dim=96,
-            rope_theta=1e4,
-            rope_scaling=RopeScaling(factor=4.0, original_max_position=64),
-            max_seq_len=256,
-        ),
-        image_token_id=IMAGE,
-    )
+    decoder = replace(SCALED.decoder, vocab_size=100, max_seq_len=256)
+    return replace(SCALED, vision=replace(SCALED.vision, drop_path=0.0), decoder=decoder, image_token_id=IMAGE)
 
 
 @pytest.fixture

@@ -12,44 +12,9 @@ import torch.nn.functional as F
 from plm_model.assembly import assemble, continued
 from plm_model.checkpoint import load
 from plm_model.config import PLMConfig
-from plm_model.layouts import read_checkpoint, write_checkpoint
+from plm_model.layouts import read_checkpoint
 from plm_model.safetensors_writer import WeightsError
-from plm_model.weights import build, initialise
-from tests.plm_model.checkpoints import SCALED, UNTIED, VARIANTS, own_checkpoint
-
-State = dict[str, torch.Tensor]
-STAGE_1 = replace(SCALED, vision=replace(SCALED.vision, layer_scale_init=None, drop_path=0.0), pooling_ratio=1)
-
-
-def random_state(config: PLMConfig, seed: int) -> State:
-    return initialise(build(config), seed).state_dict()
-
-
-def llama(directory: Path, config: PLMConfig) -> State:
-    """Write what a Llama release has; returns its state. A tied one stores its output all the same."""
-    own_checkpoint(directory / "own", config)
-    write_checkpoint(read_checkpoint(directory / "own"), directory / "llama", "meta")
-    state = {name: tensor for name, tensor in random_state(config, 0).items() if not name.startswith("vision")}
-    state.setdefault("output.weight", state["tok_embeddings.weight"])
-    (directory / "llama" / "consolidated.pth").unlink()
-    torch.save(state | {"rope.freqs": torch.zeros(4)}, directory / "llama" / "consolidated.00.pth")
-    return state
-
-
-def encoder(file: Path, config: PLMConfig, prefix: str = "module.visual.", wrapper: str | None = "state_dict") -> State:
-    """Write an encoder with one more layer, its pooling and its text side; returns the state of the tower."""
-    deeper = replace(config, vision=replace(config.vision, layers=config.vision.layers + 1))
-    tower = {
-        name.removeprefix("vision_model."): tensor
-        for name, tensor in random_state(deeper, 7).items()
-        if name.startswith("vision_model.")
-    }
-    extra = {"ln_post.weight": torch.ones(64), "attn_pool.probe": torch.ones(1, 1, 64), "proj": torch.ones(64, 64)}
-    state = {prefix + name: tensor for name, tensor in (tower | extra).items()}
-    if prefix:
-        state |= {"module.transformer.resblocks.0.ln_1.weight": torch.ones(3), "module.logit_scale": torch.ones(())}
-    torch.save({wrapper: state} if wrapper else state, file)
-    return tower
+from tests.plm_model.checkpoints import SCALED, STAGE_1, UNTIED, VARIANTS, encoder, llama, own_checkpoint, random_state
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)

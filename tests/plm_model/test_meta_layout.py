@@ -23,19 +23,12 @@ from tests.plm_model.checkpoints import (
     TOKENIZER,
     UNTIED,
     VARIANTS,
-    own_checkpoint,
     reference_checkpoint,
+    release,
     tokenizer,
 )
 
 EXTRA = {"model": {"use_new_thing": 3, "vision_model": {"odd": True}}, "data": {"seed": 1}, "dump_dir": "x"}
-
-
-def release(directory: Path, config: PLMConfig = SCALED, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    """Write a release directory; returns its state."""
-    own_checkpoint(directory / "own", config, dtype)
-    write_checkpoint(read_checkpoint(directory / "own"), directory / "meta", "meta")
-    return state_of(directory / "meta")
 
 
 def state_of(directory: Path) -> dict[str, torch.Tensor]:
