@@ -101,8 +101,8 @@ def test_a_kill_during_each_step_is_made_good_by_the_next_start(place: Workplace
 
 def test_a_killed_train_worker_does_not_stop_the_run(tmp_path: Path, repository: Path) -> None:
     place = Workplace(tmp_path, repository)
-    run = Running(place, "train.steps=60", "train.checkpoint_every=10")
-    run.wait_to_say("train", "step 2", timeout_s=400)
+    run = Running(place, "train.steps=120", "train.checkpoint_every=10")
+    run.wait_to_say("train", "step 1/120", timeout_s=400)
     train_workers(run.process.pid)[0].kill()
     run.finish()
     train = tracking_client(place.config)
@@ -110,7 +110,7 @@ def test_a_killed_train_worker_does_not_stop_the_run(tmp_path: Path, repository:
     experiment = train.get_experiment_by_name("plm-pipeline").experiment_id
     (child,) = train.search_runs([experiment], query)
     points = train.get_metric_history(child.info.run_id, "train/loss")
-    assert max(point.step for point in points) == 60
+    assert max(point.step for point in points) == 120
 
 
 def train_workers(driver: int) -> list[psutil.Process]:
