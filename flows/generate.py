@@ -111,13 +111,13 @@ def run(
 
 def tiles_of(data: list[bytes], paths: Sequence[str], config: Any) -> list[Any]:
     """The tiles of each image, uint8 [tiles, 3, H, W]; UserError names the file that is no image."""
-    from plm_model.images import ImageError, decode_image, processor_for, tile_image
+    from plm_model.images import ImageError, opened, processor_for, tile_image
 
     each = processor_for(config.processor, len(data))
     tiles = []
     for path, content in zip(paths, data, strict=True):
         try:
-            tiles.append(tile_image(decode_image(content), each, config.vision.image_size))
+            tiles.append(tile_image(opened(content), each, config.vision.image_size))
         except ImageError as error:
             raise UserError(f"{path}: {error}") from error
     return tiles

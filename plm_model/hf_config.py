@@ -192,6 +192,7 @@ def config_json(config: PLMConfig, token_ids: Mapping[str, int], dtype: str) -> 
                 "conversation_format": config.processor.conversation_format,
                 "system_prompt": config.processor.system_prompt,
                 "max_video_frames": config.processor.max_video_frames,
+                "jpeg_dct_scaling": config.processor.jpeg_dct_scaling,
                 "max_num_tiles": config.processor.max_num_tiles,
                 "vision_input_type": config.processor.vision_input_type,
             },

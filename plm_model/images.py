@@ -1,35 +1,39 @@
 """Encoded image bytes become tiles: uint8 squares of the vision tower's size, a thumbnail first.
 
-Which grid an image is cut into follows the reference processor exactly, its quirk included: a small image is blown up
-to the whole budget of tiles, a very large one gets fewer. Worked example: 640x480 with at most 36 tiles becomes 7
-columns x 5 rows, which with the thumbnail makes 36 tiles.
+An image is decoded once, resized once for its thumbnail and once for its grid, and cut; no number is a float before the
+device. Worked example: 640x480 with at most 36 tiles is resized to 7 x 5 tiles, which with the thumbnail makes 36.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
-import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from plm_model.config import ProcessorConfig
+from plm_model.tile_grid import tile_grid
 
-MAX_PIXELS = 200_000_000  # 14,000 x 14,000; as RGB 600 MB, the most that decoding one image may cost
+MAX_PIXELS = 178_956_970  # as RGB 537 MB, the most that decoding one image may cost; Pillow by itself refuses more
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+)  # none that starts a program, as EPS does
+ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are swapped
 
 
 class ImageError(ValueError):
     """Bytes that are not a whole image, or an image that is too large; the message says which."""
-
-
-def image_size_of(data: bytes) -> tuple[int, int]:
-    """Width and height as `decode_image` will give them (EXIF orientation applied), read from the header alone."""
-    with opened(data) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -39,71 +43,27 @@ def decode_image(data: bytes) -> Image.Image:
     converted; of an animation the first frame is taken. ImageError when the data is empty, cut short, no image or too
     large.
     """
-    try:
-        with opened(data) as image:
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ... on damaged data
-        raise ImageError(f"damaged image: {error}") from error
+    with opened(data) as image:
+        return upright_rgb(image)
 
 
-def opened(data: bytes) -> Image.Image:
-    """The image with only its header read, checked for size."""
-    if not data:
-        raise ImageError("empty file")
-    try:
-        image = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"image too large: {error}") from error
-    except Exception as error:
-        raise ImageError("not an image that can be read") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"image too large: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
-    return image
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode to RGB; what conversion would silently clip or drop is handled on purpose."""
-    if image.mode.startswith("I") or image.mode == "F":
-        # PIL clips these to 255; they hold 16-bit grey (mode I also comes from 16-bit PNG).
-        grey = np.asarray(image).astype(np.float64)
-        scale = 65535.0 if grey.max(initial=0.0) > 255 or image.mode.startswith("I;16") else 255.0
-        return Image.fromarray((grey.clip(0, scale) * (255.0 / scale)).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(page, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def tile_image(image: Image.Image, processor: ProcessorConfig, image_size: int) -> np.ndarray:
-    """Cut an RGB image into tiles: uint8 [tiles, 3, image_size, image_size], thumbnail first, then row by row.
-
-    The image is squashed to the grid, as the model was trained; its aspect ratio is not kept.
-    """
-    thumbnail = squash(image, image_size, image_size)[None]
-    if processor.vision_input_type == "tile":
-        return thumbnail
-    columns, rows = tile_grid(image.width, image.height, processor.max_num_tiles, image_size)
-    whole = squash(image, columns * image_size, rows * image_size)
-    grid = whole.reshape(3, rows, image_size, columns, image_size).transpose(1, 3, 0, 2, 4)
-    return np.concatenate([thumbnail, grid.reshape(-1, 3, image_size, image_size)])
-
-
-def tile_count(width: int, height: int, processor: ProcessorConfig, image_size: int) -> int:
-    """How many tiles `tile_image` makes of an image of that size."""
-    if processor.vision_input_type == "tile":
-        return 1
-    columns, rows = tile_grid(width, height, processor.max_num_tiles, image_size)
-    return 1 + columns * rows
+def verified_size(data: bytes) -> tuple[int, int]:
+    """Width and height as `decode_image` gives them, once all of the image was decoded, a JPEG at an eighth of its size."""
+    with opened(data) as image:
+        size = upright_size(image)
+        upright_rgb(image, at_least=(1, 1))
+        return size
 
 
 def tile_images(images: Sequence[bytes], processor: ProcessorConfig, image_size: int) -> np.ndarray:
     """Decode and cut all images of one record: uint8 [tiles, 3, image_size, image_size]; zero tiles without images."""
     each = processor_for(processor, len(images))
-    tiles = [tile_image(decode_image(data), each, image_size) for data in images]
+    tiles = []
+    for data in images:
+        with opened(data) as image:
+            tiles.append(tile_image(image, each, image_size))
+    if len(tiles) == 1:
+        return tiles[0]
     return np.concatenate(tiles) if tiles else np.zeros((0, 3, image_size, image_size), np.uint8)
 
 
@@ -118,57 +78,138 @@ def processor_for(processor: ProcessorConfig, images: int) -> ProcessorConfig:
     return processor if images <= 1 else dataclasses.replace(processor, vision_input_type="tile")
 
 
+def tile_image(image: Image.Image, processor: ProcessorConfig, image_size: int) -> np.ndarray:
+    """Cut an image into tiles: uint8 [tiles, 3, image_size, image_size], thumbnail first, then row by row.
+
+    The image is squashed to the grid, as the model was trained; its aspect ratio is not kept. It may be of any mode, and
+    only `opened` yet: then a JPEG is decoded no larger than needed where `processor.jpeg_dct_scaling` allows that.
+    ImageError when it turns out to be damaged.
+    """
+    columns, rows = grid_of(*upright_size(image), processor, image_size)
+    target = (columns * image_size, rows * image_size)
+    image = upright_rgb(image, target if processor.jpeg_dct_scaling else None)
+    if processor.vision_input_type == "tile":
+        return squash(image, *target)[None]
+    tiles = np.empty((1 + columns * rows, 3, image_size, image_size), np.uint8)
+    cut(image.resize((image_size, image_size), Image.Resampling.BICUBIC), 1, 1, tiles[:1])
+    cut(image.resize(target, Image.Resampling.BICUBIC), columns, rows, tiles[1:])
+    return tiles
+
+
+def tile_count(width: int, height: int, processor: ProcessorConfig, image_size: int) -> int:
+    """How many tiles `tile_image` makes of an image of that size."""
+    columns, rows = grid_of(width, height, processor, image_size)
+    return columns * rows + (processor.vision_input_type == "thumb+tile")
+
+
+def grid_of(width: int, height: int, processor: ProcessorConfig, image_size: int) -> tuple[int, int]:
+    """Columns and rows of tiles, thumbnail not counted."""
+    if processor.vision_input_type == "tile":
+        return 1, 1
+    return tile_grid(width, height, processor.max_num_tiles, image_size)
+
+
 def squash(image: Image.Image, width: int, height: int) -> np.ndarray:
     """Resize without keeping the aspect ratio: uint8 [3, height, width]."""
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(resized, np.uint8).transpose(2, 0, 1))
+    tiles = np.empty((1, 3, height, width), np.uint8)
+    cut(image.resize((width, height), Image.Resampling.BICUBIC), 1, 1, tiles)
+    return tiles[0]
 
 
-@lru_cache(maxsize=16)
-def arrangements(max_num_tiles: int) -> tuple[tuple[float, tuple[tuple[int, int], ...]], ...]:
-    """All grids (columns, rows) of at most so many tiles, grouped by columns / rows in the order that settles ties."""
-    groups: dict[float, list[tuple[int, int]]] = {}
-    for count in range(max_num_tiles, 0, -1):
-        for columns in (c for c in range(1, count + 1) if count % c == 0):
-            rows = count // columns
-            groups.setdefault(columns / rows, []).append((columns, rows))
-    return tuple((ratio, tuple(grids)) for ratio, grids in groups.items())
+def cut(image: Image.Image, columns: int, rows: int, tiles: np.ndarray) -> None:
+    """Write an RGB image into tiles, uint8 [rows * columns, 3, height, width], row by row; its size is theirs together.
+
+    Channel by channel, because then every line of a tile is one run of bytes in the image, too.
+    """
+    height, width = tiles.shape[2:]
+    grid = tiles.reshape(rows, columns, 3, height, width)
+    for channel, band in enumerate(image.split()):
+        grid[:, :, channel] = np.asarray(band).reshape(rows, height, columns, width).transpose(0, 2, 1, 3)
 
 
-@lru_cache(maxsize=4096)
-def tile_grid(width: int, height: int, max_num_tiles: int, image_size: int) -> tuple[int, int]:
-    """Columns and rows for an image: the grid that shows it largest without shrinking it, else the closest in shape."""
-    return fitting_grid(width, height, max_num_tiles, image_size) or closest_grid(width, height, max_num_tiles)
+def opened(data: bytes) -> Image.Image:
+    """The image with only its header read, checked for size."""
+    if not data:
+        raise ImageError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image too large: {error}") from error
+    except Exception as error:
+        raise ImageError("not an image that can be read") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"image too large: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
+    return image
 
 
-def fitting_grid(width: int, height: int, max_num_tiles: int, image_size: int) -> tuple[int, int] | None:
-    """Among the grids the image fits into, the one where its short side gets longest; the later of equals."""
-    aspect = width / height
-    best, best_side = None, -1.0
-    for _, grids in arrangements(max_num_tiles):
-        for columns, rows in grids:
-            if columns * image_size < width or rows * image_size < height:
-                continue
-            side = short_side(width, height, columns * image_size, rows * image_size, aspect)
-            if side >= best_side:
-                best, best_side = (columns, rows), side
-    return best
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height with EXIF orientation applied; of a JPEG only the header is read for it."""
+    return image.size[::-1] if orientation(image) >= 5 else image.size
 
 
-def short_side(width: int, height: int, canvas_width: int, canvas_height: int, aspect: float) -> float:
-    """Length of the image's shorter side when scaled, shape kept, to fill the canvas; the derived side is floored."""
-    ratio = min(canvas_width / width, canvas_height / height)
-    if aspect > 1.0:
-        return math.floor(width * ratio / aspect)
-    new_height = height * ratio
-    return math.floor(new_height * aspect) if aspect < 1.0 else new_height
+def upright_rgb(image: Image.Image, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Decode, turn and convert to RGB; an image that is all of this already is returned as it is.
+
+    With `at_least`, a width and height, a JPEG that was not decoded yet is decoded at the smallest of 1/8, 1/4, 1/2 and 1
+    of its size that is not below them. ImageError when it is damaged.
+    """
+    with naming_damage():
+        turned = orientation(image)
+        if at_least is not None:
+            image.draft(None, at_least[::-1] if turned >= 5 else at_least)
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image) if turned > 1 else image)
 
 
-def closest_grid(width: int, height: int, max_num_tiles: int) -> tuple[int, int]:
-    """For an image larger than every grid: the closest shape that is not longer than the image's, at its largest."""
-    aspect = width / height
-    groups = dict(arrangements(max_num_tiles))
-    if aspect >= 1.0:
-        return max(groups[max(ratio for ratio in groups if ratio <= aspect)], key=lambda grid: grid[0])
-    taller = min((ratio for ratio in groups if ratio > aspect), key=lambda ratio: abs(1 / ratio - 1 / aspect))
-    return max(groups[taller], key=lambda grid: grid[1])
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, and where it cannot be read, which is how viewers show it."""
+    with naming_damage():
+        if image.format not in ("JPEG", "MPO"):
+            image.load()  # other formats may write it behind the pixels
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # parsers raise SyntaxError, struct.error, ... on what other programs wrote
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+@contextlib.contextmanager
+def naming_damage() -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError: OSError, SyntaxError, ValueError, struct.error, ..."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(f"damaged image: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL mode to RGB; what conversion would silently clip or drop is handled on purpose."""
+    if image.mode.startswith("I"):
+        return eight_bits(image).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(
+            "grey values are floating-point numbers, of which nobody says what is white; store 8 or 16 bits"
+        )
+    if image.has_transparency_data:
+        return on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey (also in PIL's 32-bit mode I) scaled to 8 bits, 65535 to 255; PIL itself would clip at 255."""
+    grey = np.asarray(image)
+    if image.mode == "I" and (grey.min() < 0 or grey.max() > 65535):
+        raise ImageError(f"grey values from {grey.min()} to {grey.max()} do not fit into 16 bits; store 8 or 16 bits")
+    return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """What is transparent shows white paper."""
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    layer = image.convert("RGBA")
+    if layer.getextrema()[3][0] == 255:
+        return layer.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

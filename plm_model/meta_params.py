@@ -47,7 +47,7 @@ DATA_FIELDS = {
         "conversation_format",
     ),
 }
-SYSTEM_PROMPT = "system_prompt"  # not a field of the original; written only where it differs
+OWN_FIELDS = ("system_prompt", "jpeg_dct_scaling")  # not fields of the original; written only where they differ
 VISION_FIXED = {
     "use_abs_posemb": True,
     "use_ln_pre": True,
@@ -83,7 +83,7 @@ def read_params(params: Mapping[str, Any], vocab_size: int, image_token_id: int)
 
 def unknown_fields(params: Mapping[str, Any]) -> Iterator[str]:
     """Dotted names of what is in the file and not read, a whole section by its name alone."""
-    sections = {"model": MODEL_FIELDS, "data": {*DATA_FIELDS, SYSTEM_PROMPT}, "distributed": {"model_dtype"}}
+    sections = {"model": MODEL_FIELDS, "data": {*DATA_FIELDS, *OWN_FIELDS}, "distributed": {"model_dtype"}}
     if "model" not in params:
         sections = {"": MODEL_FIELDS}
     for name, value in params.items():
@@ -160,7 +160,7 @@ def read_processor(data: Mapping[str, Any]) -> ProcessorConfig:
         max_num_tiles=data.get("max_num_tiles", defaults.max_num_tiles),
         max_video_frames=data.get("max_video_frames", defaults.max_video_frames),
         conversation_format=data.get("conversation_format", defaults.conversation_format),
-        system_prompt=data.get(SYSTEM_PROMPT, defaults.system_prompt),
+        **{name: data.get(name, getattr(defaults, name)) for name in OWN_FIELDS},
     )
 
 
@@ -243,7 +243,8 @@ def tower_fields(vision: VisionConfig) -> dict[str, Any]:
 
 
 def data_fields(processor: ProcessorConfig) -> dict[str, Any]:
-    own = {} if processor.system_prompt == ProcessorConfig().system_prompt else {SYSTEM_PROMPT: processor.system_prompt}
+    own = {name: getattr(processor, name) for name in OWN_FIELDS}
+    own = {name: value for name, value in own.items() if value != getattr(ProcessorConfig(), name)}
     return {
         "tokenizer_name": "plmchat",
         "vision_input_type": INPUT_TYPES[processor.vision_input_type],

@@ -15,7 +15,7 @@ from PIL import Image
 from plm_model.codec import Codec, Example
 from plm_model.conversation import IMAGE_TAG
 from plm_model.generate import GenerationOptions, generate
-from plm_model.images import processor_for, tile_image, to_rgb
+from plm_model.images import processor_for, tile_image
 from plm_model.record import Record, Turn
 from plm_model.weights import load_model
 
@@ -145,11 +145,11 @@ def tagged(text: str, images: int) -> str:
 
 
 def still_images(visuals: Any) -> list[Image.Image]:
-    """The images of a request: None, one image, a list, or a list of frame lists become one flat list of RGB images."""
+    """The images of a request: None, one image, a list, or a list of frame lists become one flat list of images."""
     if visuals is None:
         return []
     if isinstance(visuals, Image.Image):
-        return [to_rgb(visuals)]
+        return [visuals]
     if isinstance(visuals, (list, tuple)):
         return [image for item in visuals for image in still_images(item)]
     raise NotImplementedError(f"this task shows a {type(visuals).__name__}; only still images can be evaluated yet")

@@ -11,7 +11,7 @@ from typing import Any
 
 from components.artifacts import Artifact
 from components.errors import UserError
-from plm_model.images import ImageError, decode_image
+from plm_model.images import ImageError, verified_size
 from plm_model.record import RecordError, parse_record
 
 
@@ -73,7 +73,7 @@ def damage(question: Question, local: Mapping[str, Path]) -> str | None:
     """Why a question's images cannot be shown to a model, or None."""
     for rel in question.images:
         try:
-            decode_image(local[rel].read_bytes())
+            verified_size(local[rel].read_bytes())
         except FileNotFoundError:
             return f"{rel}: missing image"
         except ImageError as error:

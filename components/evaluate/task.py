@@ -30,10 +30,10 @@ def task_config(name: str, documents: Path, max_new_tokens: int) -> dict[str, An
 
 
 def images(document: Mapping[str, Any]) -> list[Any]:
-    """The document's images, upright and in RGB, decoded as the training data was."""
-    from plm_model.images import decode_image
+    """The document's images, not decoded yet: the adapter decodes them as the training data was."""
+    from plm_model.images import opened
 
-    return [decode_image(Path(path).read_bytes()) for path in document["images"] or ()]
+    return [opened(Path(path).read_bytes()) for path in document["images"] or ()]
 
 
 def question(document: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from components.preprocess.media import MediaRoot, MissingMedia
 from plm_model.codec import Codec
 from plm_model.conversation import RejectedRecord
-from plm_model.images import ImageError, decode_image, tile_counts
+from plm_model.images import ImageError, tile_counts, verified_size
 from plm_model.record import Record, RecordError, parse_record
 
 
@@ -82,7 +82,7 @@ def load(raw: bytes) -> dict[str, Any]:
 def image_size(path: str, data: bytes) -> tuple[int, int]:
     """Width and height of an image after decoding all of it, so that no damaged one reaches training."""
     try:
-        return decode_image(data).size
+        return verified_size(data)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 

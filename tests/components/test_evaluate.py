@@ -290,12 +290,11 @@ def test_a_task_without_a_limit_gets_the_adapters(model: Artifact) -> None:
     assert (options.max_new_tokens, options.temperature, options.stop) == (64, 0.0, ("ASSISTANT:",))
 
 
-def test_visuals_of_every_shape_become_rgb_images() -> None:
+def test_visuals_of_every_shape_become_one_list_of_images() -> None:
     from components.evaluate.adapter import still_images
 
     grey = Image.new("L", (2, 2))
     assert [len(still_images(visuals)) for visuals in (None, [], grey, [grey, grey], [[grey, grey]])] == [0, 0, 1, 2, 2]
-    assert still_images(grey)[0].mode == "RGB"
     with pytest.raises(NotImplementedError, match="still images"):
         still_images(["clip.mp4"])
 

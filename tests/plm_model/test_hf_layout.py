@@ -89,8 +89,10 @@ def test_transformers_loads_what_we_write(config: PLMConfig, tmp_path: Path) -> 
 
 
 def test_reading_back_gives_the_same_model(tmp_path: Path) -> None:
-    prompt = ProcessorConfig(vision_input_type="tile", max_num_tiles=1, system_prompt='Say "yes".')
-    config = replace(SCALED, processor=prompt)
+    processor = ProcessorConfig(
+        vision_input_type="tile", max_num_tiles=1, jpeg_dct_scaling=True, system_prompt='Say "yes".'
+    )
+    config = replace(SCALED, processor=processor)
     model = own_checkpoint(tmp_path / "own", config, torch.bfloat16)
     write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
     back = read_checkpoint(tmp_path / "hf")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -11,25 +13,20 @@ from plm_model.config import ProcessorConfig
 from plm_model.images import (
     ImageError,
     decode_image,
-    image_size_of,
+    opened,
     tile_count,
     tile_counts,
-    tile_grid,
     tile_image,
     tile_images,
+    to_rgb,
+    upright_size,
+    verified_size,
 )
+from plm_model.tile_grid import tile_grid
 
-GRIDS = {  # width, height: columns x rows for at most 4, 9, 16 and 36 tiles of 448
-    (224, 224): [(2, 2), (3, 3), (4, 4), (6, 6)],
-    (512, 512): [(2, 2), (3, 3), (4, 4), (6, 6)],
-    (640, 480): [(2, 2), (3, 3), (4, 3), (7, 5)],
-    (1280, 720): [(2, 2), (4, 2), (5, 3), (8, 4)],
-    (1920, 1080): [(2, 2), (3, 2), (5, 3), (8, 4)],
-    (1700, 2200): [(2, 2), (3, 3), (4, 4), (5, 7)],
-}
-LARGE = {(2550, 3300): (4, 5), (4032, 3024): (4, 3)}
 THUMB = ProcessorConfig(max_num_tiles=4)
 SINGLE = ProcessorConfig(vision_input_type="tile")
+DCT = ProcessorConfig(max_num_tiles=4, jpeg_dct_scaling=True)
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -42,22 +39,6 @@ def pixel(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
     image = decode_image(data)
     assert image.mode == "RGB"
     return image.getpixel(at)
-
-
-@pytest.mark.parametrize("size", GRIDS)
-def test_grid_of_the_reference(size: tuple[int, int]) -> None:
-    assert [tile_grid(*size, most, 448) for most in (4, 9, 16, 36)] == GRIDS[size]
-
-
-@pytest.mark.parametrize("size", LARGE)
-def test_image_larger_than_every_grid_gets_the_closest_shape(size: tuple[int, int]) -> None:
-    assert tile_grid(*size, 36, 448) == LARGE[size]
-
-
-@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
-def test_extreme_shapes_have_a_grid(size: tuple[int, int]) -> None:
-    columns, rows = tile_grid(*size, 4, 448)
-    assert 1 <= columns * rows <= 4
 
 
 def test_thumbnail_comes_first_then_tiles_row_by_row() -> None:
@@ -84,14 +65,32 @@ def test_several_images_are_one_tile_each() -> None:
     assert tile_images([], THUMB, 8).shape == (0, 3, 8, 8)
 
 
-def test_exif_orientation_is_applied() -> None:
+def corner(orientation: int) -> bytes:
+    """A 6x4 PNG with one white corner that every orientation takes to the upper left."""
+    stored = {1: (0, 0), 2: (5, 0), 3: (5, 3), 4: (0, 3), 5: (0, 0), 6: (0, 3), 7: (5, 3), 8: (5, 0)}
     image = Image.new("RGB", (6, 4))
-    image.putpixel((0, 3), (255, 255, 255))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    data = encoded(image, exif=exif)
-    assert decode_image(data).size == image_size_of(data) == (4, 6)
-    assert pixel(data, (0, 0)) == (255, 255, 255)
+    image.putpixel(stored[orientation], (255, 255, 255))
+    return encoded(image, exif=exif(orientation))
+
+
+def exif(orientation: int) -> Image.Exif:
+    found = Image.Exif()
+    found[0x0112] = orientation
+    return found
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(orientation: int) -> None:
+    data = corner(orientation)
+    image = decode_image(data)
+    assert image.size == upright_size(opened(data)) == verified_size(data) == ((6, 4) if orientation < 5 else (4, 6))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert (tile_image(image, SINGLE, 8) == tile_image(opened(data), SINGLE, 8)).all()
+
+
+def test_unreadable_exif_leaves_the_image_as_it_is_stored() -> None:
+    data = encoded(Image.new("RGB", (6, 4)), "JPEG", exif=b"Exif\0\0no TIFF header")
+    assert decode_image(data).size == (6, 4)
 
 
 def test_transparency_is_laid_on_white() -> None:
@@ -106,9 +105,65 @@ def test_transparent_palette_entry_is_white() -> None:
     assert pixel(encoded(image, transparency=0)) == (255, 255, 255)
 
 
-def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
-    image = Image.fromarray(np.full((2, 2), 0x8080, np.uint16))
-    assert pixel(encoded(image)) == (128, 128, 128)
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa", "La", "PA"])
+def test_every_mode_with_alpha_shows_white_where_it_is_transparent(mode: str) -> None:
+    grey = Image.new("LA" if mode in ("La", "PA") else "RGBA", (2, 2))
+    image = Image.new("PA", (2, 2)) if mode == "PA" else grey.convert(mode) if mode != grey.mode else grey
+    assert to_rgb(image).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_opaque_alpha_changes_no_pixel() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    image = Image.fromarray(noise).convert("RGBA")
+    assert (np.asarray(decode_image(encoded(image))) == noise).all()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize(("grey", "expected"), [(0x8080, 128), (100, 0), (65535, 255)])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(format: str, grey: int, expected: int) -> None:
+    image = Image.fromarray(np.full((2, 2), grey, np.uint16))
+    assert pixel(encoded(image, format)) == (expected,) * 3
+
+
+def test_sixteen_bit_colour_keeps_its_high_bytes() -> None:
+    assert pixel(sixteen_bit_png([0x80FF, 0x0100, 0xFFFF])) == (0x80, 0x01, 0xFF)
+
+
+def sixteen_bit_png(colour: list[int]) -> bytes:
+    """A PNG of one RGB pixel; PIL cannot write 16 bits of colour."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))]
+    parts += [(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", *colour))), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((2, 2), 0.5, np.float32), "floating-point"),
+        (np.full((2, 2), 70000, np.int32), "from 70000 to 70000"),
+        (np.full((2, 2), -1, np.int32), "from -1 to -1"),
+    ],
+)
+def test_grey_without_a_known_white_is_refused(values: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        decode_image(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), shade) for shade in ("red", "blue", "lime")]
+    red, green, blue = pixel(encoded(frames[0], format, save_all=True, append_images=frames[1:]))
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_of_a_camera_file_of_several_pictures_the_first_is_taken() -> None:
+    pictures = [Image.new("RGB", (16, 16), shade) for shade in ("red", "blue")]
+    data = encoded(pictures[0], "MPO", save_all=True, append_images=pictures[1:])
+    assert opened(data).format == "MPO"
+    assert pixel(data)[0] > 200
 
 
 def test_cmyk_and_grey_and_one_bit_become_rgb() -> None:
@@ -122,11 +177,15 @@ def test_cmyk_and_grey_and_one_bit_become_rgb() -> None:
 def test_truncated_image_is_an_error(format: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = encoded(Image.fromarray(noise), format)
-    with pytest.raises(ImageError):
-        decode_image(data[: len(data) // 2])
+    for read in (decode_image, verified_size, lambda data: tile_images([data], DCT, 16)):
+        with pytest.raises(ImageError, match=r"damaged image|not an image"):
+            read(data[: len(data) // 2])
 
 
-@pytest.mark.parametrize(("data", "message"), [(b"", "empty file"), (b"hello", "not an image")])
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"  # PIL would start Ghostscript on it
+
+
+@pytest.mark.parametrize(("data", "message"), [(b"", "empty file"), (b"hello", "not an image"), (EPS, "not an image")])
 def test_no_image_is_an_error(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         decode_image(data)
@@ -138,13 +197,51 @@ def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: p
         decode_image(encoded(Image.new("RGB", (20, 10))))
 
 
-@pytest.mark.parametrize("most", [4, 16, 36])
-def test_grid_equals_the_published_processor_for_random_sizes(most: int) -> None:
-    from transformers.models.perception_lm.image_processing_perception_lm import PerceptionLMImageProcessor
+def test_image_beyond_what_pillow_opens_is_refused_with_the_same_words() -> None:
+    data = encoded(Image.new("1", (13_400, 13_400)))
+    with pytest.raises(ImageError, match="image too large"):
+        verified_size(data)
 
-    published = PerceptionLMImageProcessor(max_num_tiles=most, tile_size=448, vision_input_type="thumb+tile")
-    sizes = (2 ** np.random.default_rng(most).uniform(3, 13, (150, 2))).astype(int).tolist()
-    for width, height in sizes:
-        asked = {"img_width": width, "img_height": height, "tile_size": 448}
-        expected = published._fit_image_to_canvas(**asked) or published._find_closest_aspect_ratio(**asked)
-        assert tile_grid(width, height, most, 448) == tuple(expected), (width, height)
+
+def photograph(width: int, height: int, orientation: int = 1) -> bytes:
+    """A smooth JPEG."""
+    x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
+    waves = np.stack([np.sin(x) + np.cos(y), np.sin(x * y), np.cos(x - y)], axis=-1)
+    return encoded(Image.fromarray(((waves + 2) * 63).astype(np.uint8)), "JPEG", quality=92, exif=exif(orientation))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_dct_scaling_decodes_at_the_smallest_scale_not_below_the_tiles(orientation: int) -> None:
+    image = opened(photograph(400, 300, orientation))
+    tiles = tile_image(image, DCT, 32)  # grids of at most 4 tiles of 32: at most 128 pixels a side
+    columns, rows = tile_grid(*((400, 300) if orientation == 1 else (300, 400)), 4, 32)
+    stored = (columns * 32, rows * 32) if orientation == 1 else (rows * 32, columns * 32)
+    assert len(tiles) == 1 + columns * rows
+    assert image.size[0] < 400 and all(has >= needs for has, needs in zip(image.size, stored, strict=True))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_dct_scaling_changes_neither_the_number_of_tiles_nor_what_they_show(orientation: int) -> None:
+    data = photograph(400, 300, orientation)
+    exact, scaled = tile_images([data], THUMB, 32), tile_images([data], DCT, 32)
+    assert exact.shape == scaled.shape
+    difference = np.abs(exact.astype(int) - scaled)
+    assert 0 < difference.mean() < 2
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_dct_scaling_leaves_alone_what_it_cannot_make_faster(format: str) -> None:
+    image = Image.open(io.BytesIO(photograph(120, 90)))
+    data = encoded(image.resize((1200, 900)) if format == "PNG" else image, format)
+    assert (tile_images([data], THUMB, 64) == tile_images([data], DCT, 64)).all()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 500), (33, 21)])
+def test_tiles_are_the_pixels_of_the_resized_image(size: tuple[int, int]) -> None:
+    data = photograph(*size)
+    columns, rows = tile_grid(*size, 4, 28)
+    whole = Image.open(io.BytesIO(data)).resize((columns * 28, rows * 28), Image.Resampling.BICUBIC)
+    tiles = tile_images([data], THUMB, 28)
+    for number, tile in enumerate(tiles[1:]):
+        x, y = number % columns * 28, number // columns * 28
+        assert (tile.transpose(1, 2, 0) == np.asarray(whole.crop((x, y, x + 28, y + 28)))).all()

@@ -217,6 +217,13 @@ def test_any_width_of_the_feed_forward_can_be_written() -> None:
         assert read_params(params_json(config, torch.float32, "tokenizer.model"), 1010, 1002)[0] == config
 
 
+def test_how_media_are_read_is_kept_where_the_original_has_no_field_for_it() -> None:
+    assert "jpeg_dct_scaling" not in params_json(SCALED, torch.float32, "tokenizer.model")["data"]
+    config = replace(SCALED, processor=ProcessorConfig(jpeg_dct_scaling=True, system_prompt="Be kind."))
+    read, unknown = read_params(params_json(config, torch.float32, "tokenizer.model"), 1010, 1002)
+    assert read == config and unknown == []
+
+
 def test_an_original_whose_model_was_changed_keeps_its_other_fields() -> None:
     config = replace(SCALED, processor=ProcessorConfig(max_num_tiles=4))
     params = params_json(SCALED, torch.float32, "tokenizer.model")
