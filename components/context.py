@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.artifacts import Artifact
+from components.artifacts import Artifact, ArtifactWriter
 
 
 class Tracker(Protocol):
@@ -35,3 +36,13 @@ class StepContext:
     fresh: bool = False  # --refresh: whatever lies at resume_uri must not be resumed
     previous: Artifact | None = None  # the artifact that this step made in the last run of the same pipeline
     tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job
+
+
+def keep(out: ArtifactWriter, context: StepContext, files: Mapping[str, bytes]) -> None:
+    """Write files to the artifact and to the tracker."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            path = Path(folder) / name
+            path.write_bytes(data)
+            out.add_file(path, name)
+            context.tracker.log_file(path)

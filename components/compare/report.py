@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import Any
 
 from components.compare.samples import AnsweredTwice, Outcome
 from components.compare.statistics import Interval, Tally
-from plm_model.images import decode_image
+from components.thumbnails import data_uri, thumbnail
 
-THUMBNAIL = 320  # pixels of the longer side
 SHOWN_TEXT = 600  # characters of a question or an answer
 SHOWN_IMAGES = 4  # of one question
 ORDER: tuple[Outcome, ...] = ("fixed", "broken", "wrong", "right")
@@ -80,23 +77,6 @@ def render(
 
 def card(pair: AnsweredTwice, read_image: Callable[[str], bytes]) -> dict[str, Any]:
     return {"pair": pair, "images": [thumbnail(read_image(rel)) for rel in pair.images[:SHOWN_IMAGES]]}
-
-
-def thumbnail(data: bytes) -> dict[str, Any]:
-    """A picture as a data URI; small ones stay as they are and are shown with sharp pixels."""
-    image = decode_image(data)
-    small = max(image.size) <= THUMBNAIL // 2
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    if small:
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.save(buffer, "JPEG", quality=82)
-    return {"uri": data_uri(buffer.getvalue(), "image/png" if small else "image/jpeg"), "small": small}
-
-
-def data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def percent(share: float) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
@@ -14,7 +12,7 @@ from components.compare.report import Comparison, choose_examples, render
 from components.compare.samples import read_pairs
 from components.compare.statistics import accuracy_interval, gain_interval, tally
 from components.config import PipelineConfig
-from components.context import StepContext
+from components.context import StepContext, keep
 from components.errors import UserError
 from components.evaluate.media import MediaRoot
 
@@ -48,16 +46,6 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     out.write_json("comparison.json", summary(comparison))
     out.counts |= {"examples": len(examples), **asdict(counts)}
     context.progress(f"{METRIC} {comparison.before.value:.3f} -> {comparison.after.value:.3f}")
-
-
-def keep(out: ArtifactWriter, context: StepContext, files: Mapping[str, bytes]) -> None:
-    """Write files to the artifact and to the tracker."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in files.items():
-            path = Path(folder) / name
-            path.write_bytes(data)
-            out.add_file(path, name)
-            context.tracker.log_file(path)
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Preprocess: conversations and their media become shards of encoded examples, with an index and statistics.
 
 The artifact holds, for `train` and for `test` where there are test rows, `<split>/shard-00000.parquet`... and
-`<split>/index.parquet`; and `quarantine.jsonl` and `statistics.json`. The same input and config give the same bytes,
-however many workers there were.
+`<split>/index.parquet`; and `quarantine.jsonl`, `statistics.json` and `audit.html`. The same input and config give the same
+bytes, however many workers there were.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import asdict
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import PipelineConfig
-from components.context import StepContext
+from components.context import StepContext, keep
 from components.errors import UserError
+from components.preprocess import audit
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, Report, run_graph
 from components.preprocess.media import MediaRoot
@@ -49,14 +50,14 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     if not any(report.split == "train" for report in good):
         raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {bad[0].reason}")
     write_results(out, good, bad)
+    keep(out, context, {audit.FILE: audit.audit_page(out.uri, good, bad, encoder.codec, config.name).encode()})
     context.progress(f"{len(good)} examples, {len(bad)} rows in quarantine")
 
 
 def make_codec(config: PipelineConfig, model: Artifact) -> Codec:
     """The codec of a checkpoint's tokenizer and processor."""
-    values = model.read_json(
-        "config.json"
-    )  # not by plm_model.weights: an edit of the model must leave the shards alone
+    # Not by plm_model.weights: an edit of the model must leave the shards alone.
+    values = model.read_json("config.json")
     described = PLMConfig.from_dict({name: value for name, value in values.items() if name not in NOT_SETTINGS})
     tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
     return Codec(tokenizer, described, config.preprocess.max_tokens)

@@ -18,13 +18,15 @@ class RecordingTracker:
 
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
+        self.files: list[str] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None, at: int | None = None) -> None:
         self.metrics.update(metrics)
 
     def log_params(self, params: dict[str, Any]) -> None: ...
 
-    def log_file(self, path: str | Path, folder: str | None = None) -> None: ...
+    def log_file(self, path: str | Path, folder: str | None = None) -> None:
+        self.files.append(Path(path).name)
 
     def tag(self, key: str, value: str) -> None: ...
 

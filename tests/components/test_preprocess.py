@@ -26,6 +26,7 @@ from components.preprocess.scan import Scan
 from components.preprocess.shards import ROWS_PER_GROUP, row_groups
 from components.preprocess.statistics import histogram
 from components.preprocess.step import make_codec, run
+from components.tracking import SilentTracker
 from plm_model.codec import NO_TARGET
 from plm_model.config import PLMConfig
 from plm_model.images import tile_images
@@ -129,8 +130,7 @@ def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("made")
     place = Place(folder)
     fill(place.media)
-    tracker: Any = None
-    context = StepContext(tracker, lambda text: None, folder / "cache", str(folder / "resume"))
+    context = StepContext(SilentTracker(), lambda text: None, folder / "cache", str(folder / "resume"))
     yield place.preprocess(config(0.7), place.dataset(TRAIN, TEST), context)
 
 
@@ -237,8 +237,17 @@ def test_bytes_do_not_depend_on_the_number_of_workers(
 
 
 def test_one_row_is_enough(place: Place, ray_cluster: None, step_context: ContextMaker) -> None:
-    artifact = place.preprocess(config(0.0), place.dataset([asked("a")], []), step_context())
+    context = step_context()
+    artifact = place.preprocess(config(0.0), place.dataset([asked("a")], []), context)
     assert [entry["shard"] for entry in index(artifact)] == ["shard-00000.parquet"]
+    assert "1 of 1 example," in artifact.local("audit.html").read_text()
+    assert context.tracker.files == ["audit.html"]
+
+
+def test_audit_page_shows_every_source_and_counts_what_is_left_out(made: Artifact) -> None:
+    page = made.local("audit.html").read_text()
+    assert "6 of 6 examples" in page and "8 rows could not be used" in page
+    assert all(f"<td>{source}</td>" in page for source in ("train.jsonl", "test.jsonl", "radiology"))
 
 
 def test_too_many_bad_rows_stop_the_step_and_leave_the_quarantine_to_read(

@@ -1,0 +1,205 @@
+"""The mask audit: a page that shows, for a sample of the shards, what the model sees and on which tokens it is trained.
+
+The sample is the same for the same data, takes from every source in turn, and is read back from the shards, so that the page
+shows what training will read and not what was meant to be written.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from components.artifacts import filesystem
+from components.preprocess.graph import Report
+from components.thumbnails import thumbnail
+from plm_model.codec import NO_TARGET, Codec
+from plm_model.tokenizer import Tokenizer
+
+FILE = "audit.html"
+EXAMPLES = 24
+SHOWN_PICTURES = 8  # of one example
+SHOWN_SOURCES = 40
+LONG_RUN, RUN_EDGE = 500, 200  # tokens: of a longer run only its ends are shown
+PICTURE_SIDE = 240
+ONE_OF_MANY_SIDE = 120
+COLUMNS = ("tokens", "targets", "media")
+
+Kind = Literal["supervised", "unsupervised", "image", "wrong"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens that make whole characters together; `ids` is what a reader sees on pointing at them."""
+
+    text: str
+    ids: str
+    special: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens of one kind: `count` of them, of which the middle is left out where there are many."""
+
+    kind: Kind
+    count: int
+    start: Sequence[Piece] = ()
+    end: Sequence[Piece] = ()
+    hidden: int = 0
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One example of the page."""
+
+    report: Report
+    runs: Sequence[Run]
+    pictures: Sequence[Mapping[str, Any]]
+    hidden_pictures: int
+
+
+def audit_page(out_uri: str, good: Sequence[Report], bad: Sequence[Report], codec: Codec, name: str) -> str:
+    """The whole page for the shards that lie in `out_uri`; every text is escaped, every picture is inlined."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page.filters |= {"number": "{:,}".format}
+    chosen = choose(good, EXAMPLES)
+    rows = read_rows(out_uri, chosen)
+    sources = source_figures(good)
+    return page.get_template(FILE).render(
+        name=name,
+        examples=[audited(report, row, codec.tokenizer) for report, row in zip(chosen, rows, strict=True)],
+        sources=sources[:SHOWN_SOURCES],
+        hidden_sources=max(0, len(sources) - SHOWN_SOURCES),
+        good=len(good),
+        bad=len(bad),
+        tokens_per_tile=codec.config.tokens_per_tile,
+    )
+
+
+def choose(good: Iterable[Report], most: int) -> list[Report]:
+    """Up to `most` examples, from each source in turn, the largest source first; within a source by a hash of the id."""
+    groups: dict[str, list[Report]] = {}
+    for report in good:
+        groups.setdefault(str(report.source), []).append(report)
+    ordered = [
+        heapq.nsmallest(most, groups[source], key=lambda report: (zlib.crc32(str(report.id).encode()), str(report.id)))
+        for source in sorted(groups, key=lambda source: (-len(groups[source]), source))
+    ]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*ordered))
+    return list(itertools.islice((report for report in turns if report is not None), most))
+
+
+def source_figures(good: Iterable[Report]) -> list[dict[str, Any]]:
+    """Sums by source and split, the largest first."""
+    names = ("tokens", "supervised", "tiles", "frames")
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for report in good:
+        key = (str(report.source), report.split)
+        row = sums.setdefault(key, {"source": key[0], "split": key[1], "examples": 0, **dict.fromkeys(names, 0)})
+        row["examples"] += 1
+        for name in names:
+            row[name] += getattr(report, name)
+    return sorted(sums.values(), key=lambda row: (-row["examples"], row["source"], row["split"]))
+
+
+def read_rows(out_uri: str, reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """The shards' rows of these examples: `tokens`, `targets` and `media`; one shard is open at a time."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    wanted: dict[str, list[int]] = {}
+    for report in reports:
+        wanted.setdefault(f"{report.split}/{report.shard}", []).append(report.row)
+    for shard, numbers in wanted.items():
+        for number, row in shard_rows(out_uri, shard, sorted(numbers)):
+            rows[shard, number] = row
+    return [rows[f"{report.split}/{report.shard}", report.row] for report in reports]
+
+
+def shard_rows(out_uri: str, shard: str, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of these ascending numbers; only the row groups that hold them are read."""
+    import pyarrow.parquet as pq
+
+    fs, folder = filesystem(out_uri)
+    with fs.open(f"{folder}/{shard}", "rb") as source, pq.ParquetFile(source) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            here = [number for number in numbers if first <= number < first + rows]
+            if here:
+                table = file.read_row_group(group, columns=list(COLUMNS))
+                yield from ((number, table.slice(number - first, 1).to_pylist()[0]) for number in here)
+            first += rows
+
+
+def audited(report: Report, row: Mapping[str, Any], tokenizer: Tokenizer) -> Audited:
+    """What the page shows of one row of a shard."""
+    media = row["media"] or ()
+    shown = spread(len(media), SHOWN_PICTURES)
+    side = PICTURE_SIDE if len(media) == 1 else ONE_OF_MANY_SIDE
+    return Audited(
+        report=report,
+        runs=token_runs(row["tokens"], row["targets"], tokenizer),
+        pictures=[{**thumbnail(media[n]["data"], side), "kind": media[n]["kind"], "number": n} for n in shown],
+        hidden_pictures=len(media) - len(shown),
+    )
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Numbers below `count`: all, or `most` of them at even distances, first and last included."""
+    return list(range(count)) if count <= most else [round(n * (count - 1) / (most - 1)) for n in range(most)]
+
+
+def token_runs(tokens: Sequence[int], targets: Sequence[int], tokenizer: Tokenizer) -> list[Run]:
+    """The tokens of an example in runs of one kind; the last target follows the last token, as in the conversation.
+
+    Worked example: tokens [b i i q], targets [-100 -100 -100 a] give unsupervised b, image i i, unsupervised q, supervised a.
+    A target that is not the next token makes a run `wrong`, shown as what the model is asked to say there.
+    """
+    sequence = [*tokens, *targets[-1:]] if targets[-1] != NO_TARGET else list(tokens)
+    asked = [NO_TARGET, *targets]
+    kinds = [kind_of(token, target, tokenizer.image_id) for token, target in zip(sequence, asked, strict=False)]
+    runs = []
+    for kind, group in itertools.groupby(range(len(sequence)), key=kinds.__getitem__):
+        places = list(group)
+        ids = [asked[place] if kind == "wrong" else sequence[place] for place in places]
+        runs.append(run_of(kind, ids, tokenizer))
+    return runs
+
+
+def kind_of(token: int, target: int, image_id: int) -> Kind:
+    if target not in (NO_TARGET, token):
+        return "wrong"
+    if token == image_id:
+        return "image" if target == NO_TARGET else "wrong"
+    return "unsupervised" if target == NO_TARGET else "supervised"
+
+
+def run_of(kind: Kind, ids: Sequence[int], tokenizer: Tokenizer) -> Run:
+    if kind == "image":
+        return Run(kind, len(ids))
+    if len(ids) <= LONG_RUN:
+        return Run(kind, len(ids), pieces(ids, tokenizer))
+    start, end = pieces(ids[:RUN_EDGE], tokenizer), pieces(ids[-RUN_EDGE:], tokenizer)
+    return Run(kind, len(ids), start, end, len(ids) - 2 * RUN_EDGE)
+
+
+def pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[Piece]:
+    """Tokens as text; those that only together make a character stay together."""
+    found: list[Piece] = []
+    waiting: list[int] = []
+    for place, token in enumerate(ids):
+        waiting.append(token)
+        text = tokenizer.decode(waiting, skip_special=False)
+        if text.endswith("\ufffd") and len(waiting) < 4 and place + 1 < len(ids):
+            continue
+        special = bool(text) and not tokenizer.decode(waiting)
+        found.append(Piece(text, " ".join(map(str, waiting)), special))
+        waiting = []
+    return found

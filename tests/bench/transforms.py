@@ -1,0 +1,149 @@
+"""A JPEG photograph to the tiles of a 36-tile model: our path against the straightforward one that stands below, same pixels.
+
+    python tests/bench/transforms.py --json
+
+Both begin with the bytes of the file, use one thread, decode once and resize with Pillow's bicubic filter. The straightforward
+path ends in normalised float32 on the CPU; ours ends in uint8, which the vision tower normalises on its device. The paths take
+turns and each ratio is one of medians, so that a busy moment of the machine meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from plm_model.config import ProcessorConfig
+from plm_model.images import tile_images
+from plm_model.tile_grid import tile_grid
+
+SIDE = 448
+EXACT = ProcessorConfig(max_num_tiles=36)
+SCALED = replace(EXACT, jpeg_dct_scaling=True)
+SIZES = ((640, 480), (1920, 1080), (4032, 3024))
+QUALITY = 90
+BICUBIC = Image.Resampling.BICUBIC
+
+
+def straightforward(data: bytes) -> np.ndarray:
+    """float32 [tiles, 3, side, side], normalised tile by tile, the thumbnail made and normalised apart."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    columns, rows = tile_grid(*image.size, EXACT.max_num_tiles, SIDE)
+    tiles = [normalised(image.resize((SIDE, SIDE), BICUBIC))]
+    whole = image.resize((columns * SIDE, rows * SIDE), BICUBIC)
+    for top in range(0, rows * SIDE, SIDE):
+        for left in range(0, columns * SIDE, SIDE):
+            tiles.append(normalised(whole.crop((left, top, left + SIDE, top + SIDE))))
+    return np.stack(tiles)
+
+
+def normalised(tile: Image.Image) -> np.ndarray:
+    """RGB to float32 [3, height, width] from -1 to 1."""
+    pixels = np.asarray(tile).astype(np.float32) / 255
+    return ((pixels - 0.5) / 0.5).transpose(2, 0, 1)
+
+
+def ours(data: bytes) -> np.ndarray:
+    return tile_images([data], EXACT, SIDE)
+
+
+def ours_scaled(data: bytes) -> np.ndarray:
+    return tile_images([data], SCALED, SIDE)
+
+
+def photograph(width: int, height: int) -> bytes:
+    """A real photograph, cropped to the shape and enlarged to the size, as JPEG."""
+    from sklearn.datasets import load_sample_images
+
+    image = Image.fromarray(load_sample_images().images[0])
+    scale = min(image.width / width, image.height / height)
+    box = (0, 0, int(width * scale), int(height * scale))
+    buffer = io.BytesIO()
+    image.resize((width, height), BICUBIC, box=box).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def require_equal_pixels(data: bytes) -> tuple[int, int]:
+    """Bytes of their tiles and of ours; SystemExit unless ours, normalised in the same way, are theirs to the last bit."""
+    theirs, tiles = straightforward(data), ours(data)
+    if not all(
+        np.array_equal((tile.astype(np.float32) / 255 - 0.5) / 0.5, other)
+        for tile, other in zip(tiles, theirs, strict=True)
+    ):
+        raise SystemExit("the two give different pixels; the figures would mean nothing")
+    return theirs.nbytes, tiles.nbytes
+
+
+def medians(runs: dict[str, Callable[[bytes], object]], data: bytes, rounds: int) -> dict[str, float]:
+    """The median time of each in seconds; they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(data)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    ratio, raw = {}, {}
+    for width, height in SIZES:
+        size, data = f"{width}x{height}", photograph(width, height)
+        their_bytes, our_bytes = require_equal_pixels(data)
+        runs = {"straightforward": straightforward, "ours": ours, "ours_dct_scaling": ours_scaled}
+        seconds = medians(runs, data, rounds)
+        ratio[size] = round(seconds["straightforward"] / seconds["ours"], 2)
+        ratio[f"{size}_dct_scaling"] = round(seconds["straightforward"] / seconds["ours_dct_scaling"], 2)
+        ratio[f"{size}_bytes"] = round(their_bytes / our_bytes, 2)
+        raw[size] = {
+            "milliseconds": {name: round(1000 * taken, 1) for name, taken in seconds.items()},
+            "tiles": our_bytes // (3 * SIDE * SIDE),
+            "jpeg_kilobytes": len(data) // 1024,
+            "dct_scaling_mean_difference": round(mean_difference(data), 2),
+        }
+    return {
+        "name": "transforms",
+        "hardware": f"{platform.machine()} CPU, 1 thread, Pillow {PIL.__version__}, numpy {np.__version__}",
+        "commit": commit(),
+        "baseline": "PIL resize, float32 and normalise per tile, thumbnail apart, stack; one decode, equal pixels",
+        "ratio": ratio,
+        "raw": {**raw, "rounds": rounds},
+    }
+
+
+def mean_difference(data: bytes) -> float:
+    """How far DCT scaling moves a value of 0 to 255 on average."""
+    return float(np.abs(ours(data).astype(np.int16) - ours_scaled(data)).mean())
+
+
+def commit() -> str:
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds)
+    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

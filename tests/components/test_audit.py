@@ -1,0 +1,185 @@
+"""The audit page shows what training will read."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.artifacts import filesystem
+from components.preprocess.audit import LONG_RUN, audit_page, choose, spread, token_runs
+from components.preprocess.encode import Encoder
+from components.preprocess.graph import Report
+from components.preprocess.media import MediaRoot
+from components.preprocess.shards import write_shard
+from plm_model.codec import NO_TARGET, Codec
+from plm_model.config import PLMConfig
+from plm_model.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.from_file(Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny")
+CONFIG = PLMConfig.from_dict(
+    {
+        "vision": {"image_size": 28, "width": 32, "layers": 1, "heads": 2},
+        "decoder": {"vocab_size": 1010, "dim": 32, "layers": 1, "heads": 2, "kv_heads": 1, "hidden_dim": 64},
+        "image_token_id": TOKENIZER.image_id,
+        "processor": {"max_num_tiles": 4},
+    }
+)
+HEADER = "<|start_header_id|>assistant<|end_header_id|>↵\n↵\n"
+
+
+class Page(HTMLParser):
+    """The texts of the page's marked runs, by class, and every address in it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.runs: list[tuple[str, str]] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.inside: list[str] = []
+        self.in_tokens = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self.tags.add(tag)
+        self.addresses += [values[name] or "" for name in ("src", "href") if name in values]
+        self.in_tokens = self.in_tokens or values.get("class") == "tokens"
+        if tag == "span" and self.in_tokens:
+            self.runs.append((values.get("class") or "", ""))
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span" and self.inside:
+            self.inside.pop()
+        elif tag == "article":
+            self.in_tokens = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            kind, text = self.runs[-1]
+            self.runs[-1] = (kind, text + data)
+
+    def of(self, kind: str) -> list[str]:
+        return [text for found, text in self.runs if found == kind]
+
+
+def picture(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 12, 3), shade, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(folder: Path, id: str, turns: Sequence[str], images: int = 0, source: str = "a") -> dict[str, Any]:
+    names = [f"{id}-{number}.png" for number in range(images)]
+    for name in names:
+        (folder / name).write_bytes(picture(len(name)))
+    said = [{"from": ("human", "assistant")[n % 2], "value": text} for n, text in enumerate(turns)]
+    record = {"id": id, "conversations": said, "source": source, **({"image": names} if names else {})}
+    return Encoder(Codec(TOKENIZER, CONFIG), MediaRoot(str(folder))).encode(json.dumps(record).encode(), source)
+
+
+def report(row: dict[str, Any], number: int) -> Report:
+    costs = {name: row[name] for name in ("supervised", "tiles", "frames")}
+    return Report("train", number + 1, row["id"], None, row["source"], "s.parquet", number, row["tokens_n"], **costs)
+
+
+def html_of(folder: Path, rows: Sequence[dict[str, Any]], bad: Sequence[Report] = ()) -> str:
+    fs, out = filesystem(str(folder / "out"))
+    write_shard(fs, f"{out}/train/s.parquet", rows)
+    reports = [report(row, number) for number, row in enumerate(rows)]
+    return audit_page(str(folder / "out"), reports, bad, Codec(TOKENIZER, CONFIG), "demo")
+
+
+def page_of(folder: Path, *rows: dict[str, Any]) -> Page:
+    return Page(html_of(folder, rows))
+
+
+def test_supervised_runs_are_the_answers_and_nothing_else(tmp_path: Path) -> None:
+    page = page_of(tmp_path, row(tmp_path, "x", ["Hi.", "Hello.", "Which one?", "The 7th, naïve 🌼."]))
+    assert page.of("s") == [f"{HEADER}Hello.<|eot_id|>", f"{HEADER}The 7th, naïve 🌼.<|eot_id|><|end_of_text|>"]
+    assert not page.of("w") and not page.of("i")
+    assert page.of("u")[1].endswith("Which one?<|eot_id|>")
+
+
+def test_image_placeholders_are_one_chip_each_with_their_number(tmp_path: Path) -> None:
+    one = row(tmp_path, "x", ["What?", "A."], images=1)
+    two = row(tmp_path, "y", ["<image> and <image>", "B."], images=2, source="b")
+    assert page_of(tmp_path, one).of("i") == ["<|image|> × 5"]
+    assert page_of(tmp_path, two).of("i") == ["<|image|> × 1"] * 2
+
+
+def test_text_of_users_is_escaped_and_nothing_is_fetched(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script><img src=http://x/y.png>"
+    rows = [row(tmp_path, evil.replace("/", "_"), ["Hi", "Ho"], 0, evil), row(tmp_path, "x", [evil, evil], 1)]
+    html = html_of(tmp_path, rows)
+    page = Page(html)
+    assert "script" not in page.tags and "<script" not in html
+    assert page.addresses and all(address.startswith("data:image/") for address in page.addresses)
+    assert any(evil in text for text in page.of("s"))
+
+
+def test_a_target_that_is_not_the_next_token_is_marked_wrong(tmp_path: Path) -> None:
+    broken = row(tmp_path, "x", ["Hi", "7"])
+    targets = np.array(broken["targets"])
+    place = int(np.flatnonzero(targets != NO_TARGET)[2])
+    targets[place] = TOKENIZER.encode("9")[0]
+    page = page_of(tmp_path, broken | {"targets": targets})
+    assert page.of("w") == ["9"]
+
+
+def test_trained_image_placeholders_are_marked_wrong(tmp_path: Path) -> None:
+    broken = row(tmp_path, "x", ["Hi", "7"], images=1)
+    targets = np.array(broken["targets"])
+    targets[list(broken["tokens"]).index(TOKENIZER.image_id) - 1] = TOKENIZER.image_id
+    assert page_of(tmp_path, broken | {"targets": targets}).of("w") == ["<|image|>"]
+
+
+def test_a_long_run_shows_its_ends_and_how_much_is_between(tmp_path: Path) -> None:
+    page = page_of(tmp_path, row(tmp_path, "x", ["Count.", "first" + " and" * 3 * LONG_RUN + " last"]))
+    (said,) = page.of("s")
+    assert said.startswith(f"{HEADER}first and") and said.endswith("last<|eot_id|><|end_of_text|>")
+    assert "more tokens" in said and len(said) < 4 * LONG_RUN
+
+
+def test_runs_cover_every_token_once(tmp_path: Path) -> None:
+    made = row(tmp_path, "x", ["Hi " * 900, "Ho " * 900], images=1)
+    runs = token_runs(list(made["tokens"]), list(made["targets"]), TOKENIZER)
+    assert sum(run.count for run in runs) == made["tokens_n"] + 1
+    assert sum(run.count for run in runs if run.kind == "supervised") == made["supervised"]
+
+
+def test_many_pictures_are_sampled_with_the_first_and_the_last(tmp_path: Path) -> None:
+    html = html_of(tmp_path, [row(tmp_path, "x", ["<image>" * 20, "Many."], images=20)])
+    assert 'alt="image 1"' in html and 'alt="image 20"' in html and "and 12 more" in html
+    assert spread(20, 8) == [0, 3, 5, 8, 11, 14, 16, 19]
+
+
+def test_the_sample_takes_from_every_source_whatever_the_order() -> None:
+    row = {"source": "big", "tokens_n": 9, "supervised": 1, "tiles": 0, "frames": 0}
+    reports = [report(row | {"id": str(n), "source": "small" if n == 700 else "big"}, n) for n in range(1000)]
+    chosen = choose(reports, 24)
+    assert len(chosen) == 24 and [one.source for one in chosen].count("small") == 1
+    assert choose(reversed(reports), 24) == chosen
+    assert max(one.line for one in chosen) > 500
+
+
+def test_the_same_shards_give_the_same_page(tmp_path: Path) -> None:
+    rows = [row(tmp_path, str(number), ["What?", "A."], images=number % 2) for number in range(9)]
+    assert html_of(tmp_path, rows) == html_of(tmp_path, rows)
+
+
+@pytest.mark.parametrize("rejected", [0, 1, 2])
+def test_rejected_rows_are_counted(tmp_path: Path, rejected: int) -> None:
+    good = row(tmp_path, "x", ["Q", "A"])
+    bad = [replace(report(good, n), reason="broken") for n in range(rejected)]
+    html = html_of(tmp_path, [good], bad)
+    assert {0: "could not" not in html, 1: "1 row could" in html, 2: "2 rows could" in html}[rejected]
