@@ -1,10 +1,7 @@
-"""Answers to a batch of prompts: one packed pass over all of them, then one token per row and step from a key-value cache.
+"""Answers to a batch of prompts: one packed pass over all of them, then one token per row and step.
 
 A prompt's answer does not depend on its company: prompts of other lengths and media give in one batch what each gives
-alone. The packed pass has no padding. The cache is [rows, kv_heads, slots, head_dim], row r using its first `lengths[r]` slots.
-
-Worked example: prompts of 3 and 5 tokens and 4 new tokens give a cache of 9 slots; the first new keys go to slot 3 of row 0
-and slot 5 of row 1, and a mask hides what lies behind.
+alone. The packed pass has no padding; how the steps go on from it is told in `plm_model.decoding`.
 """
 
 from __future__ import annotations
@@ -17,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from plm_model.attention import Attend, AttentionPlan, attend, dot_product
+from plm_model.attention import AttentionPlan, attend
+from plm_model.decoding import Cache, Step
 from plm_model.pack import collate
 from plm_model.plm import PLM
 
@@ -31,10 +29,10 @@ OnText = Callable[[int, str, bool], None]  # a row's number, its text so far, wh
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How to answer. `temperature` 0 takes the likeliest token; above it, `top_k` and then `top_p` narrow the choice.
+    """How to answer. `temperature` 0 takes the likeliest token; above it, `top_p` or else `top_k` narrows the choice.
 
-    An answer ends at one of the tokenizer's stop ids, at a `stop` string (cut off), or after `max_new_tokens`. Each
-    row draws from its own generator seeded with `seed`. ValueError when a value is out of range.
+    An answer ends at one of the tokenizer's stop ids, at a `stop` string (cut off), or after `max_new_tokens`. Every
+    row draws the same numbers, those of `seed`, so that its company changes nothing. ValueError when a value is out of range.
     """
 
     max_new_tokens: int = 64
@@ -70,30 +68,12 @@ class Generation:
 class Row:
     """An answer while it grows."""
 
-    generator: torch.Generator
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str = ""
 
 
-class Cache:
-    """Keys and values of every layer, [rows, kv_heads, slots, head_dim], and how many slots each row uses."""
-
-    def __init__(self, model: PLM, lengths: torch.Tensor, slots: int) -> None:
-        decoder, weight = model.config.decoder, model.tok_embeddings.weight
-        shape = (decoder.layers, len(lengths), decoder.kv_heads, slots, decoder.head_dim)
-        self.keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        self.values = torch.zeros_like(self.keys)
-        self.lengths = lengths
-        self.rows = torch.arange(len(lengths), device=weight.device)
-
-    def store(self, layer: int, rows: torch.Tensor, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Put k and v [n, kv_heads, head_dim] at (row, slot) pairs."""
-        self.keys[layer][rows, :, slots] = k
-        self.values[layer][rows, :, slots] = v
-
-
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model: PLM,
     tokenizer: Tokenizer,
@@ -112,7 +92,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rows = [Row(torch.Generator().manual_seed(options.seed)) for _ in prompts]
+        rows = [Row() for _ in prompts]
         run(model, tokenizer, prompts, rows, limits, options, on_text)
     finally:
         model.train(was_training)
@@ -137,10 +117,11 @@ def run(
     on_text: OnText | None,
 ) -> None:
     """Fill the rows, a token each and step, until the last of them has ended."""
-    scores, cache, pos = prefill(model, prompts, max(limits))
-    while True:
-        tokens = [choose(score, row.generator, options) for score, row in zip(scores.cpu(), rows, strict=True)]
-        for number, (row, token, limit) in enumerate(zip(rows, tokens, limits, strict=True)):
+    scores, step = prefill(model, prompts, max(limits))
+    draws = torch.rand(max(limits), generator=torch.Generator().manual_seed(options.seed)).to(scores.device)
+    for draw in draws:
+        tokens = choose(scores, draw, options)
+        for number, (row, token, limit) in enumerate(zip(rows, tokens.tolist(), limits, strict=True)):
             if row.finish_reason:
                 continue
             extend(row, token, limit, tokenizer, options)
@@ -150,30 +131,24 @@ def run(
                 )
         if all(row.finish_reason for row in rows):
             return
-        scores = step(model, torch.tensor(tokens, device=pos.device), pos, cache)
-        pos = pos + 1
+        scores = step(tokens)
 
 
-def prefill(
-    model: PLM, prompts: Sequence[tuple[Example, np.ndarray]], new_tokens: int
-) -> tuple[torch.Tensor, Cache, torch.Tensor]:
-    """Run all prompts as one pack: scores of each row's first new token [rows, V], the filled cache, that token's position."""
+def prefill(model: PLM, prompts: Sequence[tuple[Example, np.ndarray]], new_tokens: int) -> tuple[torch.Tensor, Step]:
+    """Run all prompts as one pack: scores of each row's first new token [rows, V], and what gives the next ones."""
     examples, tiles = zip(*prompts, strict=True)
     batch = collate(examples, tiles, model.config)
     if not any(len(media) for media in tiles):
         batch = replace(batch, tiles=batch.tiles[:0])
     layout = model.lay_out(batch)
-    lengths = torch.tensor([example.length for example in examples])
-    ends = (lengths.cumsum(0) - 1).to(layout.pos.device)
-    rows = (batch.doc - 1).to(layout.pos.device)
-    slots = torch.cat([torch.arange(length) for length in lengths]).to(layout.pos.device)
-    cache = Cache(model, lengths.to(layout.pos.device), int(lengths.max()) + new_tokens)
-    attends = [
-        partial(attend_and_store, plan=layout.plan, cache=cache, layer=layer, rows=rows, slots=slots)
-        for layer in range(len(model.layers))
-    ]
+    lengths = [example.length for example in examples]
+    cache = Cache(model, lengths, new_tokens)
+    places = [torch.arange(length) + row * cache.slots for row, length in enumerate(lengths)]
+    store = partial(attend_and_store, plan=layout.plan, cache=cache, places=torch.cat(places).to(layout.pos.device))
+    attends = [partial(store, layer=layer) for layer in range(len(model.layers))]
     h = model.decode(model.fuse(layout), layout.pos, attends)
-    return model.head(h[ends]), cache, layout.pos[ends] + 1
+    ends = (torch.tensor(lengths).cumsum(0) - 1).to(layout.pos.device)
+    return model.head(h[ends]), Step(model, cache, layout.pos[ends] + 1)
 
 
 def attend_and_store(
@@ -183,47 +158,27 @@ def attend_and_store(
     plan: AttentionPlan,
     cache: Cache,
     layer: int,
-    rows: torch.Tensor,
-    slots: torch.Tensor,
+    places: torch.Tensor,
 ) -> torch.Tensor:
-    cache.store(layer, rows, slots, k, v)
+    cache.store(layer, places, k, v)
     return attend(q, k, v, plan)
 
 
-def step(model: PLM, tokens: torch.Tensor, pos: torch.Tensor, cache: Cache) -> torch.Tensor:
-    """Run one token per row [rows]: scores of the next one [rows, V]."""
-    used = int(cache.lengths.max()) + 1
-    mask = torch.arange(used, device=tokens.device)[None] <= cache.lengths[:, None]
-    attends: list[Attend] = [
-        partial(attend_to_cache, cache=cache, layer=layer, mask=mask[:, None, None])
-        for layer in range(len(model.layers))
-    ]
-    h = model.decode(model.tok_embeddings(tokens), pos, attends)
-    cache.lengths = cache.lengths + 1
-    return model.head(h)
-
-
-def attend_to_cache(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: Cache, layer: int, mask: torch.Tensor
-) -> torch.Tensor:
-    """Attention of one query per row, q [rows, heads, D], to its row's cache and itself: [rows, heads, D]."""
-    cache.store(layer, cache.rows, cache.lengths, k, v)
-    used = mask.shape[-1]
-    keys, values = cache.keys[layer][:, :, :used], cache.values[layer][:, :, :used]
-    return dot_product(q.unsqueeze(2), keys, values, mask=mask).squeeze(2)
-
-
-def choose(scores: torch.Tensor, generator: torch.Generator, options: GenerationOptions) -> int:
-    """The next id from scores [V] on the CPU."""
+def choose(scores: torch.Tensor, draw: torch.Tensor, options: GenerationOptions) -> torch.Tensor:
+    """The next ids [rows] from scores [rows, V]; `draw` in [0, 1), one or [rows, 1], picks by cumulated probability."""
     if options.temperature == 0:
-        return int(scores.argmax())
-    ranked, order = (scores / options.temperature).softmax(-1).sort(descending=True, stable=True)
-    if options.top_k is not None:
-        ranked[options.top_k :] = 0
+        return scores.argmax(-1)
+    ranked, ids = (scores / options.temperature).softmax(-1).sort(descending=True, stable=True)
     if options.top_p is not None:
         # A token stays while those before it have not reached top_p yet: the likeliest one always stays.
-        ranked[ranked.cumsum(0) / ranked.sum() - ranked / ranked.sum() >= options.top_p] = 0
-    return int(order[torch.multinomial(ranked, 1, generator=generator)])
+        ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= options.top_p, 0)
+    elif options.top_k is not None:
+        ranked = ranked[:, : options.top_k]
+    edges = ranked.cumsum(-1)
+    total = edges[:, -1:]
+    last = (edges < total).sum(-1, keepdim=True)  # where rounding could lead behind the last token that stayed
+    place = torch.searchsorted(edges, draw * total, right=True).minimum(last)
+    return ids.gather(-1, place).squeeze(-1)
 
 
 def extend(row: Row, token: int, limit: int, tokenizer: Tokenizer, options: GenerationOptions) -> None:

@@ -2,8 +2,9 @@
 
     python tests/bench/generate.py --json
 
-One tiny model, one thread, the same prompts (an image of two tiles and 24 tokens of text each) and 64 new tokens. Stop
-ids are switched off on both sides, and the tokens of both must be the same. Each figure is the best of the rounds.
+One tiny model, one thread, eight prompts of different lengths (text and images of one to three tiles, and one without) and 16,
+64 and 256 new tokens; the ratios are those of 64. Stop ids are switched off on both sides, and the tokens of both must be the
+same. Each figure is the best of the rounds; the batch of 1 is the prompt of middle length.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
 
-from plm_model.codec import Example
+from plm_model.codec import Example, example
 from plm_model.config import PLMConfig
 from plm_model.generate import GenerationOptions, generate
 from plm_model.key_maps import from_hf, hf_name
@@ -32,7 +34,10 @@ from plm_model.plm import PLM
 from plm_model.weights import build
 from tests.plm_model.checkpoints import SCALED, reference
 
-BATCH, NEW_TOKENS, TEXT, TILES = 8, 64, 24, 2
+TEXTS = (12, 20, 24, 28, 32, 40, 48, 64)
+TILES = (1, 2, 1, 3, 2, 1, 2, 0)
+NEW_TOKENS = (16, 64, 256)
+MAIN = 64
 IMAGE = SCALED.image_token_id
 Prompt = tuple[Example, np.ndarray]
 
@@ -61,29 +66,34 @@ def models() -> tuple[PLM, Any]:
 
 
 def prompts() -> list[Prompt]:
+    """Sorted by length."""
     random = np.random.default_rng(0)
     found = []
-    for _ in range(BATCH):
-        text = random.integers(2, 1000, TEXT)
-        tokens = np.concatenate([text[:4], [IMAGE] * (TILES * config().tokens_per_tile), text[4:]]).astype(np.int32)
-        zero = np.zeros_like(tokens)
-        tiles = random.integers(0, 256, (TILES, 3, 56, 56)).astype(np.uint8)
-        found.append((Example(tokens, zero - 100, np.arange(len(tokens), dtype=np.int32), zero, zero), tiles))
-    return found
+    for length, count in zip(TEXTS, TILES, strict=True):
+        text = random.integers(2, 1000, length)
+        tokens = np.concatenate([text[:4], [IMAGE] * (count * config().tokens_per_tile), text[4:]])
+        tiles = random.integers(0, 256, (count, 3, 56, 56)).astype(np.uint8)
+        found.append((example(tokens.astype(np.int32), np.full(len(tokens), -100)), tiles))
+    return sorted(found, key=lambda prompt: prompt[0].length)
 
 
-def ours_of(model: PLM, batch: list[Prompt]) -> list[list[int]]:
-    options = GenerationOptions(max_new_tokens=NEW_TOKENS)
+def ours_of(model: PLM, batch: list[Prompt], new_tokens: int) -> list[list[int]]:
+    options = GenerationOptions(max_new_tokens=new_tokens)
     return [answer.token_ids for answer in generate(model, NoStop(), batch, options)]
 
 
-def theirs_of(model: Any, batch: list[Prompt]) -> list[list[int]]:
-    ids = torch.from_numpy(np.stack([prompt.tokens for prompt, _ in batch])).long()
-    pixels = ((torch.from_numpy(np.stack([tiles for _, tiles in batch])).float() / 255) - 0.5) / 0.5
+def theirs_of(model: Any, batch: list[Prompt], new_tokens: int) -> list[list[int]]:
+    """Padded on the left, as their generation wants it."""
+    longest = max(prompt.length for prompt, _ in batch)
+    ids, mask = torch.zeros(2, len(batch), longest, dtype=torch.int64)
+    for row, (prompt, _) in enumerate(batch):
+        ids[row, longest - prompt.length :] = torch.from_numpy(prompt.tokens)
+        mask[row, longest - prompt.length :] = 1
+    pixels = torch.from_numpy(np.concatenate([tiles for _, tiles in batch])).float().div(255).sub(0.5).div(0.5)[None]
     model.generation_config.eos_token_id = None
-    more = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "pad_token_id": 0}
-    whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, **more)
-    return whole[:, ids.shape[1] :].tolist()
+    more = {"do_sample": False, "max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "pad_token_id": 0}
+    whole = model.generate(input_ids=ids, attention_mask=mask, pixel_values=pixels, **more)
+    return whole[:, longest:].tolist()
 
 
 def best(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -101,25 +111,38 @@ def measure(rounds: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     ours, theirs = models()
     batch = prompts()
-    if ours_of(ours, batch) != theirs_of(theirs, batch):
+    if ours_of(ours, batch, max(NEW_TOKENS)) != theirs_of(theirs, batch, max(NEW_TOKENS)):
         raise SystemExit("the two give different tokens; the figures would mean nothing")
-    runs = {
-        "ours_batch_1": lambda: ours_of(ours, batch[:1]),
-        "ours_batch_8": lambda: ours_of(ours, batch),
-        "transformers_batch_8": lambda: theirs_of(theirs, batch),
-    }
-    seconds = best(runs, rounds)
-    speed = {name: NEW_TOKENS * (1 if name.endswith("1") else BATCH) / taken for name, taken in seconds.items()}
+    speeds = {}
+    for count in NEW_TOKENS:
+        runs = {
+            "ours_batch_1": partial(ours_of, ours, batch[4:5], count),
+            "ours_batch_8": partial(ours_of, ours, batch, count),
+            "transformers_batch_8": partial(theirs_of, theirs, batch, count),
+        }
+        rows = {name: int(name.rpartition("_")[2]) for name in runs}
+        speeds[count] = {name: count * rows[name] / taken for name, taken in best(runs, rounds).items()}
     return {
         "name": "generate",
         "hardware": f"{platform.machine()} CPU, 1 thread, torch {torch.__version__}",
         "commit": commit(),
         "baseline": "our own batch of 1, and transformers' greedy generate at batch 8 with the same weights and prompts",
-        "ratio": {
-            "batch_8_over_batch_1": round(speed["ours_batch_8"] / speed["ours_batch_1"], 2),
-            "over_transformers": round(speed["ours_batch_8"] / speed["transformers_batch_8"], 2),
-        },
-        "raw": {"tokens_per_second": {name: round(value, 1) for name, value in speed.items()}, "rounds": rounds},
+        "ratio": ratios(speeds[MAIN]),
+        "raw": {
+            f"{count}_new_tokens": {
+                "tokens_per_second": {name: round(value, 1) for name, value in speed.items()},
+                "ratio": ratios(speed),
+            }
+            for count, speed in speeds.items()
+        }
+        | {"rounds": rounds},
+    }
+
+
+def ratios(speed: dict[str, float]) -> dict[str, float]:
+    return {
+        "batch_8_over_batch_1": round(speed["ours_batch_8"] / speed["ours_batch_1"], 2),
+        "over_transformers": round(speed["ours_batch_8"] / speed["transformers_batch_8"], 2),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,19 +102,37 @@ def test_no_prompts_no_answers(model: PLM) -> None:
     assert generate(model, Letters(), []) == []
 
 
-def test_sampling_follows_the_probabilities_that_top_k_and_top_p_leave() -> None:
-    scores = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
-    options = GenerationOptions(temperature=1.0)
+def frequencies(probabilities: list[float], **options: Any) -> list[float]:
+    """How often each id is chosen over an even grid of draws."""
+    scores = torch.tensor([probabilities]).log().expand(1000, -1)
+    draws = ((torch.arange(1000) + 0.5) / 1000).unsqueeze(1)
+    chosen = choose(scores, draws, GenerationOptions(temperature=options.pop("temperature", 1.0), **options))
+    return (chosen.bincount(minlength=len(probabilities)) / 1000).tolist()
 
-    def frequencies(options: GenerationOptions) -> list[float]:
-        generator = torch.Generator().manual_seed(0)
-        drawn = [choose(scores, generator, options) for _ in range(2000)]
-        return np.bincount(drawn, minlength=4) / 2000
 
-    assert frequencies(options) == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=0.04)
-    assert frequencies(replace(options, top_k=2)) == pytest.approx([4 / 7, 3 / 7, 0, 0], abs=0.04)
-    assert frequencies(replace(options, top_p=0.6)) == pytest.approx([4 / 7, 3 / 7, 0, 0], abs=0.04)
-    assert frequencies(replace(options, top_p=0.1)) == pytest.approx([1, 0, 0, 0])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.4, 0.2, 0.3]),
+        ({"temperature": 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
+        ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_k": 9}, [0.1, 0.4, 0.2, 0.3]),
+        ({"top_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_p": 0.1}, [0, 1, 0, 0]),
+        ({"top_p": 0.6, "top_k": 1}, [0, 4 / 7, 0, 3 / 7]),
+    ],
+    ids=str,
+)
+def test_sampling_follows_the_probabilities_that_are_left(options: dict, expected: list[float]) -> None:
+    assert frequencies([0.1, 0.4, 0.2, 0.3], **options) == pytest.approx(expected, abs=0.0021)
+
+
+def test_the_largest_draw_chooses_no_token_that_was_ruled_out() -> None:
+    scores = torch.randn(200, 1000, generator=torch.Generator().manual_seed(0))
+    chosen = choose(scores, torch.tensor(1 - 2**-24), GenerationOptions(temperature=1.0, top_p=0.5))
+    share = scores.softmax(-1)
+    more_likely = torch.where(share > share.gather(-1, chosen[:, None]), share, 0).sum(-1)
+    assert (more_likely < 0.5).all()
 
 
 @pytest.mark.parametrize(
