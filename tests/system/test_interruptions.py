@@ -151,7 +151,7 @@ def prefect_states(place: Workplace) -> list[Any]:
 def test_cancelling_a_flow_run_stops_its_local_ray(tmp_path: Path, repository: Path, prefect: Prefect) -> None:
     place = Workplace(tmp_path, repository)
     flow_run = prefect.deploy_run({**place.parameters, "train": {"steps": 100000}})
-    wait_for(lambda: "train" in prefect.tasks(flow_run), 400, "the train task")
+    wait_for(lambda: "train" in prefect.tasks(flow_run), 600, "the train task")
     time.sleep(20.0)
     subprocess.run([str(BIN / "prefect"), "flow-run", "cancel", flow_run], cwd=repository, check=True)
     assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
