@@ -40,6 +40,7 @@ from components.train.loader import MicroBatch, StepWork
 from components.train.loop import accumulate
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
+from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 from plm_model.flops import StepCost, step_cost
 from plm_model.hf_config import config_json
@@ -115,7 +116,7 @@ def padded(rows: Sequence[Row], length: int) -> tuple[Tensor, Tensor]:
 
 def ours(model: PLM, rows: Sequence[Row]) -> Callable[[], float]:
     """Our step on a batch: forward, backward and update; returns the loss."""
-    optimizer = ShardedAdamW(model, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP)
+    optimizer = ShardedAdamW(model, TrainConfig(betas=BETAS, weight_decay=DECAY, clip_norm=CLIP))
     batch, group = packed(rows), Group(torch.device("cpu"))
     work = StepWork(1, 0.0, (MicroBatch(batch, 0, 1.0),), len(batch.tokens), len(batch.tiles))
 
