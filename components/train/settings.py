@@ -91,6 +91,19 @@ class ParallelSettings:
 
 
 @dataclass(frozen=True)
+class ProfileSettings:
+    """Which steps are traced, on the first worker."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    first: int = 10
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        require_positive(self, "first", "steps")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How the model is trained."""
 
@@ -145,6 +158,10 @@ class TrainConfig:
     checkpoint_patience_s: float = 300.0
     """How long the last checkpoint is tried again, with training done and in memory, while the disk has no room for it."""
     log_every: int = 10
+    validate_every: int | None = None
+    """Steps between two losses on the test split, `val/loss`; without it none is measured."""
+    profile: ProfileSettings | None = None
+    """Steps to trace; a file `profile` beside the checkpoints asks for a trace at any time."""
     max_failures: int = 3
     """Failed worker groups that are started again; -1 = without limit."""
 
@@ -157,6 +174,8 @@ class TrainConfig:
         require_at_least(self, 0, "warmup_steps")
         require_within(self, "wsd_decay", 0.0, 1.0)
         require_at_least(self, -1, "max_failures")
+        if self.validate_every is not None:
+            require_positive(self, "validate_every")
         if self.ema_decay is not None:
             require_within(self, "ema_decay", 0.0, 1.0)
         if self.exact_elastic and self.parallel.replicas > 1:
