@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
@@ -26,7 +28,7 @@ COLLECTIVE_TIMEOUT_SECONDS = 600
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl` and `train_state.json`.
+    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, and `profiles/` if any.
 
     Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
@@ -38,6 +40,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     replay(checkpoints, context)
     fit(config.train, inputs, checkpoints, context)
     state = publish(checkpoints, config.train, out)
+    publish_traces(context, out)
     out.counts |= {
         "steps": state["step"],
         "tokens": state["tokens"],
@@ -168,6 +171,20 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
     copy(fs, f"{path}/{METRICS}", out, METRICS)
     out.write_json("train_state.json", state)
     return state
+
+
+def publish_traces(context: StepContext, out: ArtifactWriter) -> None:
+    """Copy what the profiler wrote into the artifact and to the tracker."""
+    from components.train.profiler import FOLDER
+
+    fs, path = filesystem(f"{absolute_uri(context.resume_uri)}/{FOLDER}")
+    for name in sorted(fs.find(path)):
+        rel = f"{FOLDER}/{name[len(path) :].lstrip('/')}"
+        copy(fs, name, out, rel)
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / Path(rel).name
+            fs.get_file(name, str(local))
+            context.tracker.log_file(local, str(Path(rel).parent))
 
 
 def copy(fs: Any, source: str, out: ArtifactWriter, rel: str) -> None:

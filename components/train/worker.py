@@ -22,6 +22,7 @@ from components.train.metrics import Gauge
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.plan import PackPlan
+from components.train.profiler import Profiler
 from components.train.progress import MetricsLog, live_file, sender
 from components.train.settings import TrainConfig
 from components.train.shards import INDEX, ShardReader, plan_packs, read_index
@@ -81,6 +82,9 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
         keep_best=settings.result == "best",
     )
 
+    folder = job.checkpoints.rpartition("/")[0]
+    profiler = Profiler(folder, settings.profile, group, next_step=run.state["step"] + 1)
+
     def save(step: int) -> None:
         saver.start(run.at(step, optimizer, group), run.log.text)
 
@@ -91,9 +95,15 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
             run.counted(ready),
             settings,
             group,
-            Hooks(run.log.append, save, before_update=saver.wait_copied),
+            Hooks(
+                run.log.append,
+                save,
+                before_update=saver.wait_copied,
+                after_step=lambda work: profiler.after_step(work.step),
+            ),
             gauge,
         )
+    profiler.close()
     insist(saver, lambda: save(settings.steps), settings.checkpoint_patience_s)
 
 

@@ -20,7 +20,7 @@ from components.train.loader import filler_batch, prefetched
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.param_groups import UnknownParameter, freeze
-from components.train.settings import TrainConfig
+from components.train.settings import ProfileSettings, TrainConfig
 from components.train.step import replay
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.weights import build
@@ -87,6 +87,13 @@ def test_training_lowers_the_loss(data: Path) -> None:
 
 def test_metrics_hold_the_first_step_the_last_and_every_second(alone: TrainJob) -> None:
     assert [line["step"] for line in metrics(alone)] == [1, 2, 4, 6]
+
+
+def test_chosen_steps_leave_a_trace_beside_the_checkpoints(data: Path) -> None:
+    work = job(data, data / "traced" / "checkpoints", steps=3, profile=ProfileSettings(first=2, steps=1))
+    run_rank(work, CPU)
+    assert [path.name for path in (data / "traced" / "profiles").rglob("*.gz")] == ["trace.json.gz"]
+    assert (data / "traced" / "metrics.jsonl").read_text().count("\n") == 3
 
 
 def test_state_counts_what_was_trained_on(alone: TrainJob) -> None:
