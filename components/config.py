@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
 from components.partial_config import partial
@@ -22,6 +22,16 @@ def _without_credentials(uri: str | None) -> str | None:
     if uri and "@" in uri.partition("://")[2].split("/")[0]:
         raise ValueError("holds credentials; leave them to the environment, a config is logged")
     return uri
+
+
+def _names(datasets: Any) -> Any:
+    """The names in `a:1, b:3`; a list stays one. What each is worth is for the training to say."""
+    if not isinstance(datasets, str):
+        return datasets
+    names = [part.partition(":")[0].strip() for part in datasets.split(",") if part.strip()]
+    if len(set(names)) < len(names):
+        raise ValueError("a data set stands there twice")
+    return names
 
 
 Uri = Annotated[str, AfterValidator(_without_credentials)]
@@ -91,7 +101,25 @@ class S3Source(Settings):
     part_bytes: PositiveInt = Field(8 << 20, description="objects above this size are fetched in ranges of it")
 
 
-Source = Annotated[DigitsSource | FolderSource | S3Source, Field(discriminator="kind")]
+class PlmSource(Settings):
+    """Data sets in PLM's format, by their names in a registry."""
+
+    kind: Literal["plm"] = "plm"
+    registry: str = Field("configs/datasets.yaml", description="YAML of name: {annotation, root_dir}")
+    datasets: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        min_length=1, description="names, as a list or as a datamix `name:weight,name:weight`"
+    )
+
+
+class ParquetSource(Settings):
+    """Parquet files with images in them, of a folder or of a data set on the Hugging Face hub."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: str = Field(description="a folder, or owner/name@commit")
+    files: str = Field("**/*.parquet", description="which files below it")
+
+
+Source = Annotated[DigitsSource | FolderSource | S3Source | PlmSource | ParquetSource, Field(discriminator="kind")]
 
 
 class IngestConfig(Settings):

@@ -12,7 +12,7 @@ import yaml
 from components.errors import ConfigError
 
 # Paths that name a file shipped beside the YAML that mentions it; every other path is taken from the current directory.
-PATHS_BESIDE_THEIR_FILE = ("model.tokenizer",)
+PATHS_BESIDE_THEIR_FILE = ("model.tokenizer", "ingest.source.registry")
 
 
 @dataclass

@@ -5,7 +5,9 @@ A hub id needs its full commit, so that the same command means the same weights 
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]*))?")
@@ -21,9 +23,22 @@ class HubError(ValueError):
 
 def local_directory(place: str | Path) -> Path:
     """The directory that a path or a hub id names; HubError when it is not there, not pinned or cannot be downloaded."""
-    path = Path(place)
-    if path.exists():
-        return path
+    if Path(place).exists():
+        return Path(place)
+    return download(*pinned(place))
+
+
+def dataset_directory(place: str | Path, wanted: str) -> Path:
+    """The same of a data set, of which only the files are downloaded whose path matches `wanted`."""
+    if Path(place).exists():
+        return Path(place)
+    repo, revision = pinned(place, "datasets/")
+    with one_line(repo, revision):
+        return fetch(repo, revision, [wanted], [], "dataset")
+
+
+def pinned(place: str | Path, kind: str = "") -> tuple[str, str]:
+    """Repository and commit of a hub id; HubError when it is none, or lacks the commit."""
     match = HUB_ID.fullmatch(str(place))
     if match is None:
         raise HubError(f"{place}: no such directory")
@@ -31,27 +46,36 @@ def local_directory(place: str | Path) -> Path:
     if revision is None or not COMMIT.fullmatch(revision):
         raise HubError(
             f"{place}: no such directory; for the Hugging Face hub give the full commit, {repo}@<40 hexadecimal digits>, "
-            f"which https://huggingface.co/{repo}/commits/main lists"
+            f"which https://huggingface.co/{kind}{repo}/commits/main lists"
         )
-    return download(repo, revision)
+    return repo, revision
 
 
 def download(repo: str, revision: str) -> Path:
     """One commit of a repository, without the half that is not needed: the Hugging Face layout, or else `original/`."""
-    try:
+    with one_line(repo, revision):
         path = fetch(repo, revision, COMPANIONS + WEIGHTS, [ORIGINAL])
         if not any(path.glob("*.safetensors")):
             path = fetch(repo, revision, [ORIGINAL], [])
+        return path
+
+
+@contextlib.contextmanager
+def one_line(repo: str, revision: str) -> Iterator[None]:
+    """Whatever goes wrong inside becomes a HubError that says what to do."""
+    try:
+        yield
     except Exception as error:  # errors of the hub, of HTTP and of the disk; each has a first line that says it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HubError(
             f"{repo}@{revision}: cannot download it ({reason}); check the network and access to the repository, "
             f"or give a local directory"
         ) from error
-    return path
 
 
-def fetch(repo: str, revision: str, wanted: list[str], unwanted: list[str]) -> Path:
+def fetch(repo: str, revision: str, wanted: list[str], unwanted: list[str], kind: str = "model") -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
+    return Path(
+        snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted, repo_type=kind)
+    )

@@ -16,6 +16,7 @@ from components.config import ConvertConfig
 from components.convert.templates import MissingValue, Template, choose_question, parse_template, value_of
 from components.errors import UserError
 from components.ingest.annotations import BadRow, Row, images_of, inside, is_json_lines, read_rows
+from components.ingest.parts import Part
 from plm_model.record import GptRoleError, RecordError, parse_id, parse_record
 
 # Keys of a record that a row with a plain question and answer may carry too.
@@ -32,20 +33,21 @@ class Reject:
     row: Any
 
 
-def read_records(raw: IO[bytes], file: str, config: ConvertConfig) -> Iterator[dict[str, Any] | Reject]:
-    """Each row of an annotation file, in order.
+def read_records(raw: IO[bytes], part: Part, config: ConvertConfig) -> Iterator[dict[str, Any] | Reject]:
+    """Each row of an annotation file, in order; media paths are those in the artifact.
 
     Raises UserError for what concerns the whole file or the config: a missing column, a malformed template, a path out
     of the data root, the role `gpt` without convert.accept_gpt_role.
     """
     answer = parse_template(config.answer, {"answer": config.answer_column}, "convert.answer")
     columns = (config.image_column, *([config.question_column] if config.question_column else []), *answer.columns)
+    file = part.annotations
     for row in read_rows(raw, file, () if is_json_lines(file) else columns):
         if isinstance(row, BadRow):
             yield Reject(file, row.line, row.reason, row.text)
             continue
         try:
-            yield to_record(row, f"{file}:{row.line}", answer, config)
+            yield placed(to_record(row, f"{file}:{row.line}", answer, config), part)
         except GptRoleError as error:
             raise UserError(f"{file}:{row.line}: {error}") from None
         except (RecordError, MissingValue) as error:
@@ -62,6 +64,19 @@ def to_record(row: Row, where: str, answer: Template, config: ConvertConfig) -> 
     return record
 
 
+def placed(record: dict[str, Any], part: Part) -> dict[str, Any]:
+    """The record as one of its data set: media below the set's folder, an id that no other set has, the set's name."""
+    media = record.get("image")
+    if media:
+        inner = [part.media_path(name) for name in media] if isinstance(media, list) else part.media_path(media)
+        record["image"] = inner
+    if isinstance(record.get("video"), str):
+        record["video"] = part.media_path(record["video"])
+    if part.source is not None:
+        record |= {"id": f"{part.source}/{record['id']}", "source": part.source}
+    return record
+
+
 def _ready(row: Row, where: str, config: ConvertConfig) -> dict[str, Any]:
     values = dict(row.values)
     images = values.pop(config.image_column, None)
@@ -69,7 +84,7 @@ def _ready(row: Row, where: str, config: ConvertConfig) -> dict[str, Any]:
     names = [inside(name, where) for name in images_of(row, config.image_column)]
     if images is not None and len(names) != (len(images) if isinstance(images, list) else 1):
         raise RecordError(f"`{config.image_column}` must be a path or a list of paths")
-    record: dict[str, Any] = {"id": _id(values, names, said, where)}
+    record: dict[str, Any] = {"id": _id(values, names, row.values, where)}
     if images is not None:
         record["image"] = names if isinstance(images, list) else names[0]
     record |= {key: value for key, value in values.items() if key not in ("id", "image")}
@@ -102,11 +117,12 @@ def _filled(row: Row, where: str, answer: Template, config: ConvertConfig) -> di
 
 
 def _id(values: Mapping[str, Any], names: list[str], own: Any, where: str) -> str:
-    """The row's own id; without one, its first image, and a digest of its own question where one image has several."""
+    """The row's own id; without one, its first image or its video, and a digest of what tells it from others of these."""
     if values.get("id") not in (None, ""):
         return parse_id(values["id"])
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
-    stem = names[0] if names else "text"
+    video = values.get("video")
+    stem = names[0] if names else video if isinstance(video, str) and video else "text"
     return stem if own is None else f"{stem}#{digest}"
 
 

@@ -18,6 +18,7 @@ from components.context import StepContext
 from components.convert.records import Reject, read_records
 from components.convert.split import repeated, split
 from components.errors import UserError
+from components.ingest.parts import Part, read_parts
 
 SHOWN_REJECTS = 3
 
@@ -25,12 +26,15 @@ SHOWN_REJECTS = 3
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the records of `inputs["raw"]`. UserError when there are none, or more rejects than the config allows."""
     raw, settings = inputs["raw"], config.convert
-    file = raw.read_json("source.json")["annotations"]
-    with raw.open(file) as stream:
-        rows = list(read_records(stream, file, settings))
+    rows = []
+    for part in read_parts(raw):
+        with raw.open(part.annotations) as stream:
+            found = list(read_records(stream, part, settings))
+        require_some(found, part)
+        rows += found
     rejects = [row for row in rows if isinstance(row, Reject)]
     records = [row for row in rows if not isinstance(row, Reject)]
-    check(rows, rejects, file, settings)
+    check(rows, rejects, settings)
 
     contents = [shown_by(record, raw) for record in records]
     held_out = split(contents, settings.test_fraction, settings.split_seed)
@@ -52,16 +56,25 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     context.progress(f"{len(train)} records to train on, {len(test)} held out, {len(rejects)} rejected")
 
 
-def check(rows: list[Any], rejects: list[Reject], file: str, config: ConvertConfig) -> None:
-    """Raise UserError when nothing is left to learn from, or too much was rejected."""
+def require_some(rows: list[Any], part: Part) -> None:
+    """Raise UserError when an annotation file has nothing to learn from."""
     if not rows:
-        raise UserError(f"{file} has no rows")
-    shown = "; ".join(f"{reject.file}:{reject.line}: {reject.reason}" for reject in rejects[:SHOWN_REJECTS])
-    if len(rejects) == len(rows) or len(rejects) > config.max_bad_fraction * len(rows):
+        raise UserError(f"{part.annotations} has no rows")
+    if all(isinstance(row, Reject) for row in rows):
+        raise UserError(f"{part.annotations}: all {len(rows)} rows rejected: {shown(rows)}")
+
+
+def check(rows: list[Any], rejects: list[Reject], config: ConvertConfig) -> None:
+    """Raise UserError when too much was rejected."""
+    if len(rejects) > config.max_bad_fraction * len(rows):
         raise UserError(
-            f"{file}: {len(rejects)} of {len(rows)} rows rejected, more than convert.max_bad_fraction="
-            f"{config.max_bad_fraction:g} allows: {shown}"
+            f"{len(rejects)} of {len(rows)} rows rejected, more than convert.max_bad_fraction="
+            f"{config.max_bad_fraction:g} allows: {shown(rejects)}"
         )
+
+
+def shown(rejects: list[Reject]) -> str:
+    return "; ".join(f"{reject.file}:{reject.line}: {reject.reason}" for reject in rejects[:SHOWN_REJECTS])
 
 
 def shown_by(record: Mapping[str, Any], raw: Artifact) -> list[str]:

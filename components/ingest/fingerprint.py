@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
+from pathlib import Path
 
-from components.config import DigitsSource, FolderSource, S3Source
-from components.ingest.folder import data_folder, list_folder
+from components.config import DigitsSource, FolderSource, ParquetSource, PlmSource, Source
+from components.ingest.folder import data_folder, list_folder, source_file
 from components.ingest.origin import SourceFile
+from components.ingest.registry import RegistryOrigin, data_sets
 from components.ingest.s3 import connect, list_objects
 
 
-def source_fingerprint(source: DigitsSource | FolderSource | S3Source) -> str:
+def source_fingerprint(source: Source) -> str:
     """Digest of names, sizes and modification times or etags; reads no content.
 
     Raises UserError when the source cannot be listed.
@@ -21,6 +23,12 @@ def source_fingerprint(source: DigitsSource | FolderSource | S3Source) -> str:
         return f"digits of scikit-learn {version('scikit-learn')}, pillow {version('pillow')}"
     if isinstance(source, FolderSource):
         return _digest(list_folder(data_folder(source.path)).values())
+    if isinstance(source, PlmSource):
+        return _digest(RegistryOrigin(data_sets(source)).files.values())
+    if isinstance(source, ParquetSource):
+        folder = Path(source.path)
+        files = (source_file(str(file), file) for file in sorted(folder.glob(source.files)) if file.is_file())
+        return _digest(files) if folder.is_dir() else f"hub data set {source.path}"
     return _digest(list_objects(connect(source.uri, source.parallel), source.uri).values())
 
 

@@ -27,7 +27,7 @@ class FolderOrigin:
             return None
         if not real.is_relative_to(self.root):
             raise UserError(f"{where}: {name!r} is a link that leads out of the data root {self.root}")
-        return self.files.get(name) or (_source_file(name, real) if real.is_file() else None)
+        return self.files.get(name) or (source_file(name, real) if real.is_file() else None)
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
         for file in files:
@@ -49,14 +49,15 @@ def data_folder(path: str) -> Path:
 
 
 def list_folder(root: Path) -> dict[str, SourceFile]:
-    """All regular files below a folder, sorted by relative path; the version is the modification time in ns."""
+    """All regular files below a folder, sorted by relative path."""
     found = []
     for folder, _, names in os.walk(root):
         found.extend(Path(folder, name) for name in names)
     files = ((path.relative_to(root).as_posix(), path) for path in found if path.is_file())
-    return {name: _source_file(name, path) for name, path in sorted(files)}
+    return {name: source_file(name, path) for name, path in sorted(files)}
 
 
-def _source_file(name: str, path: Path) -> SourceFile:
+def source_file(name: str, path: Path) -> SourceFile:
+    """A file of the disk under a name; its version is the modification time in ns."""
     status = path.stat()
     return SourceFile(name, status.st_size, str(status.st_mtime_ns))

@@ -1,8 +1,8 @@
 """Ingest: the files of a source that its annotations name, whole and checked, as an artifact.
 
 The artifact holds the files under their names relative to the source's root, `files.jsonl` (path, size, sha256 of each)
-and `source.json` (which of them is the annotation file). Its digest depends on contents only; modification times and
-etags, by which the next ingest knows what it need not fetch, stand in the manifest's counts.
+and `source.json` (which of them are annotations, and where the media of each lie). Its digest depends on contents only;
+modification times and etags, by which the next ingest knows what it need not fetch, stand in the manifest's counts.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
-from components.config import DigitsSource, FolderSource, PipelineConfig, S3Source
+from components.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
 from components.context import StepContext
 from components.errors import UserError
 from components.ingest.annotations import Row, images_of, inside, is_json_lines, read_rows
 from components.ingest.digits import LABELS, write_digits
 from components.ingest.folder import FolderOrigin
 from components.ingest.origin import Origin, SourceFile
+from components.ingest.parquet import ROWS, write_rows
+from components.ingest.parts import SOURCE, Part, write_parts
+from components.ingest.registry import RegistryOrigin, data_sets
 from components.ingest.s3_origin import S3Origin
 from components.ingest.takeover import PARALLEL, take_over, unchanged
 
 FILES = "files.jsonl"
-SOURCE = "source.json"
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -35,44 +37,64 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     source = config.ingest.source
     if isinstance(source, DigitsSource):
         count = write_digits(source, out, context.progress)
-        out.counts.update(files=count + 1, fetched=count + 1, reused=0)
-        annotations = LABELS
+        parts = made_here(LABELS, count, out)
+    elif isinstance(source, ParquetSource):
+        rows, images = write_rows(source, config.convert.image_column, out, context.progress)
+        context.progress(f"{rows} rows, {images} images")
+        parts = made_here(ROWS, images, out)
     else:
-        annotations = inside(source.annotations, "ingest.source.annotations")
-        with opened(source, context) as origin:
-            bring_in(origin, annotations, config.convert.image_column, out, context)
-    write_list(annotations, out)
+        with opened(source, context) as (origin, parts):
+            bring_in(origin, parts, config.convert.image_column, out, context)
+    write_list(parts, out)
+
+
+def made_here(annotations: str, media: int, out: ArtifactWriter) -> list[Part]:
+    """The parts of an ingest that wrote its files itself."""
+    out.counts.update(files=media + 1, fetched=media + 1, reused=0)
+    return [Part(annotations)]
 
 
 @contextlib.contextmanager
-def opened(source: FolderSource | S3Source, context: StepContext) -> Iterator[Origin]:
-    """The source, ready to be read; what an S3 ingest has fetched is kept unless the block ends well."""
+def opened(
+    source: FolderSource | S3Source | PlmSource, context: StepContext
+) -> Iterator[tuple[Origin, Sequence[Part]]]:
+    """The source and its parts, ready to be read; what an S3 ingest has fetched is kept unless the block ends well."""
+    if isinstance(source, PlmSource):
+        registered = RegistryOrigin(data_sets(source))
+        yield registered, registered.parts
+        return
+    parts = [Part(inside(source.annotations, "ingest.source.annotations"))]
     if isinstance(source, FolderSource):
-        yield FolderOrigin(source.path)
+        yield FolderOrigin(source.path), parts
         return
     origin = S3Origin(source, context.cache_dir)
     done = False
     try:
         if context.fresh:
             origin.forget()
-        yield origin
+        yield origin, parts
         done = True
     finally:
         origin.close(done)
 
 
-def bring_in(origin: Origin, annotations: str, image_column: str, out: ArtifactWriter, context: StepContext) -> None:
-    """Put the annotation file and every file that it names into `out`, fetching only what has changed."""
-    labels = origin.files.get(annotations)
-    if labels is None:
-        raise UserError(f"{origin.uri}/{annotations}: no such file; ingest.source.annotations names it")
+def bring_in(
+    origin: Origin, parts: Sequence[Part], image_column: str, out: ArtifactWriter, context: StepContext
+) -> None:
+    """Put the annotation files and every file that they name into `out`, fetching only what has changed."""
+    labels = [origin.files[part.annotations] for part in parts if part.annotations in origin.files]
+    if len(labels) < len(parts):
+        raise UserError(f"{origin.uri}/{parts[0].annotations}: no such file; ingest.source.annotations names it")
     previous = None if context.fresh else context.previous
-    fetched = place(origin, [labels], out, previous, context)
-    with out.fs.open(f"{out.path}/{annotations}", "rb") as raw:
-        named = named_files(origin, raw, annotations, image_column)
-    files = [file for file in named.values() if file is not None and file.path != annotations]
+    fetched = place(origin, labels, out, previous, context)
+    named: dict[str, SourceFile | None] = {}
+    for part in parts:
+        with out.fs.open(f"{out.path}/{part.annotations}", "rb") as raw:
+            named |= named_files(origin, raw, part, image_column)
+    annotations = {part.annotations for part in parts}
+    files = [file for file in named.values() if file is not None and file.path not in annotations]
     fetched += place(origin, files, out, previous, context)
-    files.append(labels)
+    files += labels
     out.counts.update(
         files=len(files),
         fetched=fetched,
@@ -84,16 +106,16 @@ def bring_in(origin: Origin, annotations: str, image_column: str, out: ArtifactW
     out.counts["source_state"] = {"uri": origin.uri, "versions": {file.path: file.version for file in files}}
 
 
-def named_files(origin: Origin, raw: Any, annotations: str, image_column: str) -> dict[str, SourceFile | None]:
+def named_files(origin: Origin, raw: Any, part: Part, image_column: str) -> dict[str, SourceFile | None]:
     """Every file that the annotations name, None for those that the source lacks (preprocess reports them)."""
-    csv_columns = () if is_json_lines(annotations) else (image_column,)
+    csv_columns = () if is_json_lines(part.annotations) else (image_column,)
     named: dict[str, SourceFile | None] = {}
-    for row in read_rows(raw, f"{origin.uri}/{annotations}", csv_columns):
+    for row in read_rows(raw, f"{origin.uri}/{part.annotations}", csv_columns):
         if not isinstance(row, Row):
             continue
-        where = f"{origin.uri}/{annotations}:{row.line}"
+        where = f"{origin.uri}/{part.annotations}:{row.line}"
         for written in (*images_of(row, image_column), *images_of(row, "video")):
-            name = inside(written, where)
+            name = part.media_path(inside(written, where))
             if name not in named:
                 named[name] = origin.find(name, where)
     return named
@@ -135,11 +157,11 @@ def put(path: Path, name: str, out: ArtifactWriter, link: bool) -> None:
     out.add_file(path, name)
 
 
-def write_list(annotations: str, out: ArtifactWriter) -> None:
+def write_list(parts: Sequence[Part], out: ArtifactWriter) -> None:
     """Write `source.json` and `files.jsonl`, the same bytes for the same contents."""
     files = out.recorded_files()
     out.counts["bytes"] = sum(entry["size"] for entry in files.values())
-    out.write_json(SOURCE, {"annotations": annotations})
+    write_parts(parts, out)
     with out.open(FILES, "w") as file:
         for line in _lines(files.items()):
             file.write(line)

@@ -11,7 +11,8 @@ from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten, load_config
 from components.errors import ConfigError
 
-CONFIGS = sorted(path for path in Path("configs").glob("*.yaml")) + sorted(Path("configs/finetune").glob("*.yaml"))
+CONFIGS = sorted(Path("configs").glob("*.yaml")) + sorted(Path("configs").glob("[fs]*/*.yaml"))
+CONFIGS.remove(Path("configs/datasets.yaml"))
 
 
 def write(folder: Path, name: str, text: str) -> str:

@@ -17,6 +17,7 @@ from components.config import PipelineConfig
 from components.convert.split import split
 from components.convert.step import run
 from components.errors import UserError
+from components.ingest.parts import Part, write_parts
 
 Convert = Callable[..., Artifact]
 
@@ -43,7 +44,7 @@ def write_raw(store: ArtifactStore, key: StepKey, files: dict[str, bytes], annot
         for file, data in files.items():
             with out.open(file) as target:
                 target.write(data)
-        out.write_json("source.json", {"annotations": annotations})
+        write_parts([Part(annotations)], out)
 
 
 def lines(artifact: Artifact, name: str) -> list[dict[str, Any]]:
