@@ -1,4 +1,4 @@
-"""What the README says can be typed, works as typed. (`make demo` and `make ui` are in `make e2e`.)"""
+"""What the READMEs say can be typed, works as typed. (`make demo` and `make ui` are in `make e2e`.)"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,23 +21,28 @@ BIN = Path(sys.executable).parent
 FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
-def blocks(repository: Path, language: str) -> list[str]:
-    return [text for kind, text in FENCE.findall((repository / "README.md").read_text()) if kind == language]
+AWAY = ["tracking.required=false", "tracking.uri=http://127.0.0.1:9"]
+PAGES = ("README.md", "configs/finetune/README.md")
 
 
-def commands(repository: Path, start: str) -> list[list[str]]:
-    lines = [line for block in blocks(repository, "bash") for line in block.splitlines()]
+def blocks(repository: Path, language: str, pages: Sequence[str] = PAGES) -> list[str]:
+    text = "".join((repository / page).read_text() for page in pages)
+    return [text for kind, text in FENCE.findall(text) if kind == language]
+
+
+def commands(repository: Path, start: str, pages: Sequence[str] = PAGES) -> list[list[str]]:
+    lines = [line for block in blocks(repository, "bash", pages) for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
 
 
 @pytest.fixture(scope="module")
 def place(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the README's config, ten images and their labels, and the shipped configs beside."""
+    """A user's folder: the READMEs' configs, ten images and their labels, and the shipped configs beside."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "configs").symlink_to(repository / "configs")
-    (config,) = [text for text in blocks(repository, "yaml") if text.startswith("# mine.yaml")]
-    (folder / "mine.yaml").write_text(config)
-    data = folder / yaml.safe_load(config)["ingest"]["source"]["path"]
+    for config in blocks(repository, "yaml"):
+        (folder / config.split()[1]).write_text(config)
+    data = folder / yaml.safe_load((folder / "mine.yaml").read_text())["ingest"]["source"]["path"]
     data.mkdir(parents=True)
     with open(data / "labels.csv", "w", newline="") as file:
         rows = csv.writer(file)
@@ -44,6 +50,9 @@ def place(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(10):
             Image.new("RGB", (40, 30), (25 * n, 80, 120)).save(data / f"{n}.png")
             rows.writerow([f"{n}.png", f"shade {n}"])
+    for command in commands(repository, "python configs/"):
+        made = run(folder, command)
+        assert made.returncode == 0, made.stderr
     return folder
 
 
@@ -52,9 +61,10 @@ def run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_the_config_of_your_own_data_is_valid(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["mine", "published", "radiology"])
+def test_the_configs_are_valid(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    assert load_config("mine.yaml").name == "mine"
+    assert load_config(f"{name}.yaml").name.startswith(name)
 
 
 def test_every_finetune_command_is_understood(place: Path, repository: Path) -> None:
@@ -64,9 +74,21 @@ def test_every_finetune_command_is_understood(place: Path, repository: Path) -> 
         assert planned.returncode == 0 and "ingest         runs" in planned.stdout, planned.stderr
 
 
+def test_the_converter_of_published_rows_answers(place: Path) -> None:
+    answered = run(place, ["python", "-m", "components.convert.plm_video_human", "--help"])
+    assert answered.returncode == 0 and "--boxes" in answered.stdout
+
+
+def test_steps_by_themselves_are_understood(place: Path, repository: Path) -> None:
+    """Run on a folder that is not there: each names the source, so that it was read and is what it is about."""
+    for command in [*commands(repository, "plm ingest"), *commands(repository, "plm convert")]:
+        tried = run(place, [*command, "ingest.source.path=nowhere", *AWAY])
+        assert tried.returncode == 2 and ("nowhere" in tried.stderr or "plm ingest" in tried.stderr), tried.stderr
+
+
 def test_your_own_folder_becomes_conversations(place: Path) -> None:
     for step in ("ingest", "convert"):
-        ran = run(place, ["plm", step, "mine.yaml", "tracking.required=false", "tracking.uri=http://127.0.0.1:9"])
+        ran = run(place, ["plm", step, "mine.yaml", *AWAY])
         assert ran.returncode == 0, ran.stderr
     (train,) = (place / "runs/artifacts/convert").glob("*/*/train.jsonl")
     assert "shade" in train.read_text()
@@ -76,13 +98,13 @@ def test_your_own_folder_becomes_conversations(place: Path) -> None:
 def test_generate_and_export_work_on_a_model(place: Path, repository: Path) -> None:
     made = run(
         place,
-        ["plm", "initialize", "mine.yaml", "tracking.required=false", "tracking.uri=http://127.0.0.1:9", "--json"],
+        ["plm", "initialize", "mine.yaml", *AWAY, "--json"],
     )
     assert made.returncode == 0, made.stderr
     (model,) = [path.parent for path in (place / "runs/artifacts/initialize").glob("*/*/model.safetensors")]
     Image.new("RGB", (40, 30)).save(place / "a.png")
     for start in ("plm generate", "plm export"):
-        (command,) = commands(repository, start)
+        (command,) = commands(repository, start, ["README.md"])
         ran = run(place, [str(model) if word == "MODEL" else word for word in command])
         assert ran.returncode == 0, ran.stderr
     assert (place / "exported/config.json").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from components.config_layers import read_file
 from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
 from plm_model.hf_config import config_json
 from plm_model.layouts import read_checkpoint, write_checkpoint
@@ -42,6 +43,12 @@ UNTIED = replace(
 )
 STAGE_1 = replace(SCALED, vision=replace(SCALED.vision, layer_scale_init=None, drop_path=0.0), pooling_ratio=1)
 VARIANTS = {"class token, tied, scaled RoPE": SCALED, "no class token, untied": UNTIED}
+
+
+def preset(size: str) -> PLMConfig:
+    """The model of `configs/models/plm_<size>.yaml`."""
+    values = read_file(str(TOKENIZER.parents[2] / "models" / f"plm_{size}.yaml")).values
+    return PLMConfig.from_dict(values["architecture"])
 
 
 def tokenizer() -> Tokenizer:
