@@ -33,7 +33,8 @@ class Hooks:
     """What the loop calls, on every rank.
 
     `veto(work, loss_sum, supervised, norm)` may give a tensor on the device, fp32 []: 1 leaves weights and optimizer as
-    they are, 0 updates them. `before_update()` comes between backward and update, `after_step(work)` at the end of a step.
+    they are, 0 updates them. `before_update()` comes between backward and update, `after_step(work)` at the end of a step;
+    `on_validation(step)` before the checkpoint of its step.
     """
 
     on_metrics: Callable[[int, Metrics], None] = lambda step, metrics: None
@@ -41,6 +42,7 @@ class Hooks:
     veto: Callable[[StepWork, Tensor, int, Tensor], Tensor | None] = lambda work, loss_sum, supervised, norm: None
     before_update: Callable[[], None] = lambda: None
     after_step: Callable[[StepWork], None] = lambda work: None
+    on_validation: Callable[[int], None] = lambda step: None
 
 
 def train(
@@ -65,6 +67,8 @@ def train(
         if work.step in (1, settings.steps) or work.step % settings.log_every == 0:
             hooks.on_metrics(work.step, summarise(window, work, rate, norm, settings, group))
             window = window.next()
+        if settings.validate_every and (work.step == settings.steps or work.step % settings.validate_every == 0):
+            window.without(partial(hooks.on_validation, work.step))
         if work.step == settings.steps or work.step % settings.checkpoint_every == 0:
             hooks.on_checkpoint(work.step)
         hooks.after_step(work)

@@ -13,7 +13,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,12 @@ class Window:
     def drop(self) -> None:
         """Forget the step that was looked at."""
         self._step = []
+
+    def without(self, call: Callable[[], None]) -> None:
+        """Make a call whose time is not training time."""
+        started = time.perf_counter()
+        call()
+        self.aside += time.perf_counter() - started
 
     def next(self) -> Window:
         """An empty window that begins now."""

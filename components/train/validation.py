@@ -1,0 +1,59 @@
+"""The loss on the test split: the same packs each time, every target of all ranks equally weighted, nothing else changed.
+
+The model runs without drop path and without gradient; no random number is drawn, so a training that validates takes the
+same steps as one that does not. Ranks take turns with the packs; one that has none left runs a filler, which counts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from components.train.loader import MicroBatch, filler_batch, prefetched
+from components.train.parallel import Group
+from plm_model.config import PLMConfig
+from plm_model.pack import pack_lengths
+
+PACKS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`read(n)` gives pack n of `packs` (numbers of examples of the test split)."""
+
+    packs: Sequence[Sequence[int]]
+    read: Callable[[int], MicroBatch]
+    config: PLMConfig
+
+    @torch.no_grad()
+    def loss(self, model: nn.Module, group: Group) -> float:
+        """Mean cross entropy over all targets. Every rank calls it; the model is in training mode afterwards."""
+        rounds = -(-len(self.packs) // group.world)
+        turns = (self._of(turn * group.world + group.rank) for turn in range(rounds))
+        total = torch.zeros((), dtype=torch.float64, device=group.device)
+        targets = 0
+        model.eval()
+        with prefetched(turns, PACKS_AHEAD) as ready:
+            for micro in ready:
+                total += model(micro.batch).double().sum() * micro.weight
+                targets += micro.supervised
+        model.train()
+        loss_sum, count = group.sum(float(total), targets)
+        return loss_sum / max(count, 1)
+
+    def _of(self, number: int) -> MicroBatch:
+        if number < len(self.packs):
+            return self.read(number)
+        return MicroBatch(filler_batch(self.config), number, 0.0)
+
+
+def packs_of(tokens: Sequence[int], tiles: Sequence[int], pack_tokens: int, pack_tiles: int) -> list[list[int]]:
+    """Examples of these sizes laid into packs, in their order; those that no pack can hold are left out."""
+    fit = [
+        n for n, size in enumerate(zip(tokens, tiles, strict=True)) if size[0] <= pack_tokens and size[1] <= pack_tiles
+    ]
+    packs = pack_lengths([int(tokens[n]) for n in fit], [int(tiles[n]) for n in fit], pack_tokens, pack_tiles)
+    return [[fit[n] for n in pack] for pack in packs]

@@ -1,0 +1,72 @@
+"""The loss on the test split is the mean over its targets, and measuring it changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from components.train.loader import MicroBatch
+from components.train.parallel import Group, shard
+from components.train.settings import TrainConfig
+from components.train.validation import Validation, packs_of
+from plm_model.pack import collate
+from plm_model.plm import PLM
+from plm_model.weights import build, initialise
+from tests.components.training_set import example, tiny_config
+
+ALONE = Group(torch.device("cpu"))
+TILE = np.zeros((1, 3, 28, 28), np.uint8)
+
+
+def model(drop_path: float = 0.5) -> PLM:
+    return initialise(build(tiny_config(drop_path)), seed=0).train()
+
+
+def validation(packs: list[list[int]]) -> Validation:
+    def read(number: int) -> MicroBatch:
+        examples = [example(n, n % 6) for n in packs[number]]
+        return MicroBatch(collate(examples, [TILE] * len(examples), tiny_config()), number, 1.0)
+
+    return Validation(packs, read, tiny_config())
+
+
+def test_every_target_weighs_the_same_however_the_split_is_packed() -> None:
+    made = model()
+    losses = [validation(packs).loss(made, ALONE) for packs in ([[0, 1, 2, 3, 4]], [[0], [1, 2, 3], [4]])]
+    made.eval()
+    (pack,) = [validation([[0, 1, 2, 3, 4]]).read(0)]
+    assert losses == pytest.approx([made(pack.batch).mean().item()] * 2, rel=1e-6)
+
+
+def test_measuring_draws_no_random_number_and_leaves_the_model_in_training() -> None:
+    made, before = model(), torch.get_rng_state()
+    one, other = (validation([[0, 1], [2]]).loss(made, ALONE) for _ in range(2))
+    assert one == other and torch.equal(torch.get_rng_state(), before)
+    assert made.training and all(p.grad is None for p in made.parameters())
+
+
+def rank_main(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    group = Group.current(torch.device("cpu"))
+    made = model()
+    shard(made, group, TrainConfig(workers=2))
+    loss = validation([[0, 1], [2], [3, 4]]).loss(made, group)
+    Path(folder, str(rank)).write_text(repr(loss))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_with_three_packs_find_what_one_does(tmp_path: Path) -> None:
+    mp.spawn(rank_main, (str(tmp_path),), nprocs=2)
+    found = [float(Path(tmp_path, str(rank)).read_text()) for rank in range(2)]
+    assert found == pytest.approx([validation([[0, 1], [2], [3, 4]]).loss(model(), ALONE)] * 2, rel=1e-6)
+    assert found[0] == found[1]
+
+
+def test_packs_hold_every_example_that_fits_in_order() -> None:
+    assert packs_of([5, 9, 4, 3], [1, 1, 1, 9], pack_tokens=8, pack_tiles=2) == [[0], [2]]
+    assert packs_of([5, 3, 4], [1, 1, 1], pack_tokens=8, pack_tiles=2) == [[0, 1], [2]]
