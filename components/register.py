@@ -55,7 +55,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     try:
         registration = register(name, config, inputs, comparison, context)
     except RegistryAwayError as error:
-        if config.tracking.required and context.tracker.run_id is None:
+        if config.tracking.required and not (context.tracker.run_id or context.tags.get("plm.pipeline_run_id")):
             raise UserError(str(error)) from None
         registration = Registration(name, None, False, f"not registered: {error}")
     else:

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
 
-pytest_plugins = ["tests.s3_endpoint"]
+pytest_plugins = ["tests.s3_endpoint", "tests.mlflow_server"]
 
 
 @pytest.fixture(scope="session")
