@@ -2,9 +2,10 @@
 
     visible(q, k) = doc[q] == doc[k] and (group[q] == group[k] > 0 or (k <= q and (seg[k] == 0 or seg[k] == seg[q])))
 
-`plan_attention` turns the rule into indices once per batch; `attend` uses the plan in every layer. Packs of plain causal
-documents run as variable-length flash attention on CUDA in half precision. Everything else is gathered into buckets of
-documents of similar length, with a boolean mask only for documents that use `group` or `seg`.
+`plan_attention` turns the rule into indices once per batch; `attend` uses the plan in every layer. On CUDA, packs of plain
+causal documents run as variable-length flash attention in half precision, and packs that use `group` or `seg` as
+FlexAttention (`plm_model.flex`). Everything else is gathered into buckets of documents of similar length for SDPA, with a
+boolean mask only for documents that use `group` or `seg`.
 
 Worked example: lengths [5, 2, 5] become two buckets, index [[0 1 2 3 4], [7 8 9 10 11]] and [[5 6]]. Flattened they hold the
 positions 0-4, 7-11, 5-6; `restore` = [0 1 2 3 4 10 11 5 6 7 8 9] brings the pack's order back.
@@ -14,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -40,14 +45,24 @@ class Bucket:
 class AttentionPlan:
     """What attention needs to know about a pack of T positions.
 
-    Either `cu_seqlens` (int32 [docs + 1], start of each document) and `longest`, or `buckets` and `restore` (int64 [T], where
-    each position of the pack stands in the flattened buckets).
+    Either `cu_seqlens` (int32 [docs + 1], start of each document) and `longest`, or `blocks`, or `buckets` and `restore`
+    (int64 [T], where each position of the pack stands in the flattened buckets).
     """
 
     buckets: tuple[Bucket, ...] = ()
     restore: torch.Tensor | None = None
     cu_seqlens: torch.Tensor | None = None
     longest: int = 0
+    blocks: BlockMask | None = None
+
+
+def back_end(plain: bool, device: torch.device, dtype: torch.dtype) -> Literal["varlen", "flex", "sdpa"]:
+    """What runs a pack; `plain` when no document uses `group` or `seg`."""
+    if device.type != "cuda":
+        return "sdpa"
+    if not plain:
+        return "flex"
+    return "varlen" if dtype in (torch.bfloat16, torch.float16) else "sdpa"
 
 
 def plan_attention(
@@ -60,7 +75,12 @@ def plan_attention(
     device = torch.device(device)
     starts, lengths = documents(doc.numpy())
     plain = not (group.any() or seg.any())
-    if plain and device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+    chosen = back_end(plain, device, dtype)
+    if chosen == "flex":
+        from plm_model.flex import block_mask
+
+        return AttentionPlan(blocks=block_mask(doc, group, seg, device))
+    if chosen == "varlen":
         bounds = torch.from_numpy(np.append(starts, len(doc)).astype(np.int32))
         return AttentionPlan(cu_seqlens=bounds.to(device, non_blocking=True), longest=int(lengths.max()))
     buckets, restore, filled = [], np.empty(len(doc), np.int64), 0
@@ -113,6 +133,10 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
         return varlen_attn(
             q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
         )
+    if plan.blocks is not None:
+        from plm_model.flex import attend_by_blocks
+
+        return attend_by_blocks(q, k, v, plan.blocks)
     outputs = [attend_bucket(q, k, v, bucket) for bucket in plan.buckets]
     return torch.cat(outputs).index_select(0, plan.restore)
 

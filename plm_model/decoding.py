@@ -25,14 +25,13 @@ from plm_model.rope import decoder_rotary
 
 
 class Cache:
-    """Keys and values of every layer, [layers, R, slots, K, W], with room for `room` tokens after prompts of `lengths`."""
+    """Keys and values of every layer, [layers, R, slots, 2 K, W], with room for `room` tokens after the prompts."""
 
     def __init__(self, model: PLM, lengths: Sequence[int], room: int) -> None:
         decoder, weight = model.config.decoder, model.tok_embeddings.weight
         self.slots, self.longest = max(lengths) + room, max(lengths)
-        shape = (decoder.layers, len(lengths), self.slots, decoder.kv_heads, decoder.head_dim)
-        self.keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        self.values = torch.zeros_like(self.keys)
+        shape = (decoder.layers, len(lengths), self.slots, 2 * decoder.kv_heads, decoder.head_dim)
+        self.kept = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         used = torch.tensor(lengths)
         self.next = (torch.arange(len(lengths)) * self.slots + used).to(weight.device)
         self.mask = None
@@ -41,10 +40,18 @@ class Cache:
             empty = torch.zeros(hidden.shape, dtype=weight.dtype).masked_fill_(hidden, float("-inf"))
             self.mask = empty.to(weight.device)[:, None, None]
 
+    def places(self, layer: int) -> torch.Tensor:
+        """Every slot of a layer by its place, row * slots + slot: [R * slots, 2 K, W]."""
+        return self.kept[layer].flatten(0, 1)
+
     def store(self, layer: int, places: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Put k and v [n, K, W] at places, row * slots + slot [n]."""
-        self.keys[layer].flatten(0, 1).index_copy_(0, places, k)
-        self.values[layer].flatten(0, 1).index_copy_(0, places, v)
+        """Put k and v [n, K, W] at places [n]."""
+        for part, new in zip(self.places(layer).chunk(2, dim=1), (k, v), strict=True):
+            part.index_copy_(0, places, new)
+
+    def keys_values(self, layer: int) -> tuple[torch.Tensor, ...]:
+        """Keys and values of a layer as attention takes them: [R, K, slots, W] each."""
+        return self.kept[layer].transpose(1, 2).chunk(2, dim=1)
 
     def admit(self) -> torch.Tensor | None:
         """Count one more slot of each row as used: the mask [R, 1, 1, used] of what each row's next token sees."""
@@ -63,43 +70,64 @@ class Step:
         self.model, self.cache, self.pos = model, cache, pos.clone()
         positions = torch.arange(int(pos.max()) + cache.slots - cache.longest, device=pos.device)
         self.turns = decoder_rotary(model.config.decoder, positions).turns
-        self.layers = [StepLayer(layer) for layer in model.layers]
+        self.heads = Heads(model, len(pos))
+        self.layers = [StepLayer(layer, self.heads, cache, number) for number, layer in enumerate(model.layers)]
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """int64 [R] -> scores of the next tokens, at least fp32 [R, V]."""
-        cache, turns = self.cache, self.turns.index_select(0, self.pos)
-        mask = cache.admit()
+        turns, mask = self.turns.index_select(0, self.pos), self.cache.admit()
         h = self.model.tok_embeddings(tokens)
-        for number, layer in enumerate(self.layers):
-            h = layer(h, turns, cache, number, mask)
-        cache.next.add_(1)
+        for layer in self.layers:
+            h = layer(h, turns, mask)
+        self.cache.next.add_(1)
         self.pos.add_(1)
         return self.model.head(h)
+
+
+class Heads:
+    """Where every layer puts its queries, keys and values, [R, H + 2 K, W], and what is looked at in it."""
+
+    def __init__(self, model: PLM, rows: int) -> None:
+        decoder, weight = model.config.decoder, model.tok_embeddings.weight
+        heads, kv, width = decoder.heads, decoder.kv_heads, decoder.head_dim
+        whole = torch.empty(rows, heads + 2 * kv, width, dtype=weight.dtype, device=weight.device)
+        self.q, self.k, self.v = (part.flatten(1) for part in whole.split([heads, kv, kv], dim=1))
+        # The queries that share a key head stand as its positions: no back end needs to repeat keys or know of groups.
+        self.queries = whole[:, :heads].unflatten(1, (kv, -1))
+        self.turned, self.new = whole[:, : heads + kv], whole[:, heads:]
+        wide = weight.dtype in (torch.float32, torch.float64)
+        self.pairs = torch.view_as_complex(self.turned.unflatten(-1, (-1, 2))) if wide else None
+
+    def turn(self, turns: torch.Tensor) -> None:
+        """`Rotary.rotate` of queries and keys, in place."""
+        if self.pairs is not None:
+            self.pairs.mul_(turns)
+        else:
+            pairs = torch.view_as_complex(self.turned.float().unflatten(-1, (-1, 2)))
+            self.turned.copy_(torch.view_as_real(pairs * turns).flatten(-2))
 
 
 class StepLayer:
     """A decoder layer for one token per row, with the layer's own weights."""
 
-    def __init__(self, layer: DecoderLayer) -> None:
+    def __init__(self, layer: DecoderLayer, heads: Heads, cache: Cache, number: int) -> None:
         attention, forward = layer.attention, layer.feed_forward
-        self.head_dim = attention.head_dim
+        self.heads, self.cache = heads, cache
+        self.places, (self.keys, self.values) = cache.places(number), cache.keys_values(number)
         self.norms = StepNorm(layer.attention_norm), StepNorm(layer.ffn_norm)
-        self.wq, self.wk, self.wv, self.wo = map(product, (attention.wq, attention.wk, attention.wv, attention.wo))
+        self.wq, self.wk = product(attention.wq, heads.q), product(attention.wk, heads.k)
+        self.wv, self.wo = product(attention.wv, heads.v), product(attention.wo)
         self.w1, self.w2, self.w3 = map(product, (forward.w1, forward.w2, forward.w3))
 
-    def __call__(
-        self, h: torch.Tensor, turns: torch.Tensor, cache: Cache, number: int, mask: torch.Tensor | None
-    ) -> torch.Tensor:
+    def __call__(self, h: torch.Tensor, turns: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """[R, D] -> [R, D]; the layer's keys and values of these tokens are cached."""
-        rows, width = len(h), self.head_dim
         x = self.norms[0](h)
-        q = turned(self.wq(x).view(rows, -1, width), turns)
-        k = turned(self.wk(x).view(rows, -1, width), turns)
-        cache.store(number, cache.next, k, self.wv(x).view(rows, -1, width))
-        keys, values = (kept[number, :, : cache.longest].transpose(1, 2) for kept in (cache.keys, cache.values))
-        # The queries that share a key head stand as its positions: no back end needs to repeat keys or know of groups.
-        seen = dot_product(q.view(rows, keys.shape[1], -1, width), keys, values, mask=mask)
-        h = h + self.wo(seen.reshape(rows, -1))
+        self.wq(x), self.wk(x), self.wv(x)
+        self.heads.turn(turns)
+        self.places.index_copy_(0, self.cache.next, self.heads.new)
+        used = self.cache.longest
+        seen = dot_product(self.heads.queries, self.keys[:, :, :used], self.values[:, :, :used], mask=mask)
+        h = h + self.wo(seen.flatten(1))
         x = self.norms[1](h)
         return h + self.w2(F.silu(self.w1(x)).mul_(self.w3(x)))
 
@@ -119,13 +147,8 @@ class StepNorm:
         return (x * torch.addcmul(self.eps, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(self.weight)
 
 
-def product(linear: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
-    """`linear`; where it is no more than a matrix product, without what a module's call costs."""
-    return partial(torch.mm, mat2=linear.weight.detach().t()) if type(linear) is nn.Linear else linear
-
-
-def turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """`Rotary.rotate`, in place where x [R, heads, W] is wide enough."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(turns)
-    return wide.to(x.dtype)
+def product(linear: nn.Linear, out: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`linear`, into `out` if given; where it is no more than a matrix product, without what a module's call costs."""
+    if type(linear) is nn.Linear:
+        return partial(torch.mm, mat2=linear.weight.detach().t(), out=out)
+    return linear if out is None else lambda x: out.copy_(linear(x))

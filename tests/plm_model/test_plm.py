@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -41,6 +42,13 @@ def test_parameter_counts_of_the_published_sizes(size: str) -> None:
     model = build(preset(size))
     counts = [sum(p.numel() for p in part.parameters()) for part in (model.vision_model, model.vision_projector, model)]
     assert tuple(counts) == PUBLISHED[size]
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_a_published_size_is_built_without_memory_in_under_two_seconds(size: str) -> None:
+    start = time.thread_time()
+    build(preset(size))
+    assert time.thread_time() - start < 2.0
 
 
 @pytest.mark.parametrize(("size", "tensors"), [("1b", 477), ("3b", 585), ("8b", 957)])
@@ -128,8 +136,7 @@ def test_a_pack_gives_the_sum_of_its_examples_gradients(
     alone = [gradients(model, pack([prompt], config)) for prompt in prompts]
     for name, gradient in together.items():
         expected = sum(one[name] for one in alone)
-        scale = expected.abs().max().clamp(min=1.0)
-        torch.testing.assert_close(gradient / scale, expected / scale, atol=tolerance, rtol=0, msg=name)
+        assert (gradient - expected).norm() <= tolerance * expected.norm(), name
 
 
 def test_a_text_only_pack_still_runs_the_vision_tower(model: PLM, make: Callable[..., Prompt]) -> None:
