@@ -40,7 +40,7 @@ def exact_norm(grads: Mapping[str, Tensor], parameters: Mapping[str, Tensor], sh
     for name, grad in grads.items():
         parameter = parameters[name]
         offset = local_slices(parameter)[0].start if isinstance(parameter, DTensor) else 0
-        rows[start + offset : start + offset + len(grad)] = in_halves(grad.flatten(1).double().square())
+        rows[start + offset : start + offset + len(grad)] = in_halves(grad.unsqueeze(-1).flatten(1).double().square())
         start += len(parameter)
     if shards is not None:
         dist.all_reduce(rows, group=shards)
