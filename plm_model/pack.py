@@ -36,6 +36,10 @@ class Batch:
         """The same batch on another device."""
         return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
 
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return Batch(**{field.name: getattr(self, field.name).pin_memory() for field in fields(self)})
+
     @property
     def supervised(self) -> int:
         """How many positions have a target."""

@@ -138,6 +138,12 @@ class TrainConfig:
     """Token budget of a pack."""
     pack_tiles: int = 64
     """Tile budget of a pack."""
+    datamix: str | None = None
+    """Sources and their proportions of examples, as `a:1,b:3`; default: all sources at their natural size."""
+    loader_workers: int = 0
+    """Processes of each worker that read and decode ahead; 0 = a thread."""
+    shard_cache_gb: float = 50.0
+    """Disk space on each machine for shards of an object store, in GB."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What is computed in; weights and sums are float32 or more. float64 is for numerical checks."""
     recompute: dict[str, Literal["none", "selective", "full"]] = field(default_factory=dict)
@@ -171,7 +177,12 @@ class TrainConfig:
         )
         require_positive(self, "checkpoint_every", "keep_checkpoints", "log_every")
         require_within(self, "min_lr_ratio", 0.0, 1.0)
-        require_at_least(self, 0, "warmup_steps")
+        require_at_least(self, 0, "warmup_steps", "loader_workers")
+        require_positive(self, "shard_cache_gb")
+        if self.datamix is not None:
+            from components.train.datamix import parse_datamix
+
+            parse_datamix(self.datamix)
         require_within(self, "wsd_decay", 0.0, 1.0)
         require_at_least(self, -1, "max_failures")
         if self.validate_every is not None:

@@ -1,148 +1,244 @@
-"""Examples read back from the shards of preprocessing: row by number, tiles decoded, kept in memory while room lasts."""
+"""Examples read back from the shards of preprocessing: where each lies, and its arrays and tiles by shard and row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from components.errors import UserError
+from components.train.datamix import choose_sources
+from components.train.plan import Cost, PlanSpec
+from components.train.settings import TrainConfig
+from components.train.skipped import Skipped
 from plm_model.codec import Example
 from plm_model.config import PLMConfig
 from plm_model.images import tile_images
-
-if TYPE_CHECKING:
-    from components.train.plan import PackPlan
-    from components.train.settings import TrainConfig
+from plm_model.pack import require_placeholders
 
 FOLDER = "train"
 INDEX = f"{FOLDER}/index.parquet"
 ARRAYS = ("tokens", "targets", "pos", "seg", "group")
+MAX_TOO_LARGE = 0.01  # of all examples; the same share that preprocessing may reject
 
 
-@dataclass(frozen=True)
+class CorruptExample(ValueError):
+    """An example whose stored bytes cannot be used; the message says why."""
+
+
+class Place(NamedTuple):
+    """Where an example lies: a shard's file in the data set, as `train/shard-00000.parquet`, and the row in it."""
+
+    shard: str
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
 class Index:
-    """One entry per example, in the order of the index file: where it lies (shard file, row) and how large it is."""
+    """One entry per example, in the order of the index file; a column of names is codes (int32) into a short list.
 
-    ids: list[str]
-    sources: list[str]
-    shards: list[str]
+    Ids are not kept in memory (100 million of them would take gigabytes): they lie in the shards, and in `path`.
+    """
+
+    path: Path
+    source_names: tuple[str, ...]
+    source_codes: np.ndarray
+    shard_names: tuple[str, ...]
+    shard_codes: np.ndarray
     rows: np.ndarray
     tokens: np.ndarray
     tiles: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
+
+    def place(self, number: int) -> Place:
+        return Place(self.shard_names[self.shard_codes[number]], int(self.rows[number]))
+
+    def source(self, number: int) -> str:
+        return self.source_names[self.source_codes[number]]
+
+    def ids(self, numbers: np.ndarray) -> list[str]:
+        """The ids of a few examples, read from the file."""
+        import pyarrow.parquet as parquet
+
+        return parquet.read_table(self.path, columns=["id"]).column("id").take(numbers).to_pylist()
 
 
 def read_index(path: Path) -> Index:
     """The index of a preprocessed data set. Raises UserError when it holds no example."""
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(path, columns=["id", "source", "shard", "row", "tokens", "tiles"])
+    names, numbers = ("source", "shard"), ("row", "tokens", "tiles")
+    table = parquet.read_table(path, columns=[*names, *numbers], read_dictionary=names)
     if not table.num_rows:
         raise UserError(f"{path}: the data set holds no example to train on")
-    columns = {name: table.column(name) for name in table.column_names}
-    numbers = {name: columns[name].to_numpy() for name in ("row", "tokens", "tiles")}
+    table = table.unify_dictionaries()
+    sources, shards = (table.column(name).combine_chunks() for name in names)
     return Index(
-        *(columns[name].to_pylist() for name in ("id", "source", "shard")),
-        *(numbers[name] for name in ("row", "tokens", "tiles")),
+        path,
+        tuple(sources.dictionary.to_pylist()),
+        sources.indices.to_numpy(),
+        tuple(f"{path.parent.name}/{name}" for name in shards.dictionary.to_pylist()),
+        shards.indices.to_numpy(),
+        *(table.column(name).to_numpy().astype(np.int32) for name in numbers),
     )
 
 
-def plan_packs(index: Index, settings: TrainConfig) -> PackPlan:
-    """The plan of a training. Raises UserError naming the example that is larger than a pack."""
-    from components.train.plan import PackPlan
+def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec, list[Skipped]]:
+    """All that the order of the data depends on, and the examples that are left out because no pack holds them.
 
-    for size, budget in (("tokens", "pack_tokens"), ("tiles", "pack_tiles")):
-        largest = int(np.argmax(getattr(index, size)))
-        found, limit = int(getattr(index, size)[largest]), getattr(settings, budget)
-        if found > limit:
-            raise UserError(
-                f"example {index.ids[largest]} has {found} {size}, more than train.{budget}={limit}; "
-                f"raise train.{budget}, or preprocess again with smaller limits"
-            )
-    return PackPlan(
-        index.tokens,
-        index.tiles,
+    Raises UserError naming the largest example when they are more than MAX_TOO_LARGE of all, and for a datamix that does
+    not fit the data.
+    """
+    too_large = (index.tokens > settings.pack_tokens) | (index.tiles > settings.pack_tiles)
+    left_out = np.flatnonzero(too_large)
+    if len(left_out) > MAX_TOO_LARGE * len(index):
+        raise UserError(
+            f"{size_of_largest(index, settings)}, as {len(left_out)} of {len(index)} examples exceed a budget of a pack; "
+            f"raise it, or preprocess again with smaller limits"
+        )
+    ids = index.ids(left_out) if len(left_out) else []
+    skipped = [
+        Skipped(id, index.source(n), *index.place(n), reason=oversize(index, settings, n))
+        for id, n in zip(ids, left_out.tolist(), strict=True)
+    ]
+    spec = PlanSpec(
+        tokens=index.tokens,
+        tiles=index.tiles,
+        sources=choose_sources(settings.datamix, index.source_names, index.source_codes, ~too_large),
         seed=settings.seed,
         pack_tokens=settings.pack_tokens,
         pack_tiles=settings.pack_tiles,
         packs_per_step=settings.packs_per_step,
+        cost=cost,
     )
+    return spec, skipped
+
+
+def size_of_largest(index: Index, settings: TrainConfig) -> str:
+    """Which example exceeds its budget most, and by how much."""
+    largest = int(np.argmax(np.maximum(index.tokens / settings.pack_tokens, index.tiles / settings.pack_tiles)))
+    (id,) = index.ids(np.array([largest]))
+    return f"example {id} has {oversize(index, settings, largest)}"
+
+
+def oversize(index: Index, settings: TrainConfig, number: int) -> str:
+    """`99 tokens, more than train.pack_tokens=64`."""
+    name = "tokens" if index.tokens[number] > settings.pack_tokens else "tiles"
+    found, budget = int(getattr(index, name)[number]), f"pack_{name}"
+    return f"{found} {name}, more than train.{budget}={getattr(settings, budget)}"
+
+
+class OpensShards(Protocol):
+    """Where shards are opened: a file of the data set by its relative path, for reading."""
+
+    def open(self, rel: str) -> IO[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example with its tiles: uint8 [tiles, 3, H, W]."""
+
+    id: str
+    example: Example
+    tiles: np.ndarray
 
 
 class ShardReader:
-    """Gives the examples of an index. `open_shard` maps a file of the data set to a local path.
+    """Gives examples by place. Pickles without what it has read, so that every process reads for itself.
 
     Decoded examples, and the row groups they came from, stay in memory up to `cache_bytes` each; the rest is read again.
     """
 
-    def __init__(
-        self, index: Index, open_shard: Callable[[str], Path], config: PLMConfig, cache_bytes: int = 256 << 20
-    ) -> None:
-        self.index = index
-        self.open_shard = open_shard
+    def __init__(self, files: OpensShards, config: PLMConfig, cache_bytes: int = 256 << 20) -> None:
+        self.files = files
         self.config = config
+        self.cache_bytes = cache_bytes
         self._shards: dict[str, Shard] = {}
         self._groups = BoundedCache(cache_bytes)
         self._examples = BoundedCache(cache_bytes)
 
-    def read(self, number: int) -> tuple[Example, np.ndarray]:
-        """Example `number` of the index, with its tiles: uint8 [tiles, 3, H, W]."""
-        found = self._examples.find(number)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardReader, (self.files, self.config, self.cache_bytes)
+
+    def read(self, place: Place) -> Item:
+        """The example at a place. Raises CorruptExample when its bytes cannot be used, OSError when they cannot be had."""
+        found = self._examples.find(place)
         if found is None:
-            found = self._decode(number)
-            example, tiles = found
-            self._examples.keep(number, found, tiles.nbytes + sum(getattr(example, name).nbytes for name in ARRAYS))
+            try:
+                found = self._decode(place)
+            except OSError as error:
+                if error.errno is not None:  # the system's: a disk or a network, not the data
+                    raise
+                raise CorruptExample(reason_of(error)) from error
+            except ValueError as error:  # of Arrow, of the images, of a count that does not fit
+                raise CorruptExample(reason_of(error)) from error
+            size = found.tiles.nbytes + sum(getattr(found.example, name).nbytes for name in ARRAYS)
+            self._examples.keep(place, found, size)
         return found
 
-    def _decode(self, number: int) -> tuple[Example, np.ndarray]:
-        table, row = self._group(self.index.shards[number], int(self.index.rows[number]))
+    def id_of(self, place: Place) -> str:
+        """The id of an example, or its place where its row cannot be read either."""
+        try:
+            table, row = self._group(place)
+        except (OSError, ValueError):
+            return f"row {place.row} of {place.shard}"
+        return table.column("id")[row].as_py()
+
+    def _decode(self, place: Place) -> Item:
+        table, row = self._group(place)
         example = Example(**{name: list_at(table.column(name).chunk(0), row) for name in ARRAYS})
         media = [item["data"] for item in table.column("media").chunk(0)[row].as_py() or ()]
-        return example, tile_images(media, self.config.processor, self.config.vision.image_size)
+        tiles = tile_images(media, self.config.processor, self.config.vision.image_size)
+        id = table.column("id")[row].as_py()
+        require_placeholders(example, len(tiles), self.config, f"example {id}")
+        return Item(id, example, tiles)
 
-    def _group(self, name: str, row: int) -> tuple[Any, int]:
+    def _group(self, place: Place) -> tuple[Any, int]:
         """The row group that holds a row of a shard, and the row's place in it."""
-        if name not in self._shards:
-            self._shards[name] = Shard.open(self.open_shard(f"{FOLDER}/{name}"))
-        shard = self._shards[name]
-        group = int(np.searchsorted(shard.starts, row, side="right")) - 1
-        table = self._groups.find((name, group))
+        shard = self._shards.get(place.shard)
+        if shard is None:
+            with self.files.open(place.shard) as file:
+                shard = self._shards.setdefault(place.shard, Shard.open(file))
+        group = int(np.searchsorted(shard.starts, place.row, side="right")) - 1
+        table = self._groups.find((place.shard, group))
         if table is None:
-            table = shard.read(group)
+            with self.files.open(place.shard) as file:
+                table = shard.read(file, group)
             self._groups.make_room(table.nbytes)
-            self._groups.keep((name, group), table, table.nbytes)
-        return table, row - int(shard.starts[group])
+            self._groups.keep((place.shard, group), table, table.nbytes)
+        return table, place.row - int(shard.starts[group])
+
+
+def reason_of(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's file, its footer, and the number of the first row of each row group. No file stays open."""
+    """A shard's footer, and the number of the first row of each row group. No file stays open."""
 
-    path: Path
     footer: Any
     starts: np.ndarray
 
     @classmethod
-    def open(cls, path: Path) -> Shard:
+    def open(cls, file: IO[bytes]) -> Shard:
         """Read the footer."""
         import pyarrow.parquet as parquet
 
-        footer = parquet.read_metadata(path)
+        footer = parquet.read_metadata(file)
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-        return cls(path, footer, np.cumsum([0, *rows[:-1]]))
+        return cls(footer, np.cumsum([0, *rows[:-1]]))
 
-    def read(self, group: int) -> Any:
+    def read(self, file: IO[bytes], group: int) -> Any:
         """One row group as an Arrow table in one piece."""
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetFile(self.path, metadata=self.footer) as file:
-            return file.read_row_group(group, columns=[*ARRAYS, "media"], use_threads=False).combine_chunks()
+        whole = parquet.ParquetFile(file, metadata=self.footer)
+        return whole.read_row_group(group, columns=["id", *ARRAYS, "media"], use_threads=False).combine_chunks()
 
 
 class BoundedCache:

@@ -20,6 +20,7 @@ from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
+from components.train import skipped
 from components.train.settings import TrainConfig
 
 T = TypeVar("T")
@@ -28,7 +29,8 @@ COLLECTIVE_TIMEOUT_SECONDS = 600
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, and `profiles/` if any.
+    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, `skipped.jsonl`, and
+    `profiles/` if any.
 
     Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
@@ -36,12 +38,20 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
     if context.fresh:
         remove(context.resume_uri)
-    check(config, inputs["shards"], inputs["base"])
+    left_out = check(config, inputs["shards"], inputs["base"])
+    if left_out:
+        context.progress(
+            f"{len(left_out)} examples are too large for a pack, {left_out[0].id} for one; see {skipped.FILE}"
+        )
     replay(checkpoints, context)
     fit(config.train, inputs, checkpoints, context)
     state = publish(checkpoints, config.train, out)
     publish_traces(context, out)
+    with out.open(skipped.FILE, "w") as file:
+        left_out += skipped.read_skipped(skipped.skipped_uri(checkpoints))
+        skipped.write_skipped(file, left_out)
     out.counts |= {
+        "skipped": len(left_out),
         "steps": state["step"],
         "tokens": state["tokens"],
         "tiles": state["tiles"],
@@ -52,17 +62,19 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     }
 
 
-def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> None:
-    """Fail now for what would fail in every worker. Raises UserError."""
+def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> list[skipped.Skipped]:
+    """Fail now for what would fail in every worker. Raises UserError; gives the examples that no pack can hold."""
     from components.train.assembly import check_settings
-    from components.train.shards import INDEX, plan_packs, read_index
+    from components.train.plan import Cost
+    from components.train.shards import INDEX, plan_spec, read_index
     from plm_model.weights import build, load_config
 
-    plan_packs(read_index(shards.local(INDEX)), config.train)
+    _, left_out = plan_spec(read_index(shards.local(INDEX)), config.train, Cost())
     try:
         check_settings(build(load_config(base.local())), config.train)
     except ValueError as error:
         raise UserError(str(error)) from None
+    return left_out
 
 
 def replay(checkpoints: str, context: StepContext) -> None:

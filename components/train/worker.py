@@ -16,20 +16,22 @@ from components.errors import UserError
 from components.train import checkpoint
 from components.train.assembly import assemble
 from components.train.async_save import Saver
-from components.train.loader import StepWork, prefetched, step_work
+from components.train.loader import StepWork, prefetched, step_work, steps_ahead
 from components.train.loop import Hooks, train
 from components.train.metrics import Gauge
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
-from components.train.plan import PackPlan
+from components.train.plan import PackPlan, whole_cost
+from components.train.plan_file import stored_plan
 from components.train.profiler import Profiler
 from components.train.progress import MetricsLog, live_file, sender
 from components.train.settings import TrainConfig
-from components.train.shards import INDEX, ShardReader, plan_packs, read_index
+from components.train.shard_cache import ShardFiles
+from components.train.shards import INDEX, ShardReader, plan_spec, read_index
+from components.train.skipped import SkippedLog, skipped_uri
 from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights
 
-STEPS_AHEAD = 4
 RETRY_SECONDS = 5.0
 
 
@@ -60,19 +62,25 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
     settings = job.settings
     group = Group.current(device)
     index = read_index(job.shards.local(INDEX))
-    plan = plan_packs(index, settings)
     model, optimizer = prepare(job, group)
-    gauge = Gauge.of(model, index.sources, device)
+    gauge = Gauge.of(model, index.source_names, device)
+    plan = stored_plan(
+        plan_spec(index, settings, whole_cost(gauge.cost))[0], settings.steps, job.shards.cache_dir / "plans"
+    )
     run = resume(job, plan, model, optimizer, group, send)
+    files = ShardFiles(job.shards, job.shards.cache_dir / "shards", int(settings.shard_cache_gb * 1e9))
     works = step_work(
         plan,
-        ShardReader(index, job.shards.local, model.config),
-        model.config,
+        index,
+        ShardReader(files, model.config),
         rank=group.rank,
         world=group.world,
         first=run.state["step"] + 1,
         last=settings.steps,
+        processes=settings.loader_workers,
+        pin=device.type == "cuda",
     )
+    skipped = SkippedLog(skipped_uri(job.checkpoints))
 
     saver = Saver(
         job.checkpoints,
@@ -88,7 +96,7 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
     def save(step: int) -> None:
         saver.start(run.at(step, optimizer, group), run.log.text)
 
-    with prefetched(works, STEPS_AHEAD) as ready:
+    with prefetched(skipped.noted(works), steps_ahead(settings.packs_per_step, group.world)) as ready:
         train(
             model,
             optimizer,

@@ -1,0 +1,104 @@
+"""Shards opened for reading: those of a local data set where they lie, remote ones from a cache that stays under its limit.
+
+All ranks and loader processes of a machine share the cache. A shard is fetched once, by whoever comes first, to a temporary
+name and then renamed; room is made before, by removing those used least recently. A file that is removed while someone reads
+it stays readable to him. Downloads under way count with their full size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fsspec.implementations.local import LocalFileSystem
+
+from components.artifacts import Artifact, filesystem
+from components.errors import UserError
+from components.train.plan_file import locked
+
+ABANDONED_SECONDS = 600  # a download that has not grown for so long is nobody's
+WAIT_SECONDS = 0.2
+SLOTS = 64  # files that are locked while a shard is fetched; shards that share one wait for each other
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The files of a data set. `limit` is in bytes and holds for `folder`, whatever data sets lie in it."""
+
+    artifact: Artifact
+    folder: Path
+    limit: int
+
+    def open(self, rel: str) -> IO[bytes]:
+        """A file by its relative path. UserError when it is larger than the whole cache, OSError when it cannot be had."""
+        fs, path = filesystem(self.artifact.uri)
+        if isinstance(fs, LocalFileSystem):
+            return open(f"{path}/{rel}", "rb")
+        name = f"{self.artifact.digest[:20]}-{rel.replace('/', '-')}"
+        with contextlib.suppress(FileNotFoundError):
+            return self._open_cached(name)
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        slot = int(hashlib.sha256(name.encode()).hexdigest(), 16) % SLOTS
+        with locked(locks / str(slot)):
+            with contextlib.suppress(FileNotFoundError):
+                return self._open_cached(name)
+            return self._fetch(fs, f"{path}/{rel}", name, self.artifact.files[rel]["size"])
+
+    def _open_cached(self, name: str) -> IO[bytes]:
+        os.utime(self.folder / name)
+        return open(self.folder / name, "rb")
+
+    def _fetch(self, fs: object, remote: str, name: str, size: int) -> IO[bytes]:
+        """Download to a temporary name that tells its size, rename, open before anyone can remove it."""
+        partial = self._reserve(name, size)
+        try:
+            fs.get_file(remote, str(partial))  # type: ignore[attr-defined]
+            if partial.stat().st_size != size:
+                raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
+            opened = open(partial, "rb")  # noqa: SIM115  the caller closes it
+            partial.replace(self.folder / name)
+            return opened
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _reserve(self, name: str, size: int) -> Path:
+        """An empty file in whose name the size is taken; waits while downloads under way leave no room for it."""
+        if size > self.limit:
+            raise UserError(f"a shard of {size:,} bytes is more than train.shard_cache_gb allows; raise it")
+        partial = self.folder / f"{name}.part-{size}-{uuid.uuid4().hex[:8]}"
+        while True:
+            with locked(self.folder / "locks" / "room"):
+                if self._make_room(size):
+                    partial.touch()
+                    return partial
+            time.sleep(WAIT_SECONDS)
+
+    def _make_room(self, size: int) -> bool:
+        """Remove the shards used least recently until so many bytes are free; False when downloads hold too many."""
+        shards: list[tuple[float, int, Path]] = []
+        used = 0
+        for path in self.folder.iterdir():
+            if not path.is_file():
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                stat, (_, part, promised) = path.stat(), path.name.partition(".part-")
+                if part and time.time() - stat.st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
+                    continue
+                taken = int(promised.split("-")[0]) if part else stat.st_size
+                used += taken
+                if not part:
+                    shards.append((stat.st_mtime, taken, path))
+        for _, taken, path in sorted(shards):
+            if used + size <= self.limit:
+                break
+            path.unlink(missing_ok=True)
+            used -= taken
+        return used + size <= self.limit
