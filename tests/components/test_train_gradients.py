@@ -24,9 +24,11 @@ from components.train.assembly import assemble
 from components.train.loader import MicroBatch, StepWork, filler_batch, step_work
 from components.train.loop import Hooks, accumulate, train
 from components.train.parallel import Group, MeshShape
+from components.train.plan import Cost, PackPlan
 from components.train.reduction import reduction
 from components.train.settings import LoRASettings, ParallelSettings, TrainConfig
-from components.train.shards import INDEX, ShardReader, plan_packs, read_index
+from components.train.shard_cache import ShardFiles
+from components.train.shards import INDEX, ShardReader, plan_spec, read_index
 from components.train.worker import TrainJob, prepare
 from plm_model.codec import Example
 from plm_model.config import PLMConfig
@@ -207,9 +209,9 @@ def run(
 ) -> list[dict[str, float]]:
     """Train some steps; the metrics of each."""
     index, lines = read_index(job.shards.local(INDEX)), []
-    reader = ShardReader(index, job.shards.local, model.config)
-    plan = plan_packs(index, settings)
-    works = step_work(plan, reader, model.config, rank=group.rank, world=group.world, first=first, last=last)
+    reader = ShardReader(ShardFiles(job.shards, job.shards.cache_dir / "cache", 1 << 30), model.config)
+    plan = PackPlan.make(plan_spec(index, settings, Cost(token=1))[0], settings.steps)
+    works = step_work(plan, index, reader, rank=group.rank, world=group.world, first=first, last=last)
     train(model, optimizer, works, settings, group, Hooks(on_metrics=lambda step, line: lines.append(line)))
     return lines
 
