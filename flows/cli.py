@@ -117,14 +117,16 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
     place = "a directory in any layout, or owner/name@commit on the Hugging Face hub"
     command.add_argument("--ckpt", required=True, metavar="DIR", help=place)
     command.add_argument("--media_type", required=True, choices=["image", "video", "text"])
-    command.add_argument("--media_path", nargs="+", default=[], metavar="FILE", help="one image, or several")
+    command.add_argument("--media_path", nargs="+", default=[], metavar="FILE", help="one image, several, or a video")
     command.add_argument("--question", required=True, help="several images may each have an <image> tag in it")
+    for name in ("start_time", "end_time"):
+        command.add_argument(f"--{name}", type=float, metavar="S", help="seconds into the video (default: all of it)")
     command.add_argument(
         "--max_gen_len", type=int, default=256, metavar="N", help="most tokens to answer (default: 256)"
     )
     command.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
     command.add_argument("--top_p", type=float, help="only the likeliest tokens of this total probability")
-    command.add_argument("--top_k", type=int, help="only so many likeliest tokens")
+    command.add_argument("--top_k", type=int, help="only so many likeliest tokens, if there is no top_p")
     command.add_argument("--until", action="append", default=[], metavar="STR", help="end before this; may repeat")
     command.add_argument("--seed", type=int, default=0)
 
@@ -140,7 +142,7 @@ def _export(arguments: argparse.Namespace) -> Any:
 def _generate(arguments: argparse.Namespace) -> Any:
     from flows.generate import Screen, answer
 
-    names = ("max_gen_len", "temperature", "top_p", "top_k", "until", "seed")
+    names = ("start_time", "end_time", "max_gen_len", "temperature", "top_p", "top_k", "until", "seed")
     options = {name: getattr(arguments, name) for name in names}
     media = arguments.media_type, arguments.media_path
     screen = Screen()

@@ -1,19 +1,21 @@
-"""`plm generate`: the answer of any checkpoint to a question, about one image, several, or none."""
+"""`plm generate`: the answer of any checkpoint to a question, about one image, several, a video, or none."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 
 if TYPE_CHECKING:
-    from plm_model.generate import Generation, GenerationOptions
-    from plm_model.record import Record
+    from PIL import Image
 
-TAG = "<image>"
+    from plm_model.codec import Codec
+    from plm_model.generate import Generation, GenerationOptions
+    from plm_model.prompts import Prompt
 
 
 def answer(
@@ -22,6 +24,8 @@ def answer(
     media: Sequence[str],
     question: str,
     *,
+    start_time: float | None = None,
+    end_time: float | None = None,
     max_gen_len: int = 256,
     temperature: float = 0.0,
     top_p: float | None = None,
@@ -37,12 +41,11 @@ def answer(
     from plm_model.generate import GenerationOptions
     from plm_model.hub import local_directory
 
-    require_media(media_type, media)
+    require_media(media_type, media, (start_time, end_time) != (None, None))
     try:
         options = GenerationOptions(max_gen_len, temperature, top_p, top_k, tuple(until), seed)
-        data = [read_media(path) for path in media]
-        record = question_record(question, media)
-        said, prompt_tokens, notes = run(local_directory(ckpt), record, data, options, show)
+        ask = partial(question_prompt, media_type, media, question, start_time, end_time)
+        said, prompt_tokens, notes = run(local_directory(ckpt), ask, options, show)
     except ValueError as error:  # every error of plm_model about its input is one
         raise UserError(str(error)) from error
     return {
@@ -57,36 +60,48 @@ def answer(
     }
 
 
-def require_media(media_type: str, media: Sequence[str]) -> None:
+def require_media(media_type: str, media: Sequence[str], clipped: bool) -> None:
     """UserError unless the files given are what the media type needs."""
-    if media_type == "video":
-        raise UserError("--media_type video is not supported yet; use image with one or several frames")
     if media_type == "image" and not media:
         raise UserError("--media_type image needs --media_path FILE")
+    if media_type == "video" and len(media) != 1:
+        raise UserError(f"--media_type video needs one file as --media_path, not {len(media)}")
     if media_type == "text" and media:
-        raise UserError("--media_type text takes no --media_path; use --media_type image")
+        raise UserError("--media_type text takes no --media_path; use --media_type image or video")
+    if clipped and media_type != "video":
+        raise UserError(f"--start_time and --end_time are for --media_type video, not {media_type}")
 
 
-def read_media(path: str) -> bytes:
+def question_prompt(
+    media_type: str, media: Sequence[str], question: str, start: float | None, end: float | None, codec: Codec
+) -> Prompt:
+    """The prompt of a question about files."""
+    from plm_model.prompts import image_prompt, text_prompt, video_prompt
+
+    if media_type == "text":
+        return text_prompt(codec, question)
+    if media_type == "video":
+        return video_prompt(codec, question, media[0], start, end)
+    return image_prompt(codec, question, [read_image(path) for path in media])
+
+
+def read_image(path: str) -> Image.Image:
+    """The upright RGB image of a file; UserError names the file that is none."""
+    from plm_model.images import ImageError, decode_image
+
     try:
-        return Path(path).read_bytes()
+        return decode_image(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot read the image: {error.strerror}") from error
-
-
-def question_record(question: str, media: Sequence[str]) -> Record:
-    """The question as a record. Several images without a tag each in the question come before it."""
-    from plm_model.record import parse_record
-
-    if len(media) > 1 and question.count(TAG) != len(media):
-        question = TAG * len(media) + question.replace(TAG, "")
-    return parse_record(
-        {"id": "question", "image": list(media), "conversations": [{"from": "human", "value": question}]}
-    )
+    except ImageError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def run(
-    place: Path, record: Record, data: list[bytes], options: GenerationOptions, show: Callable[[str], object] | None
+    place: Path,
+    ask: Callable[[Codec], Prompt],
+    options: GenerationOptions,
+    show: Callable[[str], object] | None,
 ) -> tuple[Generation, int, list[str]]:
     """Load the checkpoint and generate: the answer, the prompt's length and notes on the checkpoint."""
     import torch
@@ -98,36 +113,12 @@ def run(
     from plm_model.text_stream import TextStream
 
     checkpoint = read_checkpoint(place)
-    tiles = tiles_of(data, record.images, checkpoint.config)
-    counts = [len(each) for each in tiles]
-    prompt = Codec(checkpoint.tokenizer, checkpoint.config).prompt(record, counts)
+    prompt = ask(Codec(checkpoint.tokenizer, checkpoint.config))
     cuda = torch.cuda.is_available()
     model = load(checkpoint, "cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32)
-    prompts = [(prompt, stacked(tiles, checkpoint.config))]
     stream = TextStream(show, options.stop).update if show else None
-    said = generate(model, checkpoint.tokenizer, prompts, options, on_text=stream)[0]
-    return said, prompt.length, list(checkpoint.notes)
-
-
-def tiles_of(data: list[bytes], paths: Sequence[str], config: Any) -> list[Any]:
-    """The tiles of each image, uint8 [tiles, 3, H, W]; UserError names the file that is no image."""
-    from plm_model.images import ImageError, opened, processor_for, tile_image
-
-    each = processor_for(config.processor, len(data))
-    tiles = []
-    for path, content in zip(paths, data, strict=True):
-        try:
-            tiles.append(tile_image(opened(content), each, config.vision.image_size))
-        except ImageError as error:
-            raise UserError(f"{path}: {error}") from error
-    return tiles
-
-
-def stacked(tiles: list[Any], config: Any) -> Any:
-    import numpy as np
-
-    side = config.vision.image_size
-    return np.concatenate(tiles) if tiles else np.zeros((0, 3, side, side), np.uint8)
+    said = generate(model, checkpoint.tokenizer, [prompt], options, on_text=stream)[0]
+    return said, prompt[0].length, list(checkpoint.notes)
 
 
 class Screen:

@@ -1,4 +1,4 @@
-"""`plm generate`: the same answer from every layout, for an image, several or none, and one line for what is wrong."""
+"""`plm generate`: the same answer from every layout, for images, a video or none, and one line for what is wrong."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from flows.cli import main
-from flows.generate import question_record
 from plm_model.codec import Codec
 from plm_model.generate import GenerationOptions, generate
-from plm_model.images import tile_images
 from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint
+from plm_model.prompts import image_prompt, text_prompt, video_prompt
 from tests.plm_model.checkpoints import own_checkpoint
+from tests.plm_model.video_files import write_video
 
 QUESTION = "Which digit?"
 
@@ -57,14 +57,22 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def expected(place: Path, pictures: list[str]) -> str:
-    """The answer, without the command."""
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_video(tmp_path_factory.mktemp("video") / "clip.mp4", 30, fps=10))
+
+
+def expected(place: Path, pictures: list[str], clip: tuple[str, float | None] | None = None) -> str:
+    """The answer, without the command; a clip is a file and where it starts."""
     model, tokenizer = open_checkpoint(place)
-    data = [Path(path).read_bytes() for path in pictures]
-    tiles = tile_images(data, model.config.processor, 56)
-    counts = [1] * len(pictures) if len(pictures) > 1 else [len(tiles)] * len(pictures)
-    prompt = Codec(tokenizer, model.config).prompt(question_record(QUESTION, pictures), counts)
-    return generate(model, tokenizer, [(prompt, tiles)], GenerationOptions(max_new_tokens=8))[0].text
+    codec = Codec(tokenizer, model.config)
+    if clip:
+        prompt = video_prompt(codec, QUESTION, *clip)
+    elif pictures:
+        prompt = image_prompt(codec, QUESTION, [Image.open(path) for path in pictures])
+    else:
+        prompt = text_prompt(codec, QUESTION)
+    return generate(model, tokenizer, [prompt], GenerationOptions(max_new_tokens=8))[0].text
 
 
 @pytest.mark.parametrize("layout", ["plm", "hf", "meta"])
@@ -99,16 +107,22 @@ def test_options_reach_the_generator(
     assert result["answer"] == whole[: whole.index(whole[2:4])] and result["finish_reason"] == "stop"
 
 
-def test_tags_in_the_question_place_the_images() -> None:
-    assert question_record("a <image> b <image>", ["x", "y"]).turns[0].text == "a <image> b <image>"
-    assert question_record("a <image> b", ["x", "y"]).turns[0].text == "<image><image>a  b"
-    assert question_record("a", ["x"]).turns[0].text == "a"
+def test_a_video_and_a_part_of_it_are_answered(
+    places: dict[str, Path], clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(places["plm"], "--media_path", clip, "--json", media_type="video") == 0
+    assert answered(capsys)["answer"] == expected(places["plm"], [], (clip, None))
+    assert ask(places["plm"], "--media_path", clip, "--start_time", "2", "--json", media_type="video") == 0
+    assert answered(capsys)["answer"] == expected(places["plm"], [], (clip, 2.0))
 
 
 @pytest.mark.parametrize(
     ("media_type", "more", "message"),
     [
-        ("video", ["--media_path", "x.mp4"], "video is not supported yet"),
+        ("video", [], "needs one file as --media_path, not 0"),
+        ("video", ["--media_path", "nowhere.mp4"], "nowhere.mp4: "),
+        ("video", ["--media_path", __file__], "test_generate.py: "),
+        ("text", ["--start_time", "1"], "--start_time and --end_time are for --media_type video"),
         ("image", [], "needs --media_path"),
         ("text", ["--media_path", "x.png"], "takes no --media_path"),
         ("image", ["--media_path", "nowhere.png"], "nowhere.png: cannot read the image"),
