@@ -91,8 +91,8 @@ def tile_image(image: Image.Image, processor: ProcessorConfig, image_size: int) 
     if processor.vision_input_type == "tile":
         return squash(image, *target)[None]
     tiles = np.empty((1 + columns * rows, 3, image_size, image_size), np.uint8)
-    cut(image.resize((image_size, image_size), Image.Resampling.BICUBIC), 1, 1, tiles[:1])
-    cut(image.resize(target, Image.Resampling.BICUBIC), columns, rows, tiles[1:])
+    cut(image, 1, 1, tiles[:1])
+    cut(image, columns, rows, tiles[1:])
     return tiles
 
 
@@ -110,21 +110,26 @@ def grid_of(width: int, height: int, processor: ProcessorConfig, image_size: int
 
 
 def squash(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """Resize without keeping the aspect ratio: uint8 [3, height, width]."""
+    """Resize an RGB image without keeping its aspect ratio: uint8 [3, height, width]."""
     tiles = np.empty((1, 3, height, width), np.uint8)
-    cut(image.resize((width, height), Image.Resampling.BICUBIC), 1, 1, tiles)
+    cut(image, 1, 1, tiles)
     return tiles[0]
 
 
 def cut(image: Image.Image, columns: int, rows: int, tiles: np.ndarray) -> None:
-    """Write an RGB image into tiles, uint8 [rows * columns, 3, height, width], row by row; its size is theirs together.
+    """Resize an RGB image to a grid and write its tiles, uint8 [rows * columns, 3, height, width], row by row.
 
-    Channel by channel, because then every line of a tile is one run of bytes in the image, too.
+    Pillow resizes first in width, then in height, rounding to uint8 in between. So each column of tiles can be resized in
+    height by itself: the pixels are those of `image.resize` in one go, and what is written stays small enough for the cache.
     """
     height, width = tiles.shape[2:]
     grid = tiles.reshape(rows, columns, 3, height, width)
-    for channel, band in enumerate(image.split()):
-        grid[:, :, channel] = np.asarray(band).reshape(rows, height, columns, width).transpose(0, 2, 1, 3)
+    wide = image.resize((columns * width, image.height), Image.Resampling.BICUBIC)
+    for column in range(columns):
+        strip = wide.crop((column * width, 0, (column + 1) * width, image.height)) if columns > 1 else wide
+        strip = strip.resize((width, rows * height), Image.Resampling.BICUBIC)
+        for channel, name in enumerate("RGB"):
+            grid[:, column, channel] = np.frombuffer(strip.tobytes("raw", name), np.uint8).reshape(rows, height, width)
 
 
 def opened(data: bytes) -> Image.Image:

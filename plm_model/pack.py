@@ -16,6 +16,10 @@ from plm_model.codec import Example
 from plm_model.config import PLMConfig
 
 
+class MediaMismatch(ValueError):
+    """The image placeholders and the features of the tiles differ in number; the message says both."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """One pack as tensors.
@@ -78,7 +82,7 @@ def collate(examples: Sequence[Example], tiles_list: Sequence[np.ndarray], confi
     """Lay examples end to end, with their tiles (uint8 [tiles, 3, H, W] each; zero tiles for a text) in the same order.
 
     A pack without media gets one white tile, so that the vision tower runs on every rank; no placeholder refers to it.
-    ValueError when an example's image placeholders are not `tiles * tokens_per_tile`.
+    ValueError without examples, MediaMismatch when the image placeholders of one are not `tiles * tokens_per_tile`.
     """
     if not examples:
         raise ValueError("a pack needs at least one example")
@@ -99,10 +103,10 @@ def collate(examples: Sequence[Example], tiles_list: Sequence[np.ndarray], confi
 
 
 def require_placeholders(example: Example, tiles: int, config: PLMConfig, name: str) -> None:
-    """ValueError unless the example has exactly one image placeholder for each feature of its tiles."""
+    """MediaMismatch, naming it, unless the example has exactly one image placeholder for each feature of its tiles."""
     found = int((example.tokens == config.image_token_id).sum())
     if found != tiles * config.tokens_per_tile:
-        raise ValueError(
+        raise MediaMismatch(
             f"{name} has {found} image placeholders, but its {tiles} tiles of {config.tokens_per_tile} tokens "
             f"need {tiles * config.tokens_per_tile}"
         )

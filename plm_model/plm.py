@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +23,13 @@ from torch.utils.checkpoint import checkpoint
 from plm_model.attention import Attend, AttentionPlan, attend, plan_attention
 from plm_model.config import PLMConfig
 from plm_model.decoder import DecoderLayer, RMSNorm
+from plm_model.pack import Batch, MediaMismatch
 from plm_model.projector import Projector
 from plm_model.rope import decoder_rotary
 from plm_model.vision import VisionTransformer
 
-if TYPE_CHECKING:
-    from plm_model.pack import Batch
-
 IGNORED = -100
 CHUNK_ROWS = 1024
-
-
-class MediaMismatch(ValueError):
-    """The image placeholders of a pack and the features of its tiles differ in number; the message says both."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
     python tests/bench/transforms.py --json
 
 Both begin with the bytes of the file, use one thread, decode once and resize with Pillow's bicubic filter. The straightforward
-path ends in normalised float32 on the CPU; ours ends in uint8, which the vision tower normalises on its device. The paths take
-turns and each ratio is one of medians, so that a busy moment of the machine meets all of them.
+path makes normalised float32 of each tile with torchvision's ToTensor and Normalize and stacks them; ours ends in uint8, which
+the vision tower normalises on its device. The paths take turns and each ratio is one of medians of CPU time, so that a busy
+machine meets all of them. `raw` also has the straightforward path with numpy in torchvision's place.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import PIL
+import torch
+import torchvision
 from PIL import Image
+from torchvision.transforms import Compose, Normalize, ToTensor
 
 from plm_model.config import ProcessorConfig
 from plm_model.images import tile_images
@@ -40,7 +45,7 @@ QUALITY = 90
 BICUBIC = Image.Resampling.BICUBIC
 
 
-def straightforward(data: bytes) -> np.ndarray:
+def straightforward(data: bytes, normalised: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
     """float32 [tiles, 3, side, side], normalised tile by tile, the thumbnail made and normalised apart."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     columns, rows = tile_grid(*image.size, EXACT.max_num_tiles, SIDE)
@@ -49,13 +54,15 @@ def straightforward(data: bytes) -> np.ndarray:
     for top in range(0, rows * SIDE, SIDE):
         for left in range(0, columns * SIDE, SIDE):
             tiles.append(normalised(whole.crop((left, top, left + SIDE, top + SIDE))))
-    return np.stack(tiles)
+    return torch.stack(tiles)
 
 
-def normalised(tile: Image.Image) -> np.ndarray:
-    """RGB to float32 [3, height, width] from -1 to 1."""
+with_torchvision = Compose([ToTensor(), Normalize([0.5] * 3, [0.5] * 3)])
+
+
+def with_numpy(tile: Image.Image) -> torch.Tensor:
     pixels = np.asarray(tile).astype(np.float32) / 255
-    return ((pixels - 0.5) / 0.5).transpose(2, 0, 1)
+    return torch.from_numpy((pixels - 0.5) / 0.5).permute(2, 0, 1)
 
 
 def ours(data: bytes) -> np.ndarray:
@@ -80,47 +87,52 @@ def photograph(width: int, height: int) -> bytes:
 
 def require_equal_pixels(data: bytes) -> tuple[int, int]:
     """Bytes of their tiles and of ours; SystemExit unless ours, normalised in the same way, are theirs to the last bit."""
-    theirs, tiles = straightforward(data), ours(data)
-    if not all(
-        np.array_equal((tile.astype(np.float32) / 255 - 0.5) / 0.5, other)
-        for tile, other in zip(tiles, theirs, strict=True)
-    ):
-        raise SystemExit("the two give different pixels; the figures would mean nothing")
-    return theirs.nbytes, tiles.nbytes
+    tiles = torch.from_numpy(ours(data))
+    ours_normalised = (tiles.float() / 255 - 0.5) / 0.5
+    for normalised in (with_torchvision, with_numpy):
+        if not torch.equal(straightforward(data, normalised), ours_normalised):
+            raise SystemExit("the paths give different pixels; the figures would mean nothing")
+    return ours_normalised.nbytes, tiles.nbytes
 
 
-def medians(runs: dict[str, Callable[[bytes], object]], data: bytes, rounds: int) -> dict[str, float]:
-    """The median time of each in seconds; they take turns."""
+def medians(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median CPU time of each in seconds; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run(data)
-            times[name].append(time.perf_counter() - start)
+            start = time.process_time()
+            run()
+            times[name].append(time.process_time() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def measure(rounds: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
     ratio, raw = {}, {}
     for width, height in SIZES:
         size, data = f"{width}x{height}", photograph(width, height)
         their_bytes, our_bytes = require_equal_pixels(data)
-        runs = {"straightforward": straightforward, "ours": ours, "ours_dct_scaling": ours_scaled}
-        seconds = medians(runs, data, rounds)
+        runs = {
+            "straightforward": partial(straightforward, data, with_torchvision),
+            "straightforward_with_numpy": partial(straightforward, data, with_numpy),
+            "ours": partial(ours, data),
+            "ours_dct_scaling": partial(ours_scaled, data),
+        }
+        seconds = medians(runs, rounds)
         ratio[size] = round(seconds["straightforward"] / seconds["ours"], 2)
         ratio[f"{size}_dct_scaling"] = round(seconds["straightforward"] / seconds["ours_dct_scaling"], 2)
         ratio[f"{size}_bytes"] = round(their_bytes / our_bytes, 2)
         raw[size] = {
-            "milliseconds": {name: round(1000 * taken, 1) for name, taken in seconds.items()},
+            "cpu_milliseconds": {name: round(1000 * taken, 1) for name, taken in seconds.items()},
             "tiles": our_bytes // (3 * SIDE * SIDE),
             "jpeg_kilobytes": len(data) // 1024,
             "dct_scaling_mean_difference": round(mean_difference(data), 2),
         }
     return {
         "name": "transforms",
-        "hardware": f"{platform.machine()} CPU, 1 thread, Pillow {PIL.__version__}, numpy {np.__version__}",
+        "hardware": f"{platform.machine()} CPU, 1 thread, Pillow {PIL.__version__}, torchvision {torchvision.__version__}",
         "commit": commit(),
-        "baseline": "PIL resize, float32 and normalise per tile, thumbnail apart, stack; one decode, equal pixels",
+        "baseline": "PIL resize, torchvision's ToTensor and Normalize per tile, thumbnail apart, stack; equal pixels",
         "ratio": ratio,
         "raw": {**raw, "rounds": rounds},
     }

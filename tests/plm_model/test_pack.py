@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from plm_model.codec import Example, example
 from plm_model.config import DecoderConfig, PLMConfig, VisionConfig
-from plm_model.pack import collate, pack_lengths
+from plm_model.pack import MediaMismatch, collate, pack_lengths
 
 CONFIG = PLMConfig(vision=VisionConfig(image_size=28), decoder=DecoderConfig(vocab_size=960), image_token_id=952)
 COSTS = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 4)), max_size=80)
@@ -65,7 +65,7 @@ def test_text_only_pack_has_one_white_tile_that_nothing_refers_to() -> None:
 
 
 def test_placeholders_that_do_not_match_the_tiles_are_counted() -> None:
-    with pytest.raises(ValueError, match="example 1 has 1 image placeholders, but its 2 tiles of 1 tokens need 2"):
+    with pytest.raises(MediaMismatch, match="example 1 has 1 image placeholders, but its 2 tiles of 1 tokens need 2"):
         collate([made(3, 1), made(3, 1)], [tile(0), tile(0, 2)], CONFIG)
 
 
