@@ -67,8 +67,10 @@ def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> list[skip
     from components.train.assembly import check_settings
     from components.train.plan import Cost
     from components.train.shards import INDEX, plan_spec, read_index
+    from components.train.validation import require_test_split
     from plm_model.weights import build, load_config
 
+    require_test_split(shards, config.train)
     _, left_out = plan_spec(read_index(shards.local(INDEX)), config.train, Cost())
     try:
         check_settings(build(load_config(base.local())), config.train)

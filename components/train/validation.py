@@ -12,11 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from components.train.loader import MicroBatch, filler_batch, prefetched
+from components.artifacts import Artifact
+from components.errors import UserError
+from components.train.loader import MicroBatch, PackRequest, filler_batch, prefetched, read_pack
 from components.train.parallel import Group
+from components.train.settings import TrainConfig
+from components.train.shards import ShardReader, read_index
 from plm_model.config import PLMConfig
 from plm_model.pack import pack_lengths
 
+INDEX = "test/index.parquet"
 PACKS_AHEAD = 2
 
 
@@ -27,6 +32,18 @@ class Validation:
     packs: Sequence[Sequence[int]]
     read: Callable[[int], MicroBatch]
     config: PLMConfig
+
+    @classmethod
+    def of(cls, shards: Artifact, reader: ShardReader, settings: TrainConfig) -> Validation:
+        """Over the test split of a data set, in packs as large as those of the training."""
+        index = read_index(shards.local(INDEX))
+        packs = packs_of(index.tokens, index.tiles, settings.pack_tokens, settings.pack_tiles)
+
+        def read(number: int) -> MicroBatch:
+            rows = packs[number]
+            return read_pack(reader, PackRequest(number, tuple(map(index.place, rows)), tuple(map(index.source, rows))))
+
+        return cls(packs, read, reader.config)
 
     @torch.no_grad()
     def loss(self, model: nn.Module, group: Group) -> float:
@@ -48,6 +65,14 @@ class Validation:
         if number < len(self.packs):
             return self.read(number)
         return MicroBatch(filler_batch(self.config), number, 0.0)
+
+
+def require_test_split(shards: Artifact, settings: TrainConfig) -> None:
+    """UserError when a validation is asked for that the data set has nothing for."""
+    if settings.validate_every and INDEX not in shards.files:
+        raise UserError(
+            "train.validate_every: the data set has no test split; raise convert.test_fraction, or leave it out"
+        )
 
 
 def packs_of(tokens: Sequence[int], tiles: Sequence[int], pack_tokens: int, pack_tiles: int) -> list[list[int]]:

@@ -29,6 +29,7 @@ from components.train.settings import TrainConfig
 from components.train.shard_cache import ShardFiles
 from components.train.shards import INDEX, ShardReader, plan_spec, read_index
 from components.train.skipped import SkippedLog, skipped_uri
+from components.train.validation import Validation
 from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights
 
@@ -93,6 +94,14 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
     folder = job.checkpoints.rpartition("/")[0]
     profiler = Profiler(folder, settings.profile, group, next_step=run.state["step"] + 1)
 
+    held_out = (
+        Validation.of(job.shards, ShardReader(files, model.config), settings) if settings.validate_every else None
+    )
+
+    def validate(step: int) -> None:
+        if held_out is not None:
+            run.log.append(step, {"val/loss": held_out.loss(model, group)})
+
     def save(step: int) -> None:
         saver.start(run.at(step, optimizer, group), run.log.text)
 
@@ -108,6 +117,7 @@ def run_rank(job: TrainJob, device: torch.device, send: Callable[[dict[str, Any]
                 save,
                 before_update=saver.wait_copied,
                 after_step=lambda work: profiler.after_step(work.step),
+                on_validation=validate,
             ),
             gauge,
         )

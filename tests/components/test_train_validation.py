@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from components.errors import UserError
+from components.train import checkpoint
 from components.train.loader import MicroBatch
 from components.train.parallel import Group, shard
 from components.train.settings import TrainConfig
-from components.train.validation import Validation, packs_of
+from components.train.validation import Validation, packs_of, require_test_split
+from components.train.worker import TrainJob, run_rank
 from plm_model.pack import collate
 from plm_model.plm import PLM
 from plm_model.weights import build, initialise
-from tests.components.training_set import example, tiny_config
+from tests.components.training_set import artifact, example, tiny_config, write_base, write_shards
 
 ALONE = Group(torch.device("cpu"))
 TILE = np.zeros((1, 3, 28, 28), np.uint8)
@@ -70,3 +74,25 @@ def test_two_ranks_with_three_packs_find_what_one_does(tmp_path: Path) -> None:
 def test_packs_hold_every_example_that_fits_in_order() -> None:
     assert packs_of([5, 9, 4, 3], [1, 1, 1, 9], pack_tokens=8, pack_tiles=2) == [[0], [2]]
     assert packs_of([5, 3, 4], [1, 1, 1], pack_tokens=8, pack_tiles=2) == [[0, 1], [2]]
+
+
+def test_a_training_that_validates_takes_the_same_steps_and_measures_at_each_checkpoint(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", test=9)
+    write_base(tmp_path / "base", tiny_config(drop_path=0.2))
+    lines = {}
+    for name, every in (("with", 2), ("without", None)):
+        settings = TrainConfig(steps=5, pack_tokens=64, checkpoint_every=4, log_every=1, validate_every=every)
+        inputs = (artifact(tmp_path / "shards", "preprocess"), artifact(tmp_path / "base", "initialize"))
+        run_rank(TrainJob(settings, *inputs, str(tmp_path / name / "checkpoints")), ALONE.device)
+        lines[name] = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    measured = {line["step"]: line["val/loss"] for line in lines["with"] if "val/loss" in line}
+    trained = {name: [line["train/loss"] for line in found if "train/loss" in line] for name, found in lines.items()}
+    assert list(measured) == [2, 4, 5] and trained["with"] == trained["without"]
+    state = checkpoint.read_state(checkpoint.newest(str(tmp_path / "with" / "checkpoints")) or "")
+    assert state["score"] == measured[5]
+
+
+def test_a_validation_without_a_test_split_is_refused_at_the_start(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards")
+    with pytest.raises(UserError, match=r"train.validate_every: the data set has no test split"):
+        require_test_split(shards, TrainConfig(validate_every=5))

@@ -47,9 +47,16 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def write_shards(folder: Path, examples: int = 40, per_shard: int = 16, longest: int = 6) -> Artifact:
-    """Shards and index of so many examples of different lengths."""
-    (folder / "train").mkdir(parents=True)
+def write_shards(folder: Path, examples: int = 40, per_shard: int = 16, longest: int = 6, test: int = 0) -> Artifact:
+    """Shards and index of so many examples of different lengths, and of a test split if one is asked for."""
+    write_split(folder / "train", examples, per_shard, longest)
+    if test:
+        write_split(folder / "test", test, per_shard, longest)
+    return artifact(folder, "preprocess")
+
+
+def write_split(folder: Path, examples: int, per_shard: int, longest: int) -> None:
+    folder.mkdir(parents=True)
     index = []
     for shard, start in enumerate(range(0, examples, per_shard)):
         rows, name = [], f"shard-{shard:05d}.parquet"
@@ -60,9 +67,8 @@ def write_shards(folder: Path, examples: int = 40, per_shard: int = 16, longest:
             rows.append({"id": f"e{number}", "record": "{}", **arrays, "media": media})
             entry = {"id": f"e{number}", "source": "test", "shard": name, "row": row, "tokens": made.length}
             index.append({**entry, "supervised": made.supervised, "tiles": 1, "frames": 0})
-        parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / "train" / name, row_group_size=5)
-    parquet.write_table(pa.Table.from_pylist(index), folder / "train" / "index.parquet")
-    return artifact(folder, "preprocess")
+        parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / name, row_group_size=5)
+    parquet.write_table(pa.Table.from_pylist(index), folder / "index.parquet")
 
 
 SHARD_SCHEMA = pa.schema(
