@@ -1,0 +1,198 @@
+"""Planning at scale: examples per second, memory, seek, fullness of the packs, and how long ranks wait for each other.
+
+    python tests/bench/plan.py --json              1 and 10 million examples, under a minute
+    python tests/bench/plan.py --json --large      100 million as well
+
+Lengths are simulated (seed 0); costs are those of PLM-1B. Each size is planned in a process of its own, to a file, for
+nearly one epoch: seconds are of CPU time (the planner has one thread), memory is the peak of the process.
+
+`stage3` is the mix of the training bench at full size: 35 % captions of one tile, 40 % images of 5-37 tiles, 15 % videos of
+32 frames, 10 % text. `long` has 85 % rows of 37 tiles, near 9,500 tokens, 10 % of one tile and 5 % of text. The relative time
+of a step is the sum over its rounds of the costliest rank, over what it would be if all ranks had the same; the baseline is
+first fit in the order of a shuffle, ranks taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+
+from components.train.datamix import Source
+from components.train.plan import Cost, PackPlan, PlanSpec, whole_cost
+from components.train.plan_file import stored_plan
+
+BUDGETS = {"tokens": 57_600, "tiles": 370}  # five rows of the longest that PLM has, 11,520 tokens and 74 tiles
+PACKS_PER_STEP = 64
+WORLDS = (8, 64)
+BLOCK = 1_000_000
+COMPARED = 100_000  # examples that the baseline, a loop, packs
+TARGET_RATE, TARGET_GIB, TARGET_SEEK = 300_000, 4.0, 1.0
+
+
+def simulated(mix: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and tiles of so many examples: int32 [count] each."""
+    tokens, tiles = np.empty(count, np.int32), np.empty(count, np.int32)
+    random = np.random.default_rng(0)
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        kind = random.random(size)
+        if mix == "stage3":
+            seen = np.select([kind < 0.35, kind < 0.75, kind < 0.9], [1, random.integers(5, 38, size), 32], 0)
+            text = np.where(kind < 0.9, random.integers(30, 400, size), random.integers(200, 4000, size))
+        else:
+            seen = np.select([kind < 0.85, kind < 0.95], [37, 1], 0)
+            text = np.where(kind < 0.85, random.integers(30, 150, size), random.integers(50, 800, size))
+        tiles[start : start + size] = seen
+        tokens[start : start + size] = seen * 256 + text
+    return tokens, tiles
+
+
+def spec_of(mix: str, count: int, cost: Cost) -> PlanSpec:
+    tokens, tiles = simulated(mix, count)
+    every = (Source("all", np.arange(count, dtype=np.uint32), Fraction(1)),)
+    return PlanSpec(tokens, tiles, every, 0, BUDGETS["tokens"], BUDGETS["tiles"], PACKS_PER_STEP, cost)
+
+
+def plan_one(mix: str, count: int, cost: Cost) -> dict[str, Any]:
+    """Plan nearly an epoch of so many examples to a file, open it again, and go to its last step."""
+    spec = spec_of(mix, count, cost)
+    steps = int(spec.tokens.sum(dtype=np.int64)) // BUDGETS["tokens"] // PACKS_PER_STEP
+    with tempfile.TemporaryDirectory() as folder:
+        began, cpu = time.perf_counter(), time.process_time()
+        planned = int(stored_plan(spec, steps, Path(folder)).starts[-1])
+        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+        began = time.perf_counter()
+        plan = stored_plan(spec, steps, Path(folder))
+        opened = time.perf_counter() - began
+        seconds = {}
+        for name, step in (("last", steps - 1), ("first", 0)):
+            began = time.perf_counter()
+            plan.step(step)
+            seconds[name] = time.perf_counter() - began
+        filled = int(spec.tokens[np.asarray(plan.rows)].sum(dtype=np.int64))
+        packs = len(plan.starts) - 1
+    return {
+        "mix": mix,
+        "examples": count,
+        "planned": planned,
+        "cpu_s": round(cpu, 2),
+        "wall_s": round(wall, 2),
+        "examples_per_cpu_s": round(planned / cpu),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "open_s": round(opened, 4),
+        "seek_last_s": round(seconds["last"], 5),
+        "seek_first_s": round(seconds["first"], 5),
+        "unfilled": round(1 - filled / (packs * BUDGETS["tokens"]), 4),
+    }
+
+
+def relative_time(steps: list[list[int]], world: int) -> float:
+    """Time of all steps over that of ranks that never wait: `steps` are the costs of their packs, ranks take turns."""
+    rounds = [costs[start : start + world] for costs in steps for start in range(0, len(costs), world)]
+    return sum(map(max, rounds)) / (sum(map(sum, rounds)) / world)
+
+
+def compared(mix: str, cost: Cost) -> dict[str, float]:
+    """Relative times of our plan and of first fit in the order of a shuffle."""
+    from plm_model.pack import pack_lengths
+
+    spec = spec_of(mix, COMPARED, cost)
+    costs = cost.of(spec.tokens, spec.tiles)
+    order = np.random.default_rng(1).permutation(COMPARED)
+    packs = pack_lengths(spec.tokens[order].tolist(), spec.tiles[order].tolist(), *BUDGETS.values())
+    plain = [int(costs[order[pack]].sum()) for pack in packs]
+    steps = len(plain) // PACKS_PER_STEP - 1
+    theirs = [plain[n * PACKS_PER_STEP : (n + 1) * PACKS_PER_STEP] for n in range(steps)]
+    plan = PackPlan.make(spec, steps)
+    ours = [[int(costs[list(pack)].sum()) for pack in plan.step(n).packs] for n in range(steps)]
+    found = {"first_fit_unfilled": round(1 - int(spec.tokens.sum()) / (len(packs) * BUDGETS["tokens"]), 4)}
+    for world in WORLDS:
+        found |= {f"ours_{world}": relative_time(ours, world), f"first_fit_{world}": relative_time(theirs, world)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def plm_1b() -> Cost:
+    """What PLM-1B costs to train, all of it."""
+    from plm_model.config import PLMConfig
+    from plm_model.flops import step_cost
+    from plm_model.weights import build
+
+    return whole_cost(step_cost(build(PLMConfig(), device="meta"), PLMConfig()))
+
+
+def in_process(mix: str, count: int, cost: Cost) -> dict[str, Any]:
+    numbers = map(str, (count, cost.token, cost.squared_length, cost.tile))
+    run = subprocess.run([sys.executable, __file__, "--one", mix, *numbers], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def measure(large: bool) -> dict[str, Any]:
+    cost = plm_1b()
+    sizes = [1_000_000, 10_000_000, *([100_000_000] if large else [])]
+    runs = [in_process("stage3", size, cost) for size in sizes] + [in_process("long", sizes[0], cost)]
+    waits = {mix: compared(mix, cost) for mix in ("stage3", "long")}
+    small, largest, by_mix = runs[0], runs[len(sizes) - 1], {"stage3": runs[0], "long": runs[-1]}
+    return {
+        "name": "plan",
+        "hardware": f"{platform.machine()} CPU, 1 thread, numpy {np.__version__}",
+        "commit": commit(),
+        "baseline": "first fit in the order of a shuffle, ranks taking turns (relative time of a step); the targets of scale",
+        "ratio": {
+            "rate_over_target": round(min(run["examples_per_cpu_s"] for run in runs) / TARGET_RATE, 2),
+            "memory_target_over_peak": round(TARGET_GIB / largest["peak_gib"], 2),
+            "seek_target_over_seek": round(TARGET_SEEK / max(run["seek_last_s"] for run in runs), 1),
+            "linearity": round(largest["examples_per_cpu_s"] / small["examples_per_cpu_s"], 3),
+            **{
+                f"first_fit_over_ours_{mix}_{world}": round(
+                    waits[mix][f"first_fit_{world}"] / waits[mix][f"ours_{world}"], 3
+                )
+                for mix in waits
+                for world in WORLDS
+            },
+        },
+        "raw": {
+            "budgets": BUDGETS,
+            "packs_per_step": PACKS_PER_STEP,
+            "runs": runs,
+            "unfilled": {mix: run["unfilled"] for mix, run in by_mix.items()},
+            "relative_time": waits,
+        },
+    }
+
+
+def commit() -> str:
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--large", action="store_true", help="plan 100 million examples, too")
+    parser.add_argument(
+        "--one", nargs=5, metavar=("MIX", "EXAMPLES", "TOKEN", "SQUARED", "TILE"), help=argparse.SUPPRESS
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    if arguments.one:
+        count, *cost = map(int, arguments.one[1:])
+        result = plan_one(arguments.one[0], count, Cost(*cost))
+    else:
+        result = measure(arguments.large)
+    print(json.dumps(result) if arguments.json or arguments.one else json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
