@@ -152,6 +152,9 @@ def read_pack(reader: ShardReader, request: PackRequest) -> MicroBatch:
             items.append(blank(skipped[-1].id, reader.config))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror or error} (row {place.row} of {place.shard})") from error
+        except Exception as error:
+            error.add_note(f"while reading row {place.row} of {place.shard}")
+            raise
     if len(skipped) == len(items):
         return MicroBatch(filler_batch(reader.config), request.number, 0.0, skipped=tuple(skipped))
     batch = collate([item.example for item in items], [item.tiles for item in items], reader.config)

@@ -70,6 +70,7 @@ class Window:
     tokens: int = 0
     tiles: int = 0
     steps: int = 0
+    skipped: int = 0  # examples of this rank that could not be read
     waited: float = 0.0  # seconds without data
     aside: float = 0.0  # seconds that are not training
     started: float = field(default_factory=time.perf_counter)
@@ -98,6 +99,7 @@ class Window:
         self.tokens += work.tokens
         self.tiles += work.tiles
         self.steps += 1
+        self.skipped += len(work.skipped)
         self.waited += waited
         self.drop()
 
@@ -153,8 +155,15 @@ def summarise(
     """
     kinds = len(window.targets)
     seconds = max(time.perf_counter() - window.started - window.aside, 1e-9)
-    own = (*window.losses.tolist(), *window.targets.tolist(), window.squares, window.positions, window.waited)
-    *sums, squares, positions, waited = group.sum(*own)
+    own = (
+        *window.losses.tolist(),
+        *window.targets.tolist(),
+        window.squares,
+        window.positions,
+        window.waited,
+        window.skipped,
+    )
+    *sums, squares, positions, waited, skipped = group.sum(*own)
     losses, targets = sums[:kinds], sums[kinds:]
     loss = sum(losses) / max(window.supervised, 1)
     if not (math.isfinite(loss) and math.isfinite(float(norm))):
@@ -167,6 +176,7 @@ def summarise(
         "train/tokens_per_s": window.tokens / seconds,
         "train/tiles_per_s": window.tiles / seconds,
         **utilisation(window, squares, seconds * group.world),
+        "train/skipped_examples": skipped,
         "train/padding": 1 - window.tokens / max(positions, 1),
         "train/data_wait": waited / (seconds * group.world),
         "train/memory_gib": group.most(memory(group.device)) / GIB,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import torch
 
 from components.artifacts import Artifact, filesystem
 from components.errors import UserError
+from components.train import checkpoint
 from components.train.loader import PackRequest, StepWork, prefetched, read_pack, step_work, steps_ahead
 from components.train.plan import Cost, PackPlan
 from components.train.settings import TrainConfig
@@ -260,6 +262,10 @@ def test_training_goes_on_around_a_corrupt_example(damaged: Artifact, tmp_path: 
     base = write_base(tmp_path / "base", tiny_config())
     job = TrainJob(replace(SETTINGS, steps=9), damaged, base, str(tmp_path / "resume" / "checkpoints"))
     run_rank(job, torch.device("cpu"))
+    lines = [
+        json.loads(line) for line in checkpoint.read_metrics(checkpoint.newest(job.checkpoints) or "").splitlines()
+    ]
+    assert lines[-1]["step"] == 9 and sum(line["train/skipped_examples"] for line in lines) > 0
     assert [one.id for one in read_skipped(str(tmp_path / "resume" / "skipped"))] == ["e11"]
 
 
