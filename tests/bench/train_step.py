@@ -3,8 +3,9 @@
     python tests/bench/train_step.py --json
 
 PLM's stage-3 shape at 1/8, on the tiny model: at most 1,440 tokens a row, 32 tokens (8 x 16 patches, pooled 2 x 2) a tile,
-8 rows a step; 35 % captions of one tile, 40 % images of 5-37 tiles, 15 % videos of 32 frames, 10 % text; seed 0. One thread,
-same weights, rows and optimizer; the contestants take turns on each batch and each figure is a median over the rounds.
+8 rows a step; 35 % captions of one tile, 40 % images of 5-37 tiles, 15 % videos of 32 frames, 10 % text, each with 16-128
+tokens of text; seed 0. One thread, same weights, rows and optimizer; the contestants take turns on each batch and each figure
+is a median over the rounds. `ratio_in_cpu_time` is the same of the process's own seconds, for a machine that others use too.
 
     ours             the rows laid end to end, the head at the targets only: what `components.train.loop` runs
     pad_to_max       the reference's way, in our modules: every row padded to 1,440, a white tile for a row of text, logits at
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -154,7 +156,7 @@ def pad_to_max(model: PLM, rows: Sequence[Row]) -> Callable[[], float]:
         loss = F.nll_loss(F.log_softmax(logits[mask].float(), dim=-1), targets.flatten()[mask])
         loss.backward()
         update()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -179,7 +181,7 @@ def pad_to_longest(model: nn.Module, rows: Sequence[Row]) -> Callable[[], float]
         )
         out.loss.backward()
         update()
-        return float(out.loss)
+        return float(out.loss.detach())
 
     return step
 
@@ -251,15 +253,16 @@ def measure(batches: int, rounds: int, threads: int) -> dict[str, Any]:
         "pad_to_longest": partial(pad_to_longest, theirs_of(models[0])),
     }
     require_same_losses({name: make(data[0])() for name, make in makers.items()})
-    times = {name: [[] for _ in data] for name in makers}
+    times, work = ({name: [[] for _ in data] for name in makers} for _ in range(2))
     for turn in range(rounds):
         for number, rows in enumerate(data):
             for name in rotated(list(makers), turn + number):
                 step = makers[name](rows)
-                started = time.perf_counter()
+                started, worked = time.perf_counter(), time.process_time()
                 step()
                 times[name][number].append(time.perf_counter() - started)
-    seconds = {name: sum(map(statistics.median, taken)) for name, taken in times.items()}
+                work[name][number].append(time.process_time() - worked)
+    seconds, cpu = ({n: sum(map(statistics.median, taken)) for n, taken in kind.items()} for kind in (times, work))
     tokens = sum(len(row) for rows in data for row in rows)
     bound = bounds(step_cost(models[0], shape), data)
     ratio = {name: seconds[name] / seconds["ours"] for name in bound}
@@ -272,6 +275,7 @@ def measure(batches: int, rounds: int, threads: int) -> dict[str, Any]:
         "raw": {
             "bound": {name: round(value, 2) for name, value in bound.items()},
             "share_of_bound": {name: round(ratio[name] / bound[name], 2) for name in bound},
+            "ratio_in_cpu_time": {name: round(cpu[name] / cpu["ours"], 2) for name in bound},
             "useful_tokens_per_second": {name: round(tokens / taken) for name, taken in seconds.items()},
             "useful_tokens": tokens,
             "padding": {
@@ -280,6 +284,7 @@ def measure(batches: int, rounds: int, threads: int) -> dict[str, Any]:
             },
             "batches": batches,
             "rounds": rounds,
+            "load_at_end": round(os.getloadavg()[0], 1),
         },
     }
 
