@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -164,6 +165,8 @@ def on_two(keep: Callable[[str, Any], None], job: TrainJob) -> None:
             keep(f"{name} {dtype}", gradients(replace(settings, dtype=dtype), FOUR))
         keep(f"text {dtype}", gradients(replace(PLAIN, dtype=dtype), FOUR, examples=TEXT))
         keep(f"elastic 1 {dtype}", segment(job, dtype, 1, 17))
+    for name, settings in FROZEN.items():
+        keep(f"{name} bfloat16", gradients(replace(settings, dtype="bfloat16"), FOUR))
     for name in ("selective", "full"):
         keep(f"{name} with dropped paths", gradients(PARALLEL[name][0], FOUR, drop_path=0.5))
     exact(keep, job)
@@ -286,6 +289,16 @@ def test_replicas_of_shards_change_no_gradient(
 def test_what_is_frozen_changes_no_other_gradient(name: str, dtype: str, results: dict[str, Any]) -> None:
     alone = gradients(replace(FROZEN[name], dtype=dtype), ONE)
     assert distance(alone, results[f"{name} {dtype}"]) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_is_frozen_is_stored_in_half_precision_and_gives_nearly_the_same(
+    name: str, results: dict[str, Any]
+) -> None:
+    """The masters of what learns stay in fp32, in one shard unit with what is frozen."""
+    half, full = results[f"{name} bfloat16"], gradients(FROZEN[name], ONE)
+    assert all(gradient.dtype == torch.float32 for gradient in half.values())
+    assert all(F.cosine_similarity(half[n].flatten(), full[n].flatten(), 0) > 0.99 for n in full)
 
 
 def test_a_step_of_text_gives_the_tower_no_gradient(dtype: str, results: dict[str, Any]) -> None:
