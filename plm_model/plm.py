@@ -148,6 +148,10 @@ class PLM(nn.Module):
         """The blocks of each tower in order: what training shards, recomputes and compiles one by one."""
         return {"vision": list(self.vision_model.transformer.resblocks), "decoder": list(self.layers)}
 
+    def encoders(self) -> dict[str, nn.Module]:
+        """What turns tiles into features, each by itself."""
+        return {"vision": self.vision_model}
+
     @property
     def head_weight(self) -> torch.Tensor:
         """The output matrix [V, D]: the embedding itself when the config ties them."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
+from components.train.feature_cache import cache_features
 from components.train.lora import add_adapters, initialise_adapters
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group, MeshShape, cast, shard, storage_device
@@ -31,6 +32,8 @@ def assemble(model: nn.Module, load: LoadWeights, settings: TrainConfig, group: 
     load(model, device=storage_device(group, settings), added=added)
     if added:
         initialise_adapters(model, settings.seed)
+    if settings.feature_cache_gb:
+        cache_features(model, settings)
     if settings.compile:
         compile_blocks(model)
     return ShardedAdamW(model, settings)
@@ -50,4 +53,6 @@ def select(model: nn.Module, settings: TrainConfig) -> frozenset[str]:
 def check_settings(model: nn.Module, settings: TrainConfig) -> None:
     """ValueError for settings that do not fit a model on `meta` or the number of workers. Changes the model."""
     select(model, settings)
+    if settings.feature_cache_gb:
+        cache_features(model, settings)
     MeshShape.of(settings.workers, settings.parallel.replicas)

@@ -150,6 +150,8 @@ class TrainConfig:
     """What each tower (`vision`, `decoder`) computes again in the backward pass instead of keeping it."""
     compile: bool = False
     """Compile each block; needs a C++ compiler."""
+    feature_cache_gb: float = 0.0
+    """Host memory of each worker for the features of a tower that is frozen and drops no path; 0 = none."""
     parallel: ParallelSettings = ParallelSettings()
     exact_elastic: bool = False
     """The same bits whatever the number of workers, at the cost that `components.train.reduction` names."""
@@ -189,6 +191,11 @@ class TrainConfig:
             require_positive(self, "validate_every")
         if self.ema_decay is not None:
             require_within(self, "ema_decay", 0.0, 1.0)
+        require_at_least(self, 0.0, "feature_cache_gb")
+        if self.exact_elastic and self.feature_cache_gb:
+            raise ValueError(
+                "exact_elastic needs every feature computed alike, which feature_cache_gb does not do; set 0"
+            )
         if self.exact_elastic and self.parallel.replicas > 1:
             raise ValueError("exact_elastic adds gradients in one order, which parallel.replicas does not keep; use 1")
         if self.clip_norm is not None:

@@ -23,6 +23,10 @@ class HasTowers(Protocol):
         """The blocks of each tower, in the order in which they run."""
         ...
 
+    def encoders(self) -> Mapping[str, nn.Module]:
+        """The modules that turn media into features, row by row: uint8 [N, ...] -> [N, ...]."""
+        ...
+
 
 def recompute(model: HasTowers, kinds: Mapping[str, str]) -> None:
     """Tell each block of a tower what to compute again in the backward pass. UnknownTower for a name without a tower."""
