@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
 from components.partial_config import partial
@@ -22,16 +22,6 @@ def _without_credentials(uri: str | None) -> str | None:
     if uri and "@" in uri.partition("://")[2].split("/")[0]:
         raise ValueError("holds credentials; leave them to the environment, a config is logged")
     return uri
-
-
-def _names(datasets: Any) -> Any:
-    """The names in `a:1, b:3`; a list stays one. What each is worth is for the training to say."""
-    if not isinstance(datasets, str):
-        return datasets
-    names = [part.partition(":")[0].strip() for part in datasets.split(",") if part.strip()]
-    if len(set(names)) < len(names):
-        raise ValueError("a data set stands there twice")
-    return names
 
 
 Uri = Annotated[str, AfterValidator(_without_credentials)]
@@ -106,9 +96,7 @@ class PlmSource(Settings):
 
     kind: Literal["plm"] = "plm"
     registry: str = Field("configs/datasets.yaml", description="YAML of name: {annotation, root_dir}")
-    datasets: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
-        min_length=1, description="names, as a list or as a datamix `name:weight,name:weight`"
-    )
+    datasets: tuple[str, ...] = Field(min_length=1, description="names; default: those of train.datamix")
 
 
 class ParquetSource(Settings):
@@ -248,7 +236,7 @@ class PipelineConfig(Settings):
         if not isinstance(values, Mapping):
             return values
         layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
-        return layer.values
+        return _with_data_sets_of_datamix(layer.values)
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> PipelineConfig:
@@ -257,3 +245,15 @@ class PipelineConfig(Settings):
                 "consolidate.weights is `average`, but train.ema_decay keeps none; set it, such as to 0.999"
             )
         return self
+
+
+def _with_data_sets_of_datamix(values: dict[str, Any]) -> dict[str, Any]:
+    """What is trained on is what comes in, where a registry's data sets are not named themselves."""
+    ingest, train = values.get("ingest"), values.get("train")
+    source = ingest.get("source") if isinstance(ingest, Mapping) else None
+    datamix = train.get("datamix") if isinstance(train, Mapping) else None
+    registered = isinstance(source, Mapping) and source.get("kind") == "plm" and "datasets" not in source
+    if not registered or not isinstance(datamix, str):
+        return values
+    names = [part.partition(":")[0] for part in "".join(datamix.split()).split(",")]
+    return values | {"ingest": {**ingest, "source": {**source, "datasets": names}}}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from components.config import PipelineConfig
+from components.config_layers import read_file
 from components.config_loading import load_config
 from components.ingest.registry import data_sets
 from plm_model.config import PLMConfig
@@ -54,8 +55,15 @@ def test_a_stage_has_the_values_of_the_published_table(stage: int, size: str) ->
     assert (processor.max_num_tiles, processor.max_video_frames, processor.conversation_format) == (tiles, frames, form)
     assert (processor.vision_input_type == "tile") == (stage == 1)
     assert (train.dtype, train.seed, train.recompute) == ("bfloat16", 777, {"vision": "full", "decoder": "full"})
+    assert train.loader_workers == (4 if stage == 3 or (stage, size) == (2, "8b") else 8)
     assert train.packs_per_step % train.workers == 0 and train.pack_tiles * model.tokens_per_tile <= tokens
     assert model.vision.width == preset(size).vision.width and model.decoder.dim == preset(size).decoder.dim
+
+
+def test_a_stage_trains_on_registered_sets() -> None:
+    source = load_config("configs/stage_3/plm_1b.yaml").ingest.source
+    assert set(source.datasets) == {f"dummy_{kind}" for kind in KINDS}
+    assert set(source.datasets) == set(read_file(source.registry).values)
 
 
 def test_the_first_stage_trains_the_projector_only() -> None:

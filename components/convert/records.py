@@ -1,7 +1,7 @@
 """An annotation row becomes a record of `dataset.jsonl`, or a `Reject` with the reason.
 
 A row with `conversations` (or a caption in `text`, where there is no answer column) is one already; any other is filled
-into the question and answer templates.
+into the question and answer templates, unless it is of a registered data set.
 """
 
 from __future__ import annotations
@@ -47,16 +47,19 @@ def read_records(raw: IO[bytes], part: Part, config: ConvertConfig) -> Iterator[
             yield Reject(file, row.line, row.reason, row.text)
             continue
         try:
-            yield placed(to_record(row, f"{file}:{row.line}", answer, config), part)
+            yield placed(to_record(row, f"{file}:{row.line}", answer, config, part.source is not None), part)
         except GptRoleError as error:
             raise UserError(f"{file}:{row.line}: {error}") from None
         except (RecordError, MissingValue) as error:
             yield Reject(file, row.line, str(error), row.values)
 
 
-def to_record(row: Row, where: str, answer: Template, config: ConvertConfig) -> dict[str, Any]:
-    """The record of one row. Raises RecordError or MissingValue with the reason, UserError for a path that escapes."""
-    if "conversations" in row.values or ("text" in row.values and config.answer_column not in row.values):
+def to_record(row: Row, where: str, answer: Template, config: ConvertConfig, registered: bool) -> dict[str, Any]:
+    """The record of one row; one of a registered data set is one already.
+
+    Raises RecordError or MissingValue with the reason, UserError for a path that escapes.
+    """
+    if registered or "conversations" in row.values or ("text" in row.values and config.answer_column not in row.values):
         record = _ready(row, where, config)
     else:
         record = _filled(row, where, answer, config)

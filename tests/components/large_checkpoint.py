@@ -1,6 +1,7 @@
-"""Make a checkpoint of 2 GB and consolidate it: `python -m tests.components.large_checkpoint write|consolidate FOLDER`.
+"""Checkpoints of 2 GB and what they cost: `python -m tests.components.large_checkpoint PART FOLDER`.
 
-The second prints, as JSON, by how many MB its memory (anonymous, resident) rose above what it was after the imports.
+`write` and `consolidate` are one pair of parts, `write-hf` or `write-meta` and `initialize` another. The second of a pair
+prints, as JSON, by how many MB its memory (anonymous, resident) rose above what it was after the imports.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import shutil
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
 
-from components import consolidate
+from components import consolidate, initialize
 from components.artifact_store import ArtifactStore
 from components.artifacts import StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.tracking import SilentTracker
+from plm_model.assembly import fresh
+from plm_model.checkpoint import Checkpoint, Layout
 from plm_model.config import DecoderConfig, PLMConfig, VisionConfig
+from plm_model.layouts import write_checkpoint
+from plm_model.tokenizer import Tokenizer
 from plm_model.weights import build
 from tests.components.training_set import artifact
 
@@ -30,6 +37,7 @@ TOKENIZER = Path(__file__).parents[2] / "configs/tokenizers/plm_tiny/tokenizer.j
 CONFIG = PLMConfig(
     vision=VisionConfig(image_size=56, width=128, layers=2, heads=4),
     decoder=DecoderConfig(vocab_size=128256, dim=2048, layers=5, heads=16, kv_heads=8, hidden_dim=6144),
+    image_token_id=1002,
 )
 
 
@@ -59,6 +67,29 @@ def run(folder: Path) -> None:
     print(json.dumps({"checkpoint_mb": size / 1e6, "peak_mb": watch.stop() / 1e6, "seconds": round(seconds, 1)}))
 
 
+def write_published(layout: Layout, folder: Path) -> None:
+    tensors = fresh(CONFIG, Tokenizer.from_file(TOKENIZER)).tensors
+    zeros = {name: replace(stored, read=partial(torch.zeros, stored.shape)) for name, stored in tensors.items()}
+    write_checkpoint(Checkpoint(folder, "plm", CONFIG, Tokenizer.from_file(TOKENIZER), zeros), folder / "init", layout)
+    (folder / "init" / "tokenizer.model").unlink(
+        missing_ok=True
+    )  # the small vocabulary has no rank file for this model
+    shutil.copy(TOKENIZER, folder / "init")
+
+
+def start(folder: Path) -> None:
+    config = PipelineConfig.model_validate({"model": {"init": str(folder / "init")}})
+    store = ArtifactStore(str(folder / "store"), folder / "cache")
+    context = StepContext(SilentTracker(), lambda text: None, folder / "cache", str(folder / "resume"))
+    watch = PeakMemory()
+    began = time.perf_counter()
+    with store.create(StepKey("initialize")) as out:
+        initialize.run(config, {}, out, context)
+    seconds = time.perf_counter() - began
+    size = out.counts["bytes"]
+    print(json.dumps({"checkpoint_mb": size / 1e6, "peak_mb": watch.stop() / 1e6, "seconds": round(seconds, 1)}))
+
+
 class PeakMemory:
     """The most anonymous memory of this process since now, over what it had now: bytes."""
 
@@ -84,4 +115,11 @@ def anonymous_bytes() -> int:
 
 
 if __name__ == "__main__":
-    {"write": write, "consolidate": run}[sys.argv[1]](Path(sys.argv[2]))
+    parts = {
+        "write": write,
+        "consolidate": run,
+        "write-hf": partial(write_published, "hf"),
+        "write-meta": partial(write_published, "meta"),
+        "initialize": start,
+    }
+    parts[sys.argv[1]](Path(sys.argv[2]))

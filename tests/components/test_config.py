@@ -12,7 +12,7 @@ from components.config_loading import dump_config, flatten, load_config
 from components.errors import ConfigError
 
 CONFIGS = sorted(Path("configs").glob("*.yaml")) + sorted(Path("configs").glob("[fs]*/*.yaml"))
-CONFIGS.remove(Path("configs/datasets.yaml"))
+FRAGMENTS = {Path("configs/datasets.yaml"), Path("configs/stage_common.yaml")}
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -26,7 +26,7 @@ def message(path: str, *overrides: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=str)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path not in FRAGMENTS], ids=str)
 def test_every_shipped_config_is_valid(path: Path) -> None:
     assert load_config(str(path)).name
 

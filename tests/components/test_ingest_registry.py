@@ -84,13 +84,30 @@ def records(dataset: Artifact) -> list[dict[str, Any]]:
 
 
 def test_every_row_names_its_set_and_the_media_of_its_own_root(chain: Chain) -> None:
-    raw, dataset = chain("first:1, second:2.5, words:1")
+    raw, dataset = chain(["first", "second", "words"])
     rows = records(dataset)
     assert [row["source"] for row in rows] == ["first"] * 2 + ["second"] * 3 + ["words"]
     assert rows[0]["image"] == "media/first/a.png" and rows[2]["image"] == ["media/second/a.png"] * 2
     assert raw.open("media/first/a.png").read() == b"first" and raw.open("media/second/a.png").read() == b"second"
     assert raw.open(rows[3]["video"]).read() == b"video" and rows[4]["end_time"] == 3
     assert dataset.links["media"] == raw.uri
+
+
+def test_the_sets_of_the_datamix_come_in_where_none_are_named() -> None:
+    values = {"ingest": {"source": {"kind": "plm"}}, "train": {"datamix": "b:1, a:2.5"}}
+    config = PipelineConfig.model_validate(values)
+    assert config.ingest.source.datasets == ("b", "a")
+    assert PipelineConfig.model_validate(values | {"ingest": source(["a"])}).ingest.source.datasets == ("a",)
+    with pytest.raises(ValueError, match="datasets"):
+        PipelineConfig.model_validate({"ingest": {"source": {"kind": "plm"}}})
+
+
+def test_a_question_with_its_answer_passes_as_it_is(chain: Chain, folder: Path) -> None:
+    """Whether such a row is a record is for the record's own rules."""
+    row = {"text": "A cat.", "label": "x", "image": "a.png"}
+    (folder / "first/rows.jsonl").write_text(lines([row]))
+    (record,) = records(chain(["first"])[1])
+    assert record["text"] == "A cat." and "conversations" not in record
 
 
 def test_ids_are_unique_across_sets(chain: Chain) -> None:
@@ -124,7 +141,7 @@ def test_a_set_that_moved_is_fetched_from_its_new_place(chain: Chain, folder: Pa
 
 def test_the_fingerprint_follows_annotations_and_media(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    settings = PipelineConfig.model_validate({"ingest": source("first")}).ingest.source
+    settings = PipelineConfig.model_validate({"ingest": source(["first"])}).ingest.source
     seen = {source_fingerprint(settings)}
     for name in ("first/rows.jsonl", "first/media/a.png"):
         (folder / name).write_bytes((folder / name).read_bytes() + b"\n")

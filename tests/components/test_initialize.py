@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +115,23 @@ def test_a_checkpoint_brings_its_own_architecture_and_tokenizer(
     if layout == "meta":
         assert artifact.read_json("original_params.json") == found.original_params
     assert artifact.counts["parameters"] == sum(tensor.numel() for _, tensor in found.stream())
+
+
+def test_a_commit_on_the_hub_is_downloaded_once(
+    initialized: Initialize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it has been, and there is no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub" / "models--someone--model" / "snapshots" / COMMIT
+    reference_checkpoint(snapshot)
+    artifact = initialized(init=f"someone/model@{COMMIT}")
+    assert same(read_checkpoint(snapshot), artifact)
+    assert f"The weights of `someone/model@{COMMIT}`" in artifact.open("README.md", "r").read()
+    with pytest.raises(UserError, match="cannot download it"):
+        initialized(init=f"someone/model@{COMMIT[::-1]}")
 
 
 def test_settings_that_no_tensor_depends_on_may_be_changed(initialized: Initialize, tmp_path: Path) -> None:
@@ -240,3 +260,19 @@ def test_other_weights_leave_the_shards_alone_and_another_processor_does_not(ran
     tiles = {**PLMConfig().to_dict(), **load_config("configs/demo.yaml").model.architecture}
     tiles["processor"] = {"max_num_tiles": 4}
     assert key(random(seed=3, architecture=tiles)) != key(first)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("layout", ["hf", "meta"])
+def test_two_gigabytes_need_less_than_half_of_one(layout: str, tmp_path: Path) -> None:
+    """An embedding of 1 GB among them."""
+    for part in (f"write-{layout}", "initialize"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.components.large_checkpoint", part, str(tmp_path)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    measured = json.loads(ran.stdout.splitlines()[-1])
+    assert measured["checkpoint_mb"] > 2000 and measured["peak_mb"] < 500, measured
