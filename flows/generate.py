@@ -86,11 +86,13 @@ def question_prompt(
 
 
 def read_image(path: str) -> Image.Image:
-    """The upright RGB image of a file; UserError names the file that is none."""
-    from plm_model.images import ImageError, decode_image
+    """The image of a file, whole but not decoded yet: how is for the model to say. UserError names the file that is none."""
+    from plm_model.images import ImageError, opened, verified_size
 
     try:
-        return decode_image(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        verified_size(data)
+        return opened(data)
     except OSError as error:
         raise UserError(f"{path}: cannot read the image: {error.strerror}") from error
     except ImageError as error:
