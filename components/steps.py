@@ -13,6 +13,7 @@ from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext as StepContext
 from components.errors import ConfigError
+from components.train.settings import with_effect
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,8 @@ def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
     return {"name": config.name, "model": model}
 
 
-# What changes where or how loudly a model is trained, not which model comes out.
-TRAIN_KEYS_WITHOUT_EFFECT = {"max_failures", "keep_checkpoints", "log_every", "cpus_per_worker"}
-
-
 def _train(config: PipelineConfig) -> Mapping[str, Any]:
-    settings = config.model_dump(mode="json", include={"train"})["train"]
-    return {"train": {name: value for name, value in settings.items() if name not in TRAIN_KEYS_WITHOUT_EFFECT}}
+    return {"train": with_effect(config.model_dump(mode="json", include={"train"})["train"])}
 
 
 def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from components.train.settings import TrainConfig
 
 
+Look = Callable[[MicroBatch, Tensor], None]
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What the loop calls, on every rank.
 
     `veto(work, loss_sum, supervised, norm)` may give a tensor on the device, fp32 []: 1 leaves weights and optimizer as
     they are, 0 updates them. `before_update()` comes between backward and update, `after_step(work)` at the end of a step;
-    `on_validation(step)` before the checkpoint of its step.
+    `on_validation(step)` before the checkpoint of its step. `look(micro, losses)` sees each pack's losses, fp32 [targets].
     """
 
     on_metrics: Callable[[int, Metrics], None] = lambda step, metrics: None
@@ -43,6 +46,7 @@ class Hooks:
     before_update: Callable[[], None] = lambda: None
     after_step: Callable[[StepWork], None] = lambda work: None
     on_validation: Callable[[int], None] = lambda step: None
+    look: Look = lambda micro, losses: None
 
 
 def train(
@@ -60,7 +64,7 @@ def train(
     window, arriving = Window(gauge or Gauge()), Waiting(works)
     for work in arriving:
         rate = learning_rate(work.step, settings)
-        loss_sum, supervised = accumulate(model, work, group, settings.seed, window.look, before)
+        loss_sum, supervised = accumulate(model, work, group, settings.seed, both(window.look, hooks.look), before)
         hooks.before_update()
         norm = optimizer.step(rate, partial(hooks.veto, work, loss_sum, supervised))
         window.add(work, supervised, arriving.take())
@@ -74,12 +78,22 @@ def train(
         hooks.after_step(work)
 
 
+def both(first: Look, second: Look) -> Look:
+    """Show each pack's losses to two."""
+
+    def look(micro: MicroBatch, losses: Tensor) -> None:
+        first(micro, losses)
+        second(micro, losses)
+
+    return look
+
+
 def accumulate(
     model: nn.Module,
     work: StepWork,
     group: Group,
     seed: int,
-    look: Callable[[MicroBatch, Tensor], None] = lambda micro, losses: None,
+    look: Look = lambda micro, losses: None,
     before: BeforeMicroStep = lambda n, count: None,
 ) -> tuple[Tensor, int]:
     """Backward through all micro-batches of a step; the gradients stay on the parameters. `look` sees each pack's losses.

@@ -32,10 +32,6 @@ Metrics = dict[str, float]
 GIB = 2**30
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss or the gradient is not a finite number; the message names the step."""
-
-
 @dataclass(frozen=True)
 class Gauge:
     """What a window is measured against: the names of the sources, what useful work costs, the device's FLOP/s.
@@ -92,8 +88,11 @@ class Window:
         for micro, numbers, losses in self._step:
             self.positions += len(micro.batch.tokens)
             if micro.weight:
-                self.losses = losses + self.losses.to(losses.device, non_blocking=True)
-                self.targets += torch.bincount(numbers, minlength=len(self.targets))
+                # Packs whose loss is no number are for the guard to report; here they would hide all others.
+                sound = losses.isfinite().all()
+                self.losses = torch.where(sound, losses, 0.0) + self.losses.to(losses.device, non_blocking=True)
+                counts = torch.bincount(numbers, minlength=len(self.targets)).to(losses.device, non_blocking=True)
+                self.targets = counts * sound + self.targets.to(losses.device, non_blocking=True)
                 self.squares += int(torch.bincount(micro.batch.doc).square().sum())
         self.supervised += supervised
         self.tokens += work.tokens
@@ -149,7 +148,7 @@ class Waiting:
 def summarise(
     window: Window, work: StepWork, rate: float, norm: Tensor, settings: TrainConfig, group: Group
 ) -> Metrics:
-    """The metrics of a window over all ranks, the same on each of them. Waits for the device. Raises TrainingDiverged.
+    """The metrics of a window over all ranks, the same on each of them. Waits for the device.
 
     Seconds are this rank's; memory is that of the rank that has used most.
     """
@@ -165,14 +164,12 @@ def summarise(
     )
     *sums, squares, positions, waited, skipped = group.sum(*own)
     losses, targets = sums[:kinds], sums[kinds:]
-    loss = sum(losses) / max(window.supervised, 1)
-    if not (math.isfinite(loss) and math.isfinite(float(norm))):
-        raise TrainingDiverged(f"step {work.step}: loss {loss}, gradient norm {float(norm)}; try a lower train.lr")
+    loss = sum(losses) / sum(targets) if any(targets) else math.nan
     return {
         "train/loss": loss,
         **{f"train/loss/{plain(source)}": losses[n] / targets[n] for n, source in seen(window.gauge, targets)},
         "train/lr": rate,
-        "train/grad_norm": float(norm),
+        **({"train/grad_norm": float(norm)} if math.isfinite(norm) else {}),
         "train/tokens_per_s": window.tokens / seconds,
         "train/tiles_per_s": window.tiles / seconds,
         **utilisation(window, squares, seconds * group.world),

@@ -6,6 +6,7 @@ ValueError naming the key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -104,6 +105,58 @@ class ProfileSettings:
 
 
 @dataclass(frozen=True)
+class GuardSettings:
+    """What follows a step that is not sound, or none at all."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    on_nonfinite: Literal["stop", "skip", "roll_back"] = "stop"
+    """After a loss or gradient that is not a finite number. Weights are unharmed in each case."""
+    on_spike: Literal["ignore", "skip", "roll_back", "stop"] = "ignore"
+    spike_factor: float = 3.0
+    """A loss above so many times the median of those before is a spike."""
+    spike_window: int = 32
+    """Steps that the median is of; judged from half a window on."""
+    most: int = 10
+    """Unsound steps of a run that are put up with."""
+    hang_seconds: float = 40.0
+    """Seconds without progress after which the rank behind is named; silent ranks end the attempt. 0 = never."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "spike_factor", "spike_window")
+        require_at_least(self, 0, "most", "hang_seconds")
+
+
+# What changes where, how loudly or how safely a model is trained, not which model comes out.
+WITHOUT_EFFECT = {
+    "max_failures",
+    "keep_checkpoints",
+    "checkpoint_patience_s",
+    "log_every",
+    "workers",
+    "min_workers",
+    "use_gpu",
+    "cpus_per_worker",
+    "loader_workers",
+    "shard_cache_gb",
+    "guards.hang_seconds",
+    "guards.most",
+}
+
+
+def with_effect(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that determine the model, as `section.key` -> value."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            found |= with_effect(value, f"{key}.")
+        elif key not in WITHOUT_EFFECT:
+            found[key] = value
+    return found
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How the model is trained."""
 
@@ -157,6 +210,8 @@ class TrainConfig:
     """The same bits whatever the number of workers, at the cost that `components.train.reduction` names."""
     seed: int = 0
     workers: int = 2
+    min_workers: int | None = None
+    """Go on with as few when machines are lost, and with more when they are back; default: always `workers`."""
     use_gpu: bool = False
     cpus_per_worker: float = 1.0
     checkpoint_every: int = 100
@@ -172,6 +227,7 @@ class TrainConfig:
     """Steps to trace; a file `profile` beside the checkpoints asks for a trace at any time."""
     max_failures: int = 3
     """Failed worker groups that are started again; -1 = without limit."""
+    guards: GuardSettings = GuardSettings()
 
     def __post_init__(self) -> None:
         require_positive(
@@ -189,6 +245,8 @@ class TrainConfig:
         require_at_least(self, -1, "max_failures")
         if self.validate_every is not None:
             require_positive(self, "validate_every")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}; it must be from 1 to workers={self.workers}")
         if self.ema_decay is not None:
             require_within(self, "ema_decay", 0.0, 1.0)
         require_at_least(self, 0.0, "feature_cache_gb")

@@ -29,10 +29,10 @@ COLLECTIVE_TIMEOUT_SECONDS = 600
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, `skipped.jsonl`, and
-    `profiles/` if any.
+    """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, and what was unusual:
+    `anomalies.jsonl` (unsound steps), `skipped.jsonl` (examples).
 
-    Needs an initialised Ray. Raises UserError for data and settings that do not fit.
+    Also `profiles/`, if steps were traced. Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
     began = time.time()
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
@@ -56,6 +56,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         "tokens": state["tokens"],
         "tiles": state["tiles"],
         "restarts": state["restarts"],
+        "anomalies": len(state["anomalies"]),
         "world_size": state["world_size"],
         "seconds_in_loop": round(state["attempt_seconds"], 3),
         "seconds_around_loop": round(max(time.time() - began - state["attempt_seconds"], 0.0), 3),
@@ -168,6 +169,7 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
     """Copy the last checkpoint, or the best, into the artifact; returns its state."""
     from components.train.checkpoint import METRICS, STATE, newest, read_state
     from components.train.retention import best
+    from components.train.supervision import ANOMALIES
 
     folder = newest(checkpoints)
     state = read_state(folder) if folder else {"step": 0}
@@ -184,6 +186,8 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
     fs, path = filesystem(newest(checkpoints) or folder)
     copy(fs, f"{path}/{METRICS}", out, METRICS)
     out.write_json("train_state.json", state)
+    with out.open(ANOMALIES, "w") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in state["anomalies"]))
     return state
 
 

@@ -21,7 +21,7 @@ from components.train.checkpoint import attempts, newest, read_state
 from components.train.parallel import Group
 from components.train.retention import best, kept
 from components.train.storage import Reader, quiet
-from components.train.worker import insist
+from components.train.supervision import insist
 
 
 class Saving:
@@ -127,7 +127,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one_and_the_next_save_works(t
 
 
 def retry(saving: Saving, patience_s: float, on_retry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.train.worker.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("components.train.supervision.RETRY_SECONDS", 0.01)
 
     def again() -> None:
         on_retry()

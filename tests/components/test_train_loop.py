@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 
 from components.artifacts import filesystem
 from components.context import StepContext
+from components.errors import UserError
 from components.train import checkpoint
 from components.train.loader import filler_batch, prefetched
 from components.train.optimizer import ShardedAdamW
@@ -190,8 +191,16 @@ def test_only_the_newest_checkpoints_stay_and_what_a_crash_left_goes(data: Path)
 
 def test_other_data_does_not_resume(data: Path) -> None:
     run_rank(job(data, data / "other", steps=1), CPU)
-    with pytest.raises(ValueError, match="made with other data"):
-        run_rank(job(data, data / "other", seed=1), CPU)
+    with pytest.raises(UserError, match=r"other settings \(train.lr: 0.003, now 0.1; train.steps: 1, now 6\); undo"):
+        run_rank(job(data, data / "other", lr=0.1), CPU)
+    changed = replace(job(data, data / "other", steps=1), base=artifact(data / "base", "other"))
+    with pytest.raises(UserError, match="the base model changed"):
+        run_rank(changed, CPU)
+
+
+def test_settings_without_effect_may_change_between_attempts(data: Path) -> None:
+    run_rank(job(data, data / "free", steps=1), CPU)
+    run_rank(job(data, data / "free", steps=1, log_every=1, workers=7, checkpoint_every=1, keep_checkpoints=1), CPU)
 
 
 def test_a_filler_counts_one_target_and_no_media() -> None:

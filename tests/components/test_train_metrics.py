@@ -10,7 +10,7 @@ import torch
 
 from components.train.loader import MicroBatch, StepWork, filler_batch
 from components.train.loop import accumulate
-from components.train.metrics import Gauge, Metrics, TrainingDiverged, Waiting, Window, plain, summarise
+from components.train.metrics import Gauge, Metrics, Waiting, Window, plain, summarise
 from components.train.parallel import Group
 from components.train.settings import TrainConfig
 from plm_model.pack import collate
@@ -122,12 +122,13 @@ def test_memory_is_that_of_this_process(model: PLM) -> None:
     assert 0.05 < measured(model, work(pack("captions")))["train/memory_gib"] < 50
 
 
-def test_a_loss_that_is_no_number_names_its_step(model: PLM) -> None:
-    window, done = Window(), work(pack("captions"), step=7)
+def test_a_pack_whose_loss_is_no_number_does_not_hide_the_others(model: PLM) -> None:
+    window, done = Window(), work(pack("captions"), pack("captions"))
     window.look(done.micro_batches[0], torch.tensor([float("inf"), 1.0]))
-    window.add(done, 2)
-    with pytest.raises(TrainingDiverged, match="step 7"):
-        summarise(window, done, 1e-3, torch.tensor(2.0), TrainConfig(), CPU)
+    window.look(done.micro_batches[1], torch.tensor([2.0, 4.0]))
+    window.add(done, 4)
+    metrics = summarise(window, done, 1e-3, torch.tensor(float("nan")), TrainConfig(), CPU)
+    assert metrics["train/loss"] == 3.0 and "train/grad_norm" not in metrics
 
 
 def test_names_of_sources_suit_the_tracker() -> None:

@@ -1,0 +1,122 @@
+"""Train without Ray, MLflow or Prefect: one process, or as many as `torchrun` starts. Needs torch and little else.
+
+    python -m components.train.launch --config train.yaml --shards DIR --base DIR --out DIR [train.KEY=VALUE ...]
+    torchrun --nproc-per-node 8 -m components.train.launch ...
+
+`--shards` and `--base` are the folders that preprocessing and initialisation left (or any checkpoint directory). Checkpoints
+lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command goes on from the newest. `touch OUT/checkpoint-now` makes one more.
+
+Exit status: 0 all steps are trained; 75 stopped by SIGTERM or `OUT/stop-now`, the checkpoint is whole, try again; 2 settings
+or data are wrong, or training diverged: trying again would not help; 70 a rank hung, see `OUT/hangs`; 1 anything else.
+`torchrun --max-restarts N` starts all ranks again after any of them but 0; under it, 75 and 2 reach the log only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from components.artifacts import MANIFEST, Artifact, absolute_uri
+from components.errors import UserError
+from components.train.agreement import Stopped, forget
+from components.train.checkpoint import newest, read_state
+from components.train.guards import TrainingDiverged
+from components.train.plain_settings import read_settings
+from components.train.progress import describe
+from components.train.worker import TrainJob, run_rank
+
+WRONG, STOPPED = 2, 75
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train; returns the exit status."""
+    options = parse(arguments)
+    rank = int(os.environ.get("RANK", 0))
+    try:
+        settings = read_settings(options.config, options.overrides)
+        job = TrainJob(
+            settings, folder_artifact(options.shards), folder_artifact(options.base), f"{options.out}/checkpoints"
+        )
+        if not settings.use_gpu:
+            torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
+        with device_of_this_process(settings.use_gpu) as device:
+            if rank == 0 and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+                forget(options.out)
+            run_rank(job, device, lambda line: print(describe(line, settings.steps), flush=True))
+            if rank == 0:
+                say_result(job, options.json)
+    except Stopped as stopped:
+        return say(str(stopped), STOPPED)
+    except (UserError, TrainingDiverged) as error:
+        return say(f"error: {error}", WRONG)
+    return 0
+
+
+def say(text: str, status: int) -> int:
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(text, file=sys.stderr, flush=True)
+    return status
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="components.train.launch", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--config", required=True, metavar="YAML", help="its section `train` counts")
+    parser.add_argument("--shards", required=True, metavar="DIR", help="what preprocessing left")
+    parser.add_argument("--base", required=True, metavar="DIR", help="the model to start from")
+    parser.add_argument("--out", required=True, metavar="DIR", type=absolute_uri)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("overrides", nargs="*", metavar="train.KEY=VALUE")
+    return parser.parse_args(arguments)
+
+
+@contextmanager
+def device_of_this_process(use_gpu: bool) -> Iterator[torch.device]:
+    """The device of this rank; inside `torchrun`, with a process group."""
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
+    if use_gpu:
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpu else "gloo")
+    yield device
+    dist.destroy_process_group()  # not after an error: other ranks may be inside an operation
+
+
+def folder_artifact(folder: str) -> Artifact:
+    """A folder as an artifact. Its digest is that of the manifest beside it, or of names and sizes of its files."""
+    root = Path(folder).absolute()
+    if not root.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    manifest = root.parent / MANIFEST
+    if manifest.is_file():
+        found: Mapping[str, Any] = json.loads(manifest.read_text())
+        if found.get("attempt") == root.name:
+            return Artifact(str(root), found, root)
+    files = {path.relative_to(root).as_posix(): {"size": path.stat().st_size} for path in root.rglob("*.*")}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:32]
+    return Artifact(str(root), {"step": "folder", "key": digest, "digest": digest, "files": files, "counts": {}}, root)
+
+
+def say_result(job: TrainJob, as_json: bool) -> None:
+    """Say where the last checkpoint is, for programs."""
+    folder = newest(job.checkpoints) or ""
+    state = read_state(folder)
+    if as_json:
+        keys = ("step", "loss", "tokens", "tiles", "restarts", "world_size", "attempt_seconds")
+        print(json.dumps({"checkpoint": folder, **{key: state[key] for key in keys}}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

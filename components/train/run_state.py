@@ -1,0 +1,145 @@
+"""The numbers of a run over all its attempts, and whether an attempt may go on from those of another."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from components.errors import UserError
+from components.train import checkpoint
+from components.train.guards import Anomaly, Guard
+from components.train.loader import StepWork
+from components.train.optimizer import ShardedAdamW
+from components.train.parallel import Group
+from components.train.progress import MetricsLog, live_file
+from components.train.settings import TrainConfig, with_effect
+
+# What may change in the middle of a run: when it is saved and looked at, and which checkpoint is taken.
+FREE_TO_CHANGE = {"checkpoint_every", "result", "validate_every", "profile"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is made of: settings with an effect on the result, data, base model. A resumed run must have the same."""
+
+    settings: Mapping[str, Any]
+    plan: str
+    shards: str
+    base: str
+
+    @classmethod
+    def of(cls, settings: TrainConfig, plan: str, shards: str, base: str) -> Identity:
+        given = {name: value for name, value in asdict(settings).items() if name not in FREE_TO_CHANGE}
+        return cls(json.loads(json.dumps(with_effect(given))), plan, shards, base)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """`train.lr: 0.001, now 0.01` for everything that is not as in the state of a checkpoint."""
+        then = other.get("settings", {})
+        found = [
+            f"train.{name}: {then.get(name)!r}, now {self.settings.get(name)!r}"
+            for name in sorted(self.settings.keys() | then.keys())
+            if self.settings.get(name) != then.get(name)
+        ]
+        names = {"plan": "the packs of the steps", "shards": "the data set", "base": "the base model"}
+        differ = [what for name, what in names.items() if getattr(self, name) != other.get(name)]
+        return found or [f"{what} changed" for what in differ]
+
+
+@dataclass
+class Run:
+    """`state` is as of this attempt's first step; the rest is what came since."""
+
+    state: dict[str, Any]
+    log: MetricsLog
+    tokens: int = 0
+    tiles: int = 0
+    started: float = field(default_factory=time.time)
+    anomalies: list[Anomaly] = field(default_factory=list)
+
+    @property
+    def left_out(self) -> set[int]:
+        """Steps that a roll-back has left out."""
+        return set(self.state["left_out"])
+
+    @property
+    def all_anomalies(self) -> list[dict[str, Any]]:
+        """The lines of every unsound step of the run."""
+        return [*self.state["anomalies"], *(anomaly.line() for anomaly in self.anomalies)]
+
+    def counted(self, works: Iterable[StepWork]) -> Iterator[StepWork]:
+        """The work that is not left out, added up on the way."""
+        self.started = time.time()
+        for work in works:
+            if work.step not in self.left_out:
+                self.tokens += work.tokens
+                self.tiles += work.tiles
+                yield work
+
+    def at(self, step: int, optimizer: ShardedAdamW, guard: Guard, group: Group) -> dict[str, Any]:
+        """The state after a step: what a checkpoint keeps and the next attempt goes on from."""
+        seconds = time.time() - self.started
+        return {
+            **self.state,
+            "step": step,
+            "updates": optimizer.updates_made(),
+            "loss": self.log.last.get("train/loss"),
+            "score": self.log.last.get("val/loss", self.log.last.get("train/loss")),
+            "tokens": self.state["tokens"] + self.tokens,
+            "tiles": self.state["tiles"] + self.tiles,
+            "world_size": group.world,
+            "seconds": self.state["seconds"] + seconds,
+            "attempt_seconds": seconds,
+            "anomalies": self.all_anomalies,
+            "recent_losses": guard.state(),
+        }
+
+
+def resume(
+    uri: str,
+    identity: Identity,
+    model: nn.Module,
+    optimizer: ShardedAdamW,
+    group: Group,
+    send: Callable[[dict[str, Any]], None] | None,
+    rolled_back: Sequence[Anomaly] = (),
+) -> Run:
+    """The run as the newest whole checkpoint left it, loaded into model and optimizer; a fresh one where there is none.
+
+    Raises UserError, with what is different, for a checkpoint of another run. The steps of `rolled_back` are left out.
+    """
+    folder = newest_for_all(uri, group)
+    sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
+    if folder is None:
+        state = {**asdict(identity), "step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0}
+        run = Run({**state, "anomalies": [], "left_out": [], "recent_losses": []}, MetricsLog("", sink, live))
+    else:
+        state = checkpoint.read_state(folder)
+        if differences := identity.differences(state):
+            raise UserError(
+                f"{folder} belongs to a training with other settings ({'; '.join(differences)}); "
+                "undo the change to go on, or start afresh with --refresh"
+            )
+        checkpoint.restore(folder, model, optimizer)
+        restarts = state["restarts"] + (not rolled_back)
+        run = Run(
+            {**state, **asdict(identity), "restarts": restarts}, MetricsLog(checkpoint.read_metrics(folder), sink, live)
+        )
+    known = {line["step"] for line in run.state["anomalies"]}
+    run.anomalies = [anomaly for anomaly in rolled_back if anomaly.step not in known]
+    out = {anomaly.step for anomaly in rolled_back if anomaly.reaction == "roll_back"}
+    run.state["left_out"] = sorted(run.left_out | out)
+    return run
+
+
+def newest_for_all(uri: str, group: Group) -> str | None:
+    """The newest whole checkpoint as rank 0 sees it, so that all ranks load the same."""
+    found = [checkpoint.newest(uri) if group.rank == 0 else None]
+    if group.world > 1:
+        dist.broadcast_object_list(found)
+    return found[0]

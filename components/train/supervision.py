@@ -1,0 +1,123 @@
+"""What goes on beside the steps of a rank: checkpoints, guards, the watchdog, and what anyone asks for in between."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.artifacts import filesystem
+from components.errors import UserError
+from components.train.agreement import Agreement, Stopped
+from components.train.async_save import Saver
+from components.train.guards import Guard, react
+from components.train.loader import StepWork
+from components.train.loop import Hooks
+from components.train.metrics import Metrics
+from components.train.optimizer import ShardedAdamW
+from components.train.parallel import Group
+from components.train.profiler import Profiler
+from components.train.run_state import Run
+from components.train.settings import TrainConfig
+from components.train.watchdog import Watchdog
+
+RETRY_SECONDS = 5.0
+ANOMALIES = "anomalies.jsonl"
+
+
+@dataclass
+class Supervision:
+    """The hooks of the loop, on every rank."""
+
+    settings: TrainConfig
+    run: Run
+    optimizer: ShardedAdamW
+    saver: Saver
+    guard: Guard
+    watchdog: Watchdog
+    agreement: Agreement
+    profiler: Profiler
+    group: Group
+    folder: str  # for what people look at while it trains
+    saved: int = 0  # the step of the checkpoint that was begun last
+
+    def hooks(self) -> Hooks:
+        return Hooks(
+            on_metrics=self._log,
+            on_checkpoint=self._save,
+            veto=self.guard.veto,
+            before_update=self.saver.wait_copied,
+            after_step=self._after_step,
+            look=self.guard.look,
+        )
+
+    def arriving(self, works: Iterable[StepWork]) -> Iterator[StepWork]:
+        """The same work; the watchdog hears that it has come."""
+        for work in works:
+            self.watchdog.beat()
+            yield work
+
+    def finish(self) -> None:
+        """Wait for the checkpoint of the last step, and insist on it."""
+        self.profiler.close()
+        self.agreement.close()
+        with self.watchdog.paused():
+            if self.saved != self.settings.steps:
+                self._save(self.settings.steps)
+            insist(self.saver, lambda: self._save(self.settings.steps), self.settings.checkpoint_patience_s)
+
+    def _log(self, step: int, metrics: Metrics) -> None:
+        self._judge()
+        self.run.log.append(step, metrics)
+
+    def _save(self, step: int) -> None:
+        self._judge()
+        with self.watchdog.paused():
+            self.saver.start(self.run.at(step, self.optimizer, self.guard, self.group), self.run.log.text)
+        self.saved = step
+
+    def _judge(self) -> None:
+        found = self.guard.read()
+        so_far = len(self.run.all_anomalies)
+        self.run.anomalies += found
+        if found and self.group.rank == 0:
+            write_anomalies(self.folder, self.run.all_anomalies)
+        react(found, so_far, self.settings.guards.most)
+
+    def _after_step(self, work: StepWork) -> None:
+        self.profiler.after_step(work.step)
+        self.watchdog.step_done()
+        checkpoint, stop = self.agreement.exchange()
+        if stop and work.step != self.settings.steps:
+            self._leave(work.step)
+        elif checkpoint and work.step != self.saved:
+            self._save(work.step)
+
+    def _leave(self, step: int) -> None:
+        self.profiler.close()
+        with self.watchdog.paused():
+            if step != self.saved:
+                self._save(step)
+            failure = self.saver.wait()
+        kept = f"no checkpoint of it could be written: {failure}" if failure else "its checkpoint is whole"
+        raise Stopped(f"stopped after step {step} of {self.settings.steps}; {kept}")
+
+
+def write_anomalies(folder: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Leave all unsound steps of the run, with all of their records, beside the checkpoints."""
+    fs, path = filesystem(folder)
+    fs.makedirs(path, exist_ok=True)
+    fs.pipe_file(f"{path}/{ANOMALIES}", "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def insist(saver: Saver, save: Callable[[], None], patience_s: float) -> None:
+    """Wait for the last checkpoint; a failed one is tried again for so long, then it is a UserError."""
+    for _ in range(int(patience_s / RETRY_SECONDS)):
+        if saver.wait() is None:
+            return
+        time.sleep(RETRY_SECONDS)
+        save()
+    if failure := saver.wait():
+        raise UserError(f"the last checkpoint could not be written: {failure}")

@@ -1,0 +1,228 @@
+"""What a run does about bad numbers, signals, touch files and restarts: in one process, on real steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.train import checkpoint, worker
+from components.train.agreement import CHECKPOINT_NOW, Stopped, ask
+from components.train.guards import TrainingDiverged
+from components.train.loader import StepWork, step_work
+from components.train.parallel import Group
+from components.train.settings import GuardSettings, TrainConfig
+from components.train.worker import TrainJob, prepare, run_rank
+from tests.components.training_set import artifact, tiny_config, write_base, write_shards
+
+CPU = torch.device("cpu")
+SETTINGS = TrainConfig(
+    steps=12, lr=3e-3, warmup_steps=2, packs_per_step=2, pack_tokens=64, pack_tiles=6, checkpoint_every=4, log_every=3
+)
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("failures")
+    write_shards(folder / "shards")
+    write_base(folder / "base", tiny_config(drop_path=0.2))
+    return folder
+
+
+def job(data: Path, out: Path, **settings: Any) -> TrainJob:
+    inputs = artifact(data / "shards", "preprocess"), artifact(data / "base", "initialize")
+    return TrainJob(replace(SETTINGS, **settings), *inputs, f"{out}/checkpoints")
+
+
+def state(work: TrainJob) -> dict[str, Any]:
+    return checkpoint.read_state(checkpoint.newest(work.checkpoints) or "")
+
+
+def final(work: TrainJob) -> Tensors:
+    model, optimizer = prepare(work, Group(CPU))
+    checkpoint.restore(checkpoint.newest(work.checkpoints) or "", model, optimizer)
+    return {name: tensor.clone() for name, tensor in checkpoint.tensors(model, optimizer).items()}
+
+
+def same(one: Tensors, other: Tensors) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+Plant = Callable[[int, float], dict[int, list[str]]]
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
+    """Weigh the packs of a step by something absurd; gives the records of each step that was read."""
+
+    def change(step: int, weight: float) -> dict[int, list[str]]:
+        seen: dict[int, list[str]] = {}
+
+        def planted(*arguments: Any, **options: Any) -> Iterator[StepWork]:
+            for work in step_work(*arguments, **options):
+                seen[work.step] = [name for micro in work.micro_batches for name in micro.ids]
+                if work.step == step:
+                    bad = tuple(replace(micro, weight=weight) for micro in work.micro_batches)
+                    work = replace(work, micro_batches=bad)
+                yield work
+
+        monkeypatch.setattr(worker, "step_work", planted)
+        return seen
+
+    return change
+
+
+NAN = float("nan")
+SPIKES = {"spike_window": 4, "spike_factor": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("weight", "guards", "kind"),
+    [
+        (NAN, GuardSettings(on_nonfinite="skip"), "nonfinite"),
+        (50.0, GuardSettings(on_spike="skip", **SPIKES), "spike"),
+    ],
+)
+def test_an_unsound_step_is_skipped_and_its_records_are_noted(
+    data: Path, tmp_path: Path, plant: Plant, weight: float, guards: GuardSettings, kind: str
+) -> None:
+    seen = plant(7, weight)
+    work = job(data, tmp_path, guards=guards)
+    run_rank(work, CPU)
+    (found,) = state(work)["anomalies"]
+    assert (found["step"], found["kind"], found["reaction"]) == (7, kind, "skip")
+    assert sorted(found["ids"]) == sorted(seen[7])
+    assert state(work)["updates"] == 11 and all(t.isfinite().all() for t in final(work).values())
+
+
+@pytest.mark.parametrize(
+    ("weight", "guards"),
+    [
+        (NAN, {"on_nonfinite": "roll_back"}),
+        (50.0, {"on_spike": "roll_back", **SPIKES}),
+    ],
+)
+def test_rolling_back_leaves_the_step_out_and_ends_where_skipping_does(
+    data: Path, tmp_path: Path, plant: Plant, weight: float, guards: dict[str, Any]
+) -> None:
+    plant(7, weight)
+    back = job(data, tmp_path / "back", guards=GuardSettings(**guards))
+    run_rank(back, CPU)
+    assert state(back)["left_out"] == [7] and state(back)["updates"] == 11 and state(back)["restarts"] == 0
+    skipping = {name: "skip" if value == "roll_back" else value for name, value in guards.items()}
+    skipped = job(data, tmp_path / "skip", guards=GuardSettings(**skipping))
+    run_rank(skipped, CPU)
+    assert same(final(back), final(skipped))
+
+
+def test_rolling_back_before_the_first_checkpoint_starts_afresh(data: Path, tmp_path: Path, plant: Plant) -> None:
+    plant(2, NAN)
+    work = job(data, tmp_path, steps=4, guards=GuardSettings(on_nonfinite="roll_back"))
+    run_rank(work, CPU)
+    assert state(work)["left_out"] == [2] and state(work)["updates"] == 3
+
+
+@pytest.mark.parametrize(("weight", "guards"), [(NAN, {}), (50.0, {"on_spike": "stop", **SPIKES})])
+def test_stopping_names_the_step_and_its_records(
+    data: Path, tmp_path: Path, plant: Plant, weight: float, guards: dict[str, Any]
+) -> None:
+    seen = plant(7, weight)
+    with pytest.raises(TrainingDiverged, match=r"step 7: .*; records e\d+.* and 2 more") as raised:
+        run_rank(job(data, tmp_path, guards=GuardSettings(**guards)), CPU)
+    assert "\n" not in str(raised.value)
+    (line,) = [json.loads(line) for line in (tmp_path / "anomalies.jsonl").read_text().splitlines()]
+    assert sorted(line["ids"]) == sorted(seen[7]) and len(seen[7]) == 10
+
+
+def test_too_many_unsound_steps_end_the_training(data: Path, tmp_path: Path, plant: Plant) -> None:
+    plant(2, NAN)
+    with pytest.raises(TrainingDiverged, match=r"1 unsound steps are more than train.guards.most=0"):
+        run_rank(job(data, tmp_path, guards=GuardSettings(on_nonfinite="skip", most=0)), CPU)
+
+
+def test_guards_change_nothing_in_a_sound_run(data: Path, tmp_path: Path) -> None:
+    plain, guarded = job(data, tmp_path / "plain"), job(data, tmp_path / "guarded")
+    guarded = replace(guarded, settings=replace(guarded.settings, guards=GuardSettings(on_spike="skip")))
+    for work in (plain, guarded):
+        run_rank(work, CPU)
+    assert same(final(plain), final(guarded))
+
+
+@pytest.fixture(scope="module")
+def every_step(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    """A run that has kept a checkpoint of every step, over more than an epoch."""
+    work = job(data, tmp_path_factory.mktemp("every"), checkpoint_every=1, keep_checkpoints=99)
+    run_rank(work, CPU)
+    return work
+
+
+def epoch_end(work: TrainJob) -> int:
+    """The last step whose data is of the first epoch alone."""
+    from components.train.plan import Cost, PackPlan
+    from components.train.shards import INDEX, plan_spec, read_index
+
+    plan = PackPlan(plan_spec(read_index(work.shards.local(INDEX)), work.settings, Cost())[0])
+    return max(step for step in range(1, work.settings.steps) if plan.step(step - 1).epoch < 1)
+
+
+@pytest.mark.parametrize("point", ["start", "epoch", "after epoch", "last"])
+def test_steps_trained_are_steps_asked_wherever_a_run_was_cut(every_step: TrainJob, tmp_path: Path, point: str) -> None:
+    end = epoch_end(every_step)
+    cut = {"start": 0, "epoch": end, "after epoch": end + 1, "last": 12}[point]
+    again = replace(every_step, checkpoints=f"{tmp_path}/checkpoints")
+    for name in checkpoint.attempts(every_step.checkpoints):
+        if int(name[5:13]) <= cut:
+            shutil.copytree(Path(every_step.checkpoints, name), Path(again.checkpoints, name))
+    run_rank(again, CPU)
+    assert same(final(again), final(every_step))
+    assert {name: state(again)[name] for name in ("step", "tokens", "updates")} == {
+        name: state(every_step)[name] for name in ("step", "tokens", "updates")
+    }
+
+
+def test_a_touch_file_makes_a_checkpoint_now(data: Path, tmp_path: Path) -> None:
+    work = job(data, tmp_path, steps=2000, checkpoint_every=2000)
+    ask(work.folder, CHECKPOINT_NOW)
+    with pytest.raises(Stopped), signals(work, lambda: checkpoint.newest(work.checkpoints)):
+        run_rank(work, CPU)
+    assert not Path(work.folder, CHECKPOINT_NOW).exists()
+
+
+def test_sigterm_leaves_a_checkpoint_that_the_next_run_goes_on_from(data: Path, tmp_path: Path) -> None:
+    work = job(data, tmp_path, steps=2000, checkpoint_every=2000)
+    began = time.monotonic()
+    with pytest.raises(Stopped, match=r"stopped after step \d+ of 2000; its checkpoint is whole"), signals(work):
+        run_rank(work, CPU)
+    assert time.monotonic() - began < 30
+    stopped_at = state(work)["step"]
+    assert 0 < stopped_at < 2000
+
+
+class signals:
+    """SIGTERM to this process, once training goes on and `ready()` holds."""
+
+    def __init__(self, work: TrainJob, ready: Callable[[], Any] = lambda: True) -> None:
+        self.ready, self.ended = ready, threading.Event()
+
+    def __enter__(self) -> None:
+        def send() -> None:
+            while not self.ended.wait(0.2):
+                if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None) and self.ready():
+                    time.sleep(1.0)
+                    return os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=send, daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self.ended.set()
