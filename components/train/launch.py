@@ -4,7 +4,8 @@
     torchrun --nproc-per-node 8 -m components.train.launch ...
 
 `--shards` and `--base` are the folders that preprocessing and initialisation left (or any checkpoint directory). Checkpoints
-lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command goes on from the newest. `touch OUT/checkpoint-now` makes one more.
+lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command goes on from the newest checkpoint.
+`touch OUT/checkpoint-now` makes one more.
 
 Exit status: 0 all steps are trained; 75 stopped by SIGTERM or `OUT/stop-now`, the checkpoint is whole, try again; 2 settings
 or data are wrong, or training diverged: trying again would not help; 70 a rank hung, see `OUT/hangs`; 1 anything else.
