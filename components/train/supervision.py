@@ -41,6 +41,7 @@ class Supervision:
     profiler: Profiler
     group: Group
     folder: str  # for what people look at while it trains
+    validate: Callable[[], float] | None = None  # the loss on the test split
     saved: int = 0  # the step of the checkpoint that was begun last
 
     def hooks(self) -> Hooks:
@@ -51,6 +52,7 @@ class Supervision:
             before_update=self.saver.wait_copied,
             after_step=self._after_step,
             look=self.guard.look,
+            on_validation=self._validate,
         )
 
     def arriving(self, works: Iterable[StepWork]) -> Iterator[StepWork]:
@@ -71,6 +73,11 @@ class Supervision:
     def _log(self, step: int, metrics: Metrics) -> None:
         self._judge()
         self.run.log.append(step, metrics)
+
+    def _validate(self, step: int) -> None:
+        if self.validate is not None:
+            with self.watchdog.paused():
+                self.run.log.append(step, {"val/loss": self.validate()})
 
     def _save(self, step: int) -> None:
         self._judge()

@@ -133,7 +133,17 @@ def attempt(
     guard.resume(run.state["recent_losses"])
     profiler = Profiler(job.folder, settings.profile, group, next_step=run.state["step"] + 1)
     beside = Supervision(
-        settings, run, optimizer, saver, guard, watchdog, agreement, profiler, group, job.folder, run.state["step"]
+        settings,
+        run,
+        optimizer,
+        saver,
+        guard,
+        watchdog,
+        agreement,
+        profiler,
+        group,
+        job.folder,
+        saved=run.state["step"],
     )
     try:
         with prefetched(skipped.noted(works), steps_ahead(settings.packs_per_step, group.world)) as ready:
