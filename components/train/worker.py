@@ -30,8 +30,8 @@ from components.train.shard_cache import ShardFiles
 from components.train.shards import INDEX, ShardReader, plan_spec, read_index
 from components.train.skipped import SkippedLog, skipped_uri
 from components.train.supervision import Supervision
-from components.train.watchdog import Watchdog
 from components.train.validation import Validation
+from components.train.watchdog import Watchdog
 from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights
 
@@ -132,6 +132,9 @@ def attempt(
     guard = Guard(settings.guards, group)
     guard.resume(run.state["recent_losses"])
     profiler = Profiler(job.folder, settings.profile, group, next_step=run.state["step"] + 1)
+    held_out = (
+        Validation.of(job.shards, ShardReader(files, model.config), settings) if settings.validate_every else None
+    )
     beside = Supervision(
         settings,
         run,
@@ -143,6 +146,7 @@ def attempt(
         profiler,
         group,
         job.folder,
+        validate=partial(held_out.loss, model, group) if held_out else None,
         saved=run.state["step"],
     )
     try:
