@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from plm_model.codec import Codec
-    from plm_model.generate import Generation, GenerationOptions
+    from plm_model.generation import Generation, GenerationOptions
     from plm_model.prompts import Prompt
 
 
@@ -38,7 +38,7 @@ def answer(
 
     `show` is given the answer piece by piece while it is generated.
     """
-    from plm_model.generate import GenerationOptions
+    from plm_model.generation import GenerationOptions
     from plm_model.hub import local_directory
 
     require_media(media_type, media, (start_time, end_time) != (None, None))
@@ -110,7 +110,7 @@ def run(
 
     from plm_model.checkpoint import load
     from plm_model.codec import Codec
-    from plm_model.generate import generate
+    from plm_model.generation import generate
     from plm_model.layouts import read_checkpoint
     from plm_model.text_stream import TextStream
 

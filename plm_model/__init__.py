@@ -17,7 +17,7 @@ EXPORTS = {
     "Codec": "plm_model.codec",
     "load_model": "plm_model.weights",
     "open_checkpoint": "plm_model.layouts",
-    "generate": "plm_model.generate",
+    "generate": "plm_model.generation",
 }
 
 __all__ = list(EXPORTS)

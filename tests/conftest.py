@@ -19,6 +19,12 @@ for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"
 pytest_plugins = ["tests.s3_endpoint", "tests.mlflow_server"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--weights", metavar="DIR", help="published weights, see tests/plm_model/test_published_answers.py"
+    )
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

@@ -14,7 +14,7 @@ from PIL import Image
 
 from plm_model.codec import Codec, Example
 from plm_model.conversation import IMAGE_TAG
-from plm_model.generate import GenerationOptions, generate
+from plm_model.generation import GenerationOptions, generate
 from plm_model.images import processor_for, tile_image
 from plm_model.record import Record, Turn
 from plm_model.weights import load_model

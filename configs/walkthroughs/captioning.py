@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from plm_model import Codec, generate, open_checkpoint
-from plm_model.generate import GenerationOptions
+from plm_model.generation import GenerationOptions
 from plm_model.hub import local_directory
 from plm_model.images import decode_image
 from plm_model.prompts import Prompt, image_prompt, video_prompt

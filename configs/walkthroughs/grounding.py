@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from plm_model import Codec, generate, open_checkpoint
-from plm_model.generate import GenerationOptions
+from plm_model.generation import GenerationOptions
 from plm_model.hub import local_directory
 from plm_model.images import decode_image
 from plm_model.prompts import image_prompt

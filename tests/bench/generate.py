@@ -28,7 +28,7 @@ import torch
 
 from plm_model.codec import Example, example
 from plm_model.config import PLMConfig
-from plm_model.generate import GenerationOptions, generate
+from plm_model.generation import GenerationOptions, generate
 from plm_model.key_maps import from_hf, hf_name
 from plm_model.plm import PLM
 from plm_model.weights import build

@@ -15,7 +15,7 @@ from PIL import Image
 
 from flows.cli import main
 from plm_model.codec import Codec
-from plm_model.generate import GenerationOptions, generate
+from plm_model.generation import GenerationOptions, generate
 from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint
 from plm_model.prompts import image_prompt, text_prompt, video_prompt
 from tests.plm_model.checkpoints import own_checkpoint

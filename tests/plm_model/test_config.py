@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+import plm_model
 from plm_model.config import ConfigError, DecoderConfig, PLMConfig, RopeScaling, VisionConfig
 
 
@@ -66,3 +68,9 @@ def test_pydantic_embeds_it_strictly() -> None:
 def test_importing_the_package_and_its_config_imports_no_torch() -> None:
     code = "import sys, plm_model, plm_model.config; plm_model.PLMConfig; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_name_of_the_package_is_also_a_module() -> None:
+    """Importing the module would put it in the place of the name."""
+    modules = {module.name for module in pkgutil.iter_modules(plm_model.__path__)}
+    assert not modules & set(plm_model.__all__)

@@ -12,7 +12,7 @@ from torch import nn
 from plm_model.codec import Example, example
 from plm_model.config import PLMConfig
 from plm_model.decoding import Cache
-from plm_model.generate import prefill
+from plm_model.generation import prefill
 from plm_model.pack import collate
 from plm_model.plm import PLM
 from plm_model.weights import build, initialise

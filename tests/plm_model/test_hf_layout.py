@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from plm_model.codec import Codec
 from plm_model.config import PLMConfig, ProcessorConfig, RopeScaling
-from plm_model.generate import GenerationOptions, generate
+from plm_model.generation import GenerationOptions, generate
 from plm_model.hf_config import read_config
 from plm_model.images import tile_image
 from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint

@@ -11,7 +11,7 @@ from PIL import Image
 
 from plm_model.codec import Codec
 from plm_model.conversation import RejectedRecord
-from plm_model.generate import GenerationOptions, generate
+from plm_model.generation import GenerationOptions, generate
 from plm_model.images import tile_image
 from plm_model.prompts import Prompt, image_prompt, prompt, text_prompt, video_prompt
 from plm_model.video import VideoError, video_tiles

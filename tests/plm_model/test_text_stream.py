@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plm_model.codec import Example
-from plm_model.generate import GenerationOptions, generate
+from plm_model.generation import GenerationOptions, generate
 from plm_model.plm import PLM
 from plm_model.text_stream import TextStream
 

@@ -55,7 +55,7 @@ def test_a_second_demo_reuses_everything(demo: tuple[str, float], clone: Path) -
             "plm_model/images.py",
             {"preprocess", "evaluate_base", "train", "consolidate", "evaluate", "compare", "register"},
         ),
-        ("plm_model/generate.py", {"evaluate_base", "evaluate", "compare", "register"}),
+        ("plm_model/generation.py", {"evaluate_base", "evaluate", "compare", "register"}),
         ("README.md", set()),
     ],
 )

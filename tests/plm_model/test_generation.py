@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plm_model.codec import Example
-from plm_model.generate import GenerationOptions, choose, generate
+from plm_model.generation import GenerationOptions, choose, generate
 from plm_model.pack import collate
 from plm_model.plm import PLM
 
