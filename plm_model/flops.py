@@ -9,7 +9,6 @@ Worked example: a matrix of n entries, run at t positions, costs 2nt forward, 2n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -90,9 +89,9 @@ def step_cost(model: nn.Module, config: PLMConfig) -> StepCost:
         elif name.startswith("output."):
             sums["target"] += matrix(parameter, learns_before)
         learns_before |= parameter.requires_grad
-        if re.search(r"\.attn\.out_proj\.(base_layer\.)?weight$", name):
+        if name.endswith(".attn.out_proj.weight"):
             sums["tile"] += attention(positions, config.vision.width, learns_before)
-        elif re.search(r"\.attention\.wo\.(base_layer\.)?weight$", name):
+        elif name.endswith(".attention.wo.weight"):
             sums["squared_length"] += attention(1, heads, learns_before) / 2
     if config.decoder.tied and table is not None:
         sums["target"] += matrix(table, learns_before)
