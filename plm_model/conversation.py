@@ -20,7 +20,6 @@ from plm_model.tokenizer import Tokenizer
 
 IMAGE_TAG = "<image>"
 MEDIA_TAG = re.compile(r"<(?:image|video)>\n|\n<(?:image|video)>|<(?:image|video)>")
-UNSUPPORTED = {"video": "video", "bbox": "image-region", "bbox_map": "video-region"}
 
 
 class RejectedRecord(ValueError):
@@ -53,7 +52,6 @@ class Template:
 
     def pieces(self, record: Record, tile_counts: Sequence[int]) -> list[Piece]:
         """Question and answer in turn, the answers supervised; RejectedRecord when no question is answered."""
-        require_supported(record)
         exchanges = pair_turns(record.turns)
         questions = self.questions([exchange.question for exchange in exchanges], tile_counts)
         pieces = []
@@ -64,7 +62,6 @@ class Template:
 
     def prompt(self, record: Record, tile_counts: Sequence[int]) -> list[int]:
         """Tokens up to where the model speaks: everything before the answer to the last question."""
-        require_supported(record)
         asked = list(record.turns)
         while asked and asked[-1].role == "assistant":
             asked.pop()
@@ -146,11 +143,3 @@ def pair_turns(turns: Sequence[Turn]) -> list[Exchange]:
     if not exchanges:
         raise RejectedRecord("no question is followed by an answer")
     return exchanges
-
-
-def require_supported(record: Record) -> None:
-    """RejectedRecord for the kinds of record that are read but cannot be encoded yet."""
-    for key, kind in UNSUPPORTED.items():
-        # An image beats a video when a record names both.
-        if record.row.get(key) is not None and not (key == "video" and record.images):
-            raise RejectedRecord(f"{kind} records are not supported yet")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw
+if TYPE_CHECKING:
+    from PIL import Image
 
 Box = tuple[float, float, float, float]
 
@@ -64,6 +65,8 @@ def corners(box: Any) -> Box:
 
 def draw_box(image: Image.Image, box: Box) -> None:
     """Draw a red rectangle, 4 pixels wide, inside the box (x1, y1, x2, y2); BoxError when it lies outside the image."""
+    from PIL import ImageDraw
+
     require_on_image(box, image.width, image.height)
     ImageDraw.Draw(image).rectangle(box, outline=RED, width=LINE_WIDTH)
 

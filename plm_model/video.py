@@ -7,8 +7,10 @@ grid points) 32 are taken evenly from all of them, 0 … 299; of 960 frames the 
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -18,7 +20,9 @@ from plm_model.frames import FrameTable, Source, UnshownFrame, VideoError, count
 from plm_model.images import squash
 from plm_model.regions import Box, BoxError, draw_box
 
-__all__ = ["VideoError", "sample_frames", "video_tiles"]
+__all__ = ["VideoError", "decode_frame", "encode_frame", "read_clip", "sample_frames", "video_tiles"]
+
+T = TypeVar("T")
 
 
 def video_tiles(
@@ -32,43 +36,56 @@ def video_tiles(
 ) -> np.ndarray:
     """The tiles of a clip, one for each frame that the model sees: uint8 [frames, 3, image_size, image_size].
 
-    `source` is a file; `start` and `end` are seconds, None for the video's own. `boxes` maps numbers of the file's frames
-    to (x1, y1, x2, y2) in pixels, drawn in red on the frame before it is resized. VideoError, which begins with `name` (the
-    file where it is None), when the file is no whole video, or has no such clip, or a box does not belong to it.
+    Arguments and errors are those of `read_clip`.
     """
+
+    def tile(frame: Image.Image) -> np.ndarray:
+        return squash(frame, image_size, image_size)
+
+    return np.stack(read_clip(source, processor.max_video_frames, tile, start, end, boxes, name))
+
+
+def read_clip(
+    source: Source,
+    max_frames: int,
+    keep: Callable[[Image.Image], T],
+    start: float | None = None,
+    end: float | None = None,
+    boxes: Mapping[int, Box] | None = None,
+    name: str | None = None,
+) -> list[T]:
+    """What `keep` makes of each frame (RGB, in the video's own size) that stands for a clip, in their order.
+
+    `source` is a file; `start` and `end` are seconds, None for the video's own. `boxes` maps numbers of the file's frames
+    to (x1, y1, x2, y2) in pixels, drawn on them in red. VideoError, which begins with `name` (the file where it is None),
+    when the file is no whole video, or has no such clip, or a box does not belong to it.
+    """
+    boxes = boxes or {}
+
+    def read(table: FrameTable) -> list[T]:
+        numbers = sample_frames(table.count, table.fps, max_frames, start, end)
+        require_boxes(boxes, numbers, table.count)
+        frames = read_frames(source, table, numbers)
+        return [keep(marked(frame, boxes, number)) for number, frame in zip(numbers, frames, strict=True)]
+
     try:
-        table = frame_table(source)
         try:
-            return clip_tiles(source, table, processor.max_video_frames, image_size, start, end, boxes)
+            return read(frame_table(source))
         except UnshownFrame:
-            counted = counted_table(source)
-            return clip_tiles(source, counted, processor.max_video_frames, image_size, start, end, boxes)
+            return read(counted_table(source))
     except (VideoError, BoxError) as error:
         raise VideoError(f"{name or source}: {error}") from error
 
 
-def clip_tiles(
-    source: Source,
-    table: FrameTable,
-    limit: int,
-    image_size: int,
-    start: float | None,
-    end: float | None,
-    boxes: Mapping[int, Box] | None,
-) -> np.ndarray:
-    numbers = sample_frames(table.count, table.fps, limit, start, end)
-    if boxes:
-        require_boxes(boxes, numbers, table.count)
-    tiles = np.empty((len(numbers), 3, image_size, image_size), np.uint8)
-    for place, (number, frame) in enumerate(zip(numbers, read_frames(source, table, numbers), strict=True)):
-        image = Image.fromarray(frame)
-        if boxes and number in boxes:
-            try:
-                draw_box(image, boxes[number])
-            except BoxError as error:
-                raise BoxError(f"frame {number}: {error}") from error
-        tiles[place] = squash(image, image_size, image_size)
-    return tiles
+def marked(frame: np.ndarray, boxes: Mapping[int, Box], number: int) -> Image.Image:
+    """A frame as an image, with its box where it has one."""
+    image = Image.fromarray(frame)
+    if number in boxes:
+        try:
+            draw_box(image, boxes[number])
+        except BoxError as error:
+            raise BoxError(f"frame {number}: {error}") from error
+    return image
 
 
 def sample_frames(
@@ -104,7 +121,30 @@ def evenly(numbers: range, limit: int) -> list[int]:
 
 def require_boxes(boxes: Mapping[int, Box], numbers: list[int], count: int) -> None:
     """BoxError when boxes belong to frames that the video does not have, or none to one that the model sees."""
+    if not boxes:
+        return
     if max(boxes) >= count:
         raise BoxError(f"bbox_map names frame {max(boxes)}, but the video has {count} frames")
     if not boxes.keys() & set(numbers):
         raise BoxError(f"bbox_map has no box on any of the {len(numbers)} sampled frames")
+
+
+def encode_frame(tile: np.ndarray, jpeg_quality: int | None = None) -> bytes:
+    """A tile, uint8 [3, H, W], as the bytes of an image: WebP without loss, or JPEG at a quality of 1 to 100.
+
+    Lossless WebP at its fastest is smaller than PNG and no slower: 7.5 MB against 10.6 MB for 32 frames of 448 x 448 from
+    photographs, and 3.5 MB as JPEG of quality 95, which is off by 1.3 of 255 on average.
+    """
+    image = Image.fromarray(np.ascontiguousarray(tile.transpose(1, 2, 0)))
+    buffer = io.BytesIO()
+    if jpeg_quality is None:
+        image.save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    else:
+        image.save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_frame(data: bytes) -> np.ndarray:
+    """The tile that `encode_frame` was given, uint8 [3, H, W]."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from components.compare.samples import AnsweredTwice, Outcome
 from components.compare.statistics import Interval, Tally
+from components.media import MediaRoot
 from components.thumbnails import data_uri, thumbnail
+from plm_model.video import read_clip
 
 SHOWN_TEXT = 600  # characters of a question or an answer
 SHOWN_IMAGES = 4  # of one question
@@ -53,10 +58,8 @@ def choose_examples(pairs: Sequence[AnsweredTwice], most: int) -> list[AnsweredT
     return [pair for outcome in ORDER for pair in groups[outcome][: taken[outcome]]]
 
 
-def render(
-    comparison: Comparison, examples: Sequence[AnsweredTwice], read_image: Callable[[str], bytes], loss_png: bytes
-) -> str:
-    """The whole page; every text is escaped, every image is inlined. `read_image` gives the bytes of a media path."""
+def render(comparison: Comparison, examples: Sequence[AnsweredTwice], media: MediaRoot, loss_png: bytes) -> str:
+    """The whole page; every text is escaped, every image is inlined."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     page = Environment(
@@ -64,7 +67,7 @@ def render(
     )
     page.filters |= {"percent": percent, "points": points, "clip": clip}
     groups = [
-        (outcome, TITLES[outcome], [card(pair, read_image) for pair in examples if pair.outcome == outcome])
+        (outcome, TITLES[outcome], [card(pair, media) for pair in examples if pair.outcome == outcome])
         for outcome in ORDER
     ]
     return page.get_template("report.html").render(
@@ -75,8 +78,23 @@ def render(
     )
 
 
-def card(pair: AnsweredTwice, read_image: Callable[[str], bytes]) -> dict[str, Any]:
-    return {"pair": pair, "images": [thumbnail(read_image(rel)) for rel in pair.images[:SHOWN_IMAGES]]}
+def card(pair: AnsweredTwice, media: MediaRoot) -> dict[str, Any]:
+    return {"pair": pair, "images": [thumbnail(data) for data in pictures(pair, media)]}
+
+
+def pictures(pair: AnsweredTwice, media: MediaRoot) -> list[bytes]:
+    """Images of a question, or frames of its video, as encoded images."""
+    clip = pair.video
+    if clip is None:
+        return [media.read(rel) for rel in pair.images[:SHOWN_IMAGES]]
+    with media.file(clip.path) as file:
+        return read_clip(file, SHOWN_IMAGES, encoded, clip.start, clip.end, name=clip.path)
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def percent(share: float) -> str:

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from components.artifacts import Artifact
 from components.errors import UserError
+from plm_model.record import VideoClip
 
 Outcome = Literal["fixed", "broken", "wrong", "right"]
 
 
 @dataclass(frozen=True)
 class AnsweredTwice:
-    """One held-out question with the answers of both models. `images` are paths below the media root."""
+    """One held-out question with the answers of both models. Paths of `images` and `video` are below the media root."""
 
     id: str
     images: tuple[str, ...]
@@ -25,6 +26,7 @@ class AnsweredTwice:
     after: str
     right_before: bool
     right_after: bool
+    video: VideoClip | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -63,4 +65,5 @@ def joined(before: Mapping[str, Any], after: Mapping[str, Any]) -> AnsweredTwice
         after=after["answer"],
         right_before=bool(before["correct"]),
         right_after=bool(after["correct"]),
+        video=VideoClip.from_dict(before["video"]) if before.get("video") else None,
     )

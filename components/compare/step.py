@@ -14,7 +14,7 @@ from components.compare.statistics import accuracy_interval, gain_interval, tall
 from components.config import PipelineConfig
 from components.context import StepContext, keep
 from components.errors import UserError
-from components.evaluate.media import MediaRoot
+from components.media import MediaRoot
 
 METRIC = "exact_match"
 
@@ -41,7 +41,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     context.progress("drawing the report")
     loss_png = draw_loss(read_loss_curve(inputs["checkpoint"]))
     examples = choose_examples(pairs, settings.examples)
-    html = render(comparison, examples, MediaRoot.of(inputs["dataset"]).read, loss_png)
+    html = render(comparison, examples, MediaRoot.of(inputs["dataset"]), loss_png)
     keep(out, context, {"report.html": html.encode(), "loss.png": loss_png})
     out.write_json("comparison.json", summary(comparison))
     out.counts |= {"examples": len(examples), **asdict(counts)}

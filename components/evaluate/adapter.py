@@ -16,7 +16,8 @@ from plm_model.codec import Codec, Example
 from plm_model.conversation import IMAGE_TAG
 from plm_model.generation import GenerationOptions, generate
 from plm_model.images import processor_for, tile_image
-from plm_model.record import Record, Turn
+from plm_model.record import Record, Turn, VideoClip
+from plm_model.video import video_tiles
 from plm_model.weights import load_model
 
 DEFAULT_NEW_TOKENS = 64  # many tasks name no limit
@@ -81,14 +82,20 @@ class PLMAdapter(lmms):
     def prompt(self, request: Instance) -> tuple[Example, np.ndarray]:
         """A request as an encoded prompt and its tiles, uint8 [tiles, 3, H, W]."""
         text, _, doc_to_visual, doc_id, task, split = request.args
-        images = still_images(doc_to_visual(self.task_dict[task][split][doc_id]))
-        config = self._model.config
-        processor, side = processor_for(config.processor, len(images)), config.vision.image_size
-        tiles = [tile_image(image, processor, side) for image in images]
-        names = tuple(str(number) for number in range(len(images)))
-        record = Record(f"{task}/{doc_id}", names, (Turn("human", tagged(text, len(images))),), row={})
+        shown = media_of(doc_to_visual(self.task_dict[task][split][doc_id]))
+        tiles = [self.tiles(item, len(shown)) for item in shown]
+        names = tuple(str(number) for number in range(len(shown)))
+        record = Record(f"{task}/{doc_id}", names, (Turn("human", tagged(text, len(shown))),), row={})
         example = self._codec.prompt(record, [len(each) for each in tiles])
+        side = self._model.config.vision.image_size
         return example, np.concatenate(tiles) if tiles else np.zeros((0, 3, side, side), np.uint8)
+
+    def tiles(self, item: Image.Image | VideoClip, of: int) -> np.ndarray:
+        """The tiles of one of the `of` images and videos of a request."""
+        processor, side = self._model.config.processor, self._model.config.vision.image_size
+        if isinstance(item, VideoClip):
+            return video_tiles(item.path, processor, side, item.start, item.end, item.boxes)
+        return tile_image(item, processor_for(processor, of), side)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("tasks that compare likelihoods are not supported; choose one that generates answers")
@@ -144,12 +151,17 @@ def tagged(text: str, images: int) -> str:
     return IMAGE_TAG * images + text.replace(IMAGE_TAG, "")
 
 
-def still_images(visuals: Any) -> list[Image.Image]:
-    """The images of a request: None, one image, a list, or a list of frame lists become one flat list of images."""
+def media_of(visuals: Any) -> list[Image.Image | VideoClip]:
+    """What a request shows, as one flat list: images, and videos, which tasks name by their path.
+
+    A list of frames of a video becomes as many images, one tile each, in front of the text like the video's own frames.
+    """
     if visuals is None:
         return []
-    if isinstance(visuals, Image.Image):
+    if isinstance(visuals, (Image.Image, VideoClip)):
         return [visuals]
+    if isinstance(visuals, (str, os.PathLike)):
+        return [VideoClip(os.fspath(visuals))]
     if isinstance(visuals, (list, tuple)):
-        return [image for item in visuals for image in still_images(item)]
-    raise NotImplementedError(f"this task shows a {type(visuals).__name__}; only still images can be evaluated yet")
+        return [item for visual in visuals for item in media_of(visual)]
+    raise NotImplementedError(f"this task shows a {type(visuals).__name__}; only images and videos can be evaluated")

@@ -1,18 +1,20 @@
-"""The held-out rows as questions: what is asked, what the answer should be, and where the images lie on this machine."""
+"""The held-out rows as questions: what is asked, what the answer should be, and where the media lie on this machine."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact
 from components.errors import UserError
+from plm_model.config import ProcessorConfig
 from plm_model.images import ImageError, verified_size
-from plm_model.record import RecordError, parse_record
+from plm_model.record import RecordError, VideoClip, parse_record
+from plm_model.video import VideoError, read_clip
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Question:
     images: tuple[str, ...]
     text: str
     target: str
+    video: VideoClip | None = None
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The files that are shown, below the media root."""
+        return self.images if self.video is None else (self.video.path,)
 
 
 def read_questions(dataset: Artifact, limit: int | None) -> list[Question]:
@@ -57,20 +65,22 @@ def question_of(line: str, where: str) -> Question:
         raise UserError(f"{where}: needs a question and an answer") from None
     except (json.JSONDecodeError, RecordError) as error:
         raise UserError(f"{where}: {error}") from None
-    return Question(record.id, record.row.get("image"), record.images, text, target)
+    return Question(record.id, record.row.get("image"), record.images, text, target, record.video)
 
 
-def answerable(questions: Sequence[Question], local: Mapping[str, Path]) -> tuple[list[Question], list[Skipped]]:
-    """Part the questions whose images can all be decoded from those that no model could answer. `local` maps paths to files."""
+def answerable(
+    questions: Sequence[Question], local: Mapping[str, Path], processor: ProcessorConfig
+) -> tuple[list[Question], list[Skipped]]:
+    """Part the questions whose media can all be decoded from those that no model could answer. `local` maps paths to files."""
     with ThreadPoolExecutor() as pool:
-        reasons = list(pool.map(lambda question: damage(question, local), questions))
+        reasons = list(pool.map(lambda question: damage(question, local, processor), questions))
     kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
     skipped = [Skipped(q.id, reason) for q, reason in zip(questions, reasons, strict=True) if reason is not None]
     return kept, skipped
 
 
-def damage(question: Question, local: Mapping[str, Path]) -> str | None:
-    """Why a question's images cannot be shown to a model, or None."""
+def damage(question: Question, local: Mapping[str, Path], processor: ProcessorConfig) -> str | None:
+    """Why a question's media cannot be shown to a model, or None."""
     for rel in question.images:
         try:
             verified_size(local[rel].read_bytes())
@@ -78,6 +88,13 @@ def damage(question: Question, local: Mapping[str, Path]) -> str | None:
             return f"{rel}: missing image"
         except ImageError as error:
             return f"{rel}: {error}"
+    clip = question.video
+    if clip is not None:
+        try:
+            show = (clip.start, clip.end, clip.boxes, clip.path)
+            read_clip(local[clip.path], processor.max_video_frames, lambda frame: None, *show)
+        except VideoError as error:
+            return str(error)
     return None
 
 
@@ -92,9 +109,19 @@ def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
 
 
 def write_documents(questions: Sequence[Question], local: Mapping[str, Path], path: Path) -> None:
-    """Write the questions as the JSON lines that the evaluation task reads, images as absolute local paths."""
+    """Write the questions as the JSON lines that the evaluation task reads, media as absolute local paths."""
     with open(path, "w", encoding="utf-8") as file:
         for question in questions:
-            images = [str(local[rel]) for rel in question.images]
-            row = {"id": question.id, "images": images, "question": question.text, "target": question.target}
+            row = {
+                "id": question.id,
+                "images": [str(local[rel]) for rel in question.images],
+                "video": clip_text(question.video, local),
+                "question": question.text,
+                "target": question.target,
+            }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def clip_text(clip: VideoClip | None, local: Mapping[str, Path]) -> str:
+    """A clip as JSON in a string, because its boxes have other keys in every row; empty without a clip."""
+    return "" if clip is None else json.dumps(asdict(replace(clip, path=str(local[clip.path]))))

@@ -17,10 +17,11 @@ from components.context import StepContext
 from components.errors import UserError
 from components.evaluate.heldout import Question, answerable, read_questions, require_few, write_documents
 from components.evaluate.launch import run_process
-from components.evaluate.media import MediaRoot
 from components.evaluate.process import Request
 from components.evaluate.results import flat_metrics
 from components.evaluate.task import METRIC
+from components.media import MediaRoot
+from components.model_config import model_config
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -31,8 +32,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     context.progress("fetching the held-out rows")
     asked = read_questions(inputs["dataset"], config.evaluate.limit)
     media = MediaRoot.of(inputs["dataset"])
-    local = media.local((rel for question in asked for rel in question.images), context.cache_dir.absolute())
-    questions, skipped = answerable(asked, local)
+    local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
+    questions, skipped = answerable(asked, local, model_config(inputs["model"]).processor)
     require_few(skipped, len(asked), config.preprocess.max_bad_fraction)
     result = measure(config, inputs["model"], questions, local, context)
     answers = matched(questions, result["answers"])
@@ -99,6 +100,7 @@ def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": question.id,
         "image": question.image,
+        "video": None if question.video is None else asdict(question.video),
         "question": question.text,
         "target": question.target,
         "answer": answer["answer"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def task_config(name: str, documents: Path, max_new_tokens: int) -> dict[str, An
         "dataset_kwargs": {"data_files": {"test": str(documents)}},
         "test_split": "test",
         "output_type": "generate_until",
-        "doc_to_visual": images,
+        "doc_to_visual": media,
         "doc_to_text": question,
         "doc_to_target": target,
         "process_results": score,
@@ -29,11 +30,14 @@ def task_config(name: str, documents: Path, max_new_tokens: int) -> dict[str, An
     }
 
 
-def images(document: Mapping[str, Any]) -> list[Any]:
-    """The document's images, not decoded yet: the adapter decodes them as the training data was."""
-    from plm_model.images import opened
+def media(document: Mapping[str, Any]) -> list[Any]:
+    """What the document shows: its images, upright and in RGB, decoded as the training data was, or its clip of a video."""
+    from plm_model.images import decode_image
+    from plm_model.record import VideoClip
 
-    return [opened(Path(path).read_bytes()) for path in document["images"] or ()]
+    if document["video"]:
+        return [VideoClip.from_dict(json.loads(document["video"]))]
+    return [decode_image(Path(path).read_bytes()) for path in document["images"] or ()]
 
 
 def question(document: Mapping[str, Any]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.preprocess.media import MediaRoot, MissingMedia
+from components.media import MediaRoot, MissingMedia
 from plm_model.codec import Codec
 from plm_model.conversation import RejectedRecord
 from plm_model.images import ImageError, tile_counts, verified_size
-from plm_model.record import Record, RecordError, parse_record
+from plm_model.record import Record, RecordError, VideoClip, parse_record
+from plm_model.video import VideoError, encode_frame, video_tiles
 
 
 class BadRow(ValueError):
@@ -23,12 +25,22 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the model sees of a record: media as a shard keeps them, and the tiles that each image or video becomes."""
+
+    media: list[dict[str, Any]]
+    tiles: list[int]
+    frames: int = 0
+
+
+@dataclass(frozen=True)
 class Encoder:
-    """Everything that a worker needs to encode lines of one data set."""
+    """Everything that a worker needs to encode lines of one data set. `frame_jpeg_quality` None keeps frames exactly."""
 
     codec: Codec
     media: MediaRoot
     accept_gpt_role: bool = False
+    frame_jpeg_quality: int | None = None
 
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
         """The row of a shard (columns of `shards.schema`) of one line of JSON.
@@ -42,14 +54,12 @@ class Encoder:
             raise BadRow(refused, known_id)
         try:
             return self.encode_record(parse_record(row, accept_gpt_role=self.accept_gpt_role), source)
-        except (RecordError, RejectedRecord, ImageError, MissingMedia) as error:
+        except (RecordError, RejectedRecord, ImageError, VideoError, MissingMedia) as error:
             raise BadRow(visible(error), known_id) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
-        data = [self.media.read(path) for path in record.images]
-        sizes = [image_size(path, image) for path, image in zip(record.images, data, strict=True)]
-        counts = tile_counts(sizes, self.codec.config.processor, self.codec.config.vision.image_size)
-        example = self.codec.encode(record, counts)
+        shown = self.images(record.images) if record.video is None else self.video(record.video)
+        example = self.codec.encode(record, shown.tiles)
         return {
             "id": record.id,
             "source": visible(record.row.get("source") or source),
@@ -59,12 +69,29 @@ class Encoder:
             "pos": example.pos,
             "seg": example.seg,
             "group": example.group,
-            "media": [{"kind": "image", "data": image} for image in data],
+            "media": shown.media,
             "tokens_n": example.length,
             "supervised": example.supervised,
-            "tiles": sum(counts),
-            "frames": 0,
+            "tiles": sum(shown.tiles),
+            "frames": shown.frames,
         }
+
+    def images(self, paths: Sequence[str]) -> Shown:
+        """Images as they are, decoded once to know their size and that they are whole."""
+        data = [self.media.read(path) for path in paths]
+        sizes = [image_size(path, image) for path, image in zip(paths, data, strict=True)]
+        counts = tile_counts(sizes, self.codec.config.processor, self.codec.config.vision.image_size)
+        return Shown([{"kind": "image", "data": image} for image in data], counts)
+
+    def video(self, clip: VideoClip) -> Shown:
+        """The frames of a clip that the model sees, as tiles: decoded, marked and resized here, once for all epochs."""
+        config = self.codec.config
+        with self.media.file(clip.path) as file:
+            tiles = video_tiles(
+                file, config.processor, config.vision.image_size, clip.start, clip.end, clip.boxes, name=clip.path
+            )
+        media = [{"kind": "frame", "data": encode_frame(tile, self.frame_jpeg_quality)} for tile in tiles]
+        return Shown(media, [len(tiles)], len(tiles))
 
 
 def load(raw: bytes) -> dict[str, Any]:

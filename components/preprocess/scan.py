@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.preprocess.media import PathOutsideRoot, require_inside
+from components.media import PathOutsideRoot, require_inside
 
 CHUNK_BYTES = 32 << 20  # of JSON lines; well below the size at which Ray Data splits a block
 
@@ -96,13 +96,14 @@ def parse_json(raw: bytes) -> Mapping[str, Any] | None:
 
 def refuse_to_start(row: Mapping[str, Any], where: str, accept_gpt_role: bool) -> None:
     """UserError for what is wrong with the data set as a whole rather than with one row of it."""
-    images = row.get("image")
-    for path in images if isinstance(images, list) else [images]:
-        if isinstance(path, str) and path:
-            try:
-                require_inside(path)
-            except PathOutsideRoot as error:
-                raise PathOutsideRoot(f"{where}: image {error}") from None
+    for key in ("image", "video"):
+        paths = row.get(key)
+        for path in paths if isinstance(paths, list) else [paths]:
+            if isinstance(path, str) and path:
+                try:
+                    require_inside(path)
+                except PathOutsideRoot as error:
+                    raise PathOutsideRoot(f"{where}: {key} {error}") from None
     turns = row.get("conversations")
     roles = [turn.get("from") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
     if "gpt" in roles and not accept_gpt_role:

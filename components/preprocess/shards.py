@@ -17,7 +17,10 @@ COUNTS = ("supervised", "tiles", "frames")
 
 
 def schema() -> Any:
-    """Columns of a shard. `media` is a list of {kind, encoded bytes}; `record` is the JSON of the whole record."""
+    """Columns of a shard. `record` is the JSON of the whole record.
+
+    `media` is a list of {kind, encoded bytes}: an `image` as it was found, or each `frame` of a video at the size of a tile.
+    """
     import pyarrow as pa
 
     media = pa.list_(pa.struct([("kind", pa.string()), ("data", pa.binary())]))

@@ -14,20 +14,19 @@ from components.artifacts import Artifact, ArtifactWriter
 from components.config import PipelineConfig
 from components.context import StepContext, keep
 from components.errors import UserError
+from components.media import MediaRoot
+from components.model_config import model_config
 from components.preprocess import audit
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, Report, run_graph
-from components.preprocess.media import MediaRoot
 from components.preprocess.quarantine import FILE, require_within_budget, write_quarantine
 from components.preprocess.scan import Chunk, Scan
 from components.preprocess.shards import index_bytes
 from components.preprocess.statistics import statistics
 from plm_model.codec import Codec
-from plm_model.config import PLMConfig
 from plm_model.tokenizer import Tokenizer
 
 SPLITS = ("train", "test")
-NOT_SETTINGS = ("model_type", "format")  # what a config.json has beside the model's settings
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -39,8 +38,9 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     dataset = inputs["dataset"]
     encoder = Encoder(
         codec=make_codec(config, inputs["model"]),
-        media=MediaRoot(dataset.links["media"].rstrip("/")),
+        media=MediaRoot.of(dataset),
         accept_gpt_role=config.convert.accept_gpt_role,
+        frame_jpeg_quality=config.preprocess.frame_jpeg_quality,
     )
     chunks = scan(config, dataset)
     reports = work(config, ChunkWorker(encoder, chunks, out.uri), dataset, context)
@@ -56,11 +56,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
 
 def make_codec(config: PipelineConfig, model: Artifact) -> Codec:
     """The codec of a checkpoint's tokenizer and processor."""
-    # Not by plm_model.weights: an edit of the model must leave the shards alone.
-    values = model.read_json("config.json")
-    described = PLMConfig.from_dict({name: value for name, value in values.items() if name not in NOT_SETTINGS})
     tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
-    return Codec(tokenizer, described, config.preprocess.max_tokens)
+    return Codec(tokenizer, model_config(model), config.preprocess.max_tokens)
 
 
 def scan(config: PipelineConfig, dataset: Artifact) -> list[Chunk]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from plm_model.codec import Example
 from plm_model.config import PLMConfig
 from plm_model.images import tile_images
 from plm_model.pack import require_placeholders
+from plm_model.video import decode_frame
 
 FOLDER = "train"
 INDEX = f"{FOLDER}/index.parquet"
@@ -191,9 +193,8 @@ class ShardReader:
     def _decode(self, place: Place) -> Item:
         table, row = self._group(place)
         example = Example(**{name: list_at(table.column(name).chunk(0), row) for name in ARRAYS})
-        media = [item["data"] for item in table.column("media").chunk(0)[row].as_py() or ()]
-        tiles = tile_images(media, self.config.processor, self.config.vision.image_size)
         id = table.column("id")[row].as_py()
+        tiles = tiles_of(table.column("media").chunk(0)[row].as_py() or (), self.config, id)
         require_placeholders(example, len(tiles), self.config, f"example {id}")
         return Item(id, example, tiles)
 
@@ -215,6 +216,23 @@ class ShardReader:
 
 def reason_of(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def tiles_of(media: Sequence[Mapping[str, Any]], config: PLMConfig, name: str) -> np.ndarray:
+    """The tiles of an example's stored media: images are cut here, frames of a video were when they were stored.
+
+    UserError when frames were stored for a model with tiles of another size.
+    """
+    side = config.vision.image_size
+    frames = [decode_frame(item["data"]) for item in media if item["kind"] == "frame"]
+    if not frames:
+        return tile_images([item["data"] for item in media], config.processor, side)
+    if frames[0].shape != (3, side, side):
+        raise UserError(
+            f"example {name} holds frames of {frames[0].shape[1]} pixels, but the model's vision.image_size is {side}; "
+            "preprocess again"
+        )
+    return np.stack(frames)
 
 
 @dataclass(frozen=True)

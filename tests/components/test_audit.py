@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from components.artifacts import filesystem
+from components.media import MediaRoot
 from components.preprocess.audit import LONG_RUN, audit_page, choose, spread, token_runs
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import Report
-from components.preprocess.media import MediaRoot
 from components.preprocess.shards import write_shard
 from plm_model.codec import NO_TARGET, Codec
 from plm_model.config import PLMConfig

@@ -11,19 +11,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.compare.chart import LossCurve, draw_loss, read_loss_curve, smoothed
-from components.compare.report import choose_examples
+from components.compare.report import choose_examples, pictures
 from components.compare.samples import AnsweredTwice, read_pairs
 from components.compare.statistics import Tally, accuracy_interval, gain_interval, tally
 from components.compare.step import run
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
+from components.media import MediaRoot
+from plm_model.record import VideoClip
+from tests.plm_model.video_files import number_of, write_video
 
 SCRIPT = "<script>alert('answer')</script>"
 
@@ -191,3 +195,10 @@ def test_comparing_imports_no_torch() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "False"
     )
+
+
+def test_pictures_of_a_video_are_frames_of_its_clip(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", 24, fps=6, options={"g": 6})
+    pair = AnsweredTwice("a", (), "q", "t", "x", "y", False, True, VideoClip("v.mp4", 1.0, 2.0))
+    shown = [number_of(np.asarray(Image.open(io.BytesIO(data)))) for data in pictures(pair, MediaRoot(str(tmp_path)))]
+    assert shown == [6, 8, 10, 12]

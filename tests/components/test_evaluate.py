@@ -23,14 +23,24 @@ from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.evaluate.heldout import Question, answerable, read_questions, require_few
+from components.evaluate.heldout import (
+    Question,
+    answerable,
+    question_of,
+    read_questions,
+    require_few,
+    write_documents,
+)
 from components.evaluate.launch import read_result, run_process
-from components.evaluate.media import MediaRoot
 from components.evaluate.process import Request
 from components.evaluate.results import flat_metrics
 from components.evaluate.scoring import exact_match
 from components.evaluate.step import run
+from components.media import MediaRoot
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.record import VideoClip
+from plm_model.video import video_tiles
+from tests.plm_model.video_files import write_video
 
 ROWS = 12
 
@@ -194,8 +204,8 @@ def test_no_held_out_rows_is_one_readable_error(store: ArtifactStore) -> None:
 
 def test_missing_and_damaged_images_are_skipped_with_their_reason(dataset: Artifact, place: Path) -> None:
     asked = [*read_questions(dataset, None), Question("gone", "images/gone.png", ("images/gone.png",), "q", "t")]
-    local = MediaRoot.of(dataset).local((rel for question in asked for rel in question.images), place / "cache")
-    kept, skipped = answerable(asked, local)
+    local = MediaRoot.of(dataset).local((rel for question in asked for rel in question.media), place / "cache")
+    kept, skipped = answerable(asked, local, ProcessorConfig())
     assert len(kept) == ROWS - 1
     assert [row.id for row in skipped] == ["row-11", "gone"]
     assert "damaged image" in skipped[0].reason
@@ -204,13 +214,14 @@ def test_missing_and_damaged_images_are_skipped_with_their_reason(dataset: Artif
 
 def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, place: Path) -> None:
     asked = read_questions(dataset, None)
-    _, skipped = answerable(asked, MediaRoot.of(dataset).local((r for q in asked for r in q.images), place / "cache"))
+    local = MediaRoot.of(dataset).local((r for q in asked for r in q.media), place / "cache")
+    _, skipped = answerable(asked, local, ProcessorConfig())
     with pytest.raises(UserError, match="row-11"):
         require_few(skipped, len(asked), most=0.0)
 
 
 def test_an_image_outside_the_root_is_refused() -> None:
-    with pytest.raises(UserError, match="below the data root"):
+    with pytest.raises(UserError, match="leaves the data root"):
         MediaRoot("/data").local(["../secret.png"], Path("cache"))
 
 
@@ -237,6 +248,7 @@ def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) ->
     assert evaluated.samples[3] | {"answer": ""} == {
         "id": "row-3",
         "image": None,
+        "video": None,
         "question": "What is 3?",
         "target": "It is 3.",
         "answer": "",
@@ -268,16 +280,17 @@ def test_answers_equal_those_of_the_adapter_one_by_one(
 ) -> None:
     """Batches of four in the other process, of one here: the same texts."""
     from components.evaluate.adapter import PLMAdapter
-    from components.evaluate.task import images
+    from components.evaluate.task import media
 
     adapter = PLMAdapter(str(model.local()), batch_size=1, device="cpu")
     documents = [
-        {"images": [str(place / "media" / sample["image"])] if sample["image"] else []} for sample in evaluated.samples
+        {"images": [str(place / "media" / sample["image"])] if sample["image"] else [], "video": ""}
+        for sample in evaluated.samples
     ]
     adapter.task_dict = {"tiny": {"test": documents}}
     settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
     requests = [
-        SimpleNamespace(args=(sample["question"], settings, images, number, "tiny", "test"))
+        SimpleNamespace(args=(sample["question"], settings, media, number, "tiny", "test"))
         for number, sample in enumerate(evaluated.samples)
     ]
     assert adapter.generate_until(requests) == [sample["answer"] for sample in evaluated.samples]  # type: ignore[arg-type]
@@ -290,13 +303,64 @@ def test_a_task_without_a_limit_gets_the_adapters(model: Artifact) -> None:
     assert (options.max_new_tokens, options.temperature, options.stop) == (64, 0.0, ("ASSISTANT:",))
 
 
-def test_visuals_of_every_shape_become_one_list_of_images() -> None:
-    from components.evaluate.adapter import still_images
+def test_visuals_of_every_shape_become_one_list() -> None:
+    from components.evaluate.adapter import media_of
 
-    grey = Image.new("L", (2, 2))
-    assert [len(still_images(visuals)) for visuals in (None, [], grey, [grey, grey], [[grey, grey]])] == [0, 0, 1, 2, 2]
-    with pytest.raises(NotImplementedError, match="still images"):
-        still_images(["clip.mp4"])
+    grey, clip = Image.new("L", (2, 2)), VideoClip("clip.mp4")
+    assert [len(media_of(visuals)) for visuals in (None, [], grey, [grey, grey], [[grey, grey]])] == [0, 0, 1, 2, 2]
+    assert media_of("clip.mp4") == media_of([Path("clip.mp4")]) == media_of([clip]) == [clip]
+    with pytest.raises(NotImplementedError, match="shows a dict; only images and videos"):
+        media_of([{"sound": 1}])
+
+
+VIDEO_ROW = {
+    "id": "film",
+    "video": "v.mp4",
+    "start_time": 0.5,
+    "bbox_map": {"3": [0, 0, 30, 30], "11": None},
+    "question": "What moves?",
+    "answer": "Waves",
+}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    write_video(folder / "v.mp4", 12, fps=6, options={"g": 6})
+    (folder / "w.mp4").write_bytes(bytes(99))
+    return folder
+
+
+def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Artifact, tmp_path: Path) -> None:
+    from components.evaluate.adapter import PLMAdapter
+    from components.evaluate.task import media
+
+    questions = [question_of(json.dumps(VIDEO_ROW), "row"), question_of(json.dumps({"id": "t", "text": "x"}), "row")]
+    local = {"v.mp4": films / "v.mp4"}
+    write_documents(questions, local, tmp_path / "documents.jsonl")
+    documents = [json.loads(line) for line in (tmp_path / "documents.jsonl").read_text().splitlines()]
+    assert media(documents[0]) == [VideoClip(str(films / "v.mp4"), 0.5, None, {3: (0, 0, 30, 30)})]
+    assert media(documents[1]) == []
+
+    adapter = PLMAdapter(str(model.local()), batch_size=1, device="cpu")
+    adapter.task_dict = {"tiny": {"test": documents}}
+    settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
+    asked = SimpleNamespace(args=("What moves?", settings, media, 0, "tiny", "test"))
+    example, tiles = adapter.prompt(asked)  # type: ignore[arg-type]
+    expected = video_tiles(films / "v.mp4", ProcessorConfig(), 28, 0.5, boxes={3: (0, 0, 30, 30)})
+    assert (tiles == expected).all() and len(tiles) == 9
+    assert (example.tokens == adapter._model.config.image_token_id).sum() == 9
+    assert len(adapter.generate_until([asked])) == 1  # type: ignore[list-item]
+
+
+def test_videos_that_cannot_be_shown_are_skipped_with_their_reason(films: Path) -> None:
+    rows = [VIDEO_ROW, VIDEO_ROW | {"video": "w.mp4"}, VIDEO_ROW | {"video": "x.mp4"}, VIDEO_ROW | {"start_time": 9}]
+    asked = [question_of(json.dumps(row), "row") for row in rows]
+    local = MediaRoot(str(films)).local((path for question in asked for path in question.media), films)
+    kept, skipped = answerable(asked, local, ProcessorConfig())
+    assert kept == asked[:1]
+    assert [row.reason.partition(":")[0] for row in skipped] == ["w.mp4", "x.mp4", "v.mp4"]
+    assert "no such file" in skipped[1].reason and "start_time 9 s" in skipped[2].reason
 
 
 def test_a_process_that_left_no_reason_is_told_by_its_last_lines(place: Path) -> None:

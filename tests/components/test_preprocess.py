@@ -19,9 +19,9 @@ from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
+from components.media import MediaRoot, require_inside
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
-from components.preprocess.media import MediaRoot, require_inside
 from components.preprocess.scan import Scan
 from components.preprocess.shards import ROWS_PER_GROUP, row_groups
 from components.preprocess.statistics import histogram

@@ -45,9 +45,14 @@ def test_answer_with_header_and_end_is_supervised_and_nothing_else() -> None:
     assert spoken(example) == "<|start_header_id|>assistant<|end_header_id|>\n\n7<|eot_id|><|end_of_text|>"
 
 
-@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=4))
-def test_supervised_text_is_exactly_what_the_assistant_says(exchanges: list[tuple[str, str]]) -> None:
-    example = CODEC.encode(dialogue(*(text for pair in exchanges for text in pair)), [])
+texts = st.text(max_size=20)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.sampled_from(["none", "image", "video"]))
+def test_supervised_text_is_exactly_what_the_assistant_says(exchanges: list[tuple[str, str]], medium: str) -> None:
+    shown: dict[str, dict[str, object]] = {"none": {}, "image": {"image": "x"}, "video": {"video": "x"}}
+    record = dialogue(*(text for pair in exchanges for text in pair), **shown[medium])
+    example = CODEC.encode(record, [2] if shown[medium] else [])
     header = "<|start_header_id|>assistant<|end_header_id|>\n\n"
     assert spoken(example) == "".join(f"{header}{answer}<|eot_id|>" for _, answer in exchanges) + "<|end_of_text|>"
 

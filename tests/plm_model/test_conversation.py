@@ -105,13 +105,34 @@ def test_no_answered_question_is_rejected() -> None:
         TEMPLATE.pieces(dialogue("q"), [])
 
 
-@pytest.mark.parametrize(
-    ("keys", "kind"),
-    [({"video": "v.mp4"}, "video"), ({"image": "x", "bbox": [[0, 0, 1, 1]]}, "image-region")],
-)
-def test_records_of_a_later_kind_are_rejected(keys: dict[str, object], kind: str) -> None:
-    with pytest.raises(RejectedRecord, match=f"^{kind} records are not supported yet"):
-        TEMPLATE.pieces(dialogue("q", "a", **keys), [])
+@pytest.mark.parametrize("text", ["<video>\nWhat?", "What?\n<video>", "<image>\nWhat?", "What?"])
+def test_frames_of_a_video_come_first_with_nothing_between_them(text: str) -> None:
+    question, answer = rendered(TEMPLATE, dialogue(text, "Rain", video="v.mp4"), [3])
+    assert question == (f"{SYSTEM}{USER}{IMAGE * 6}What?<|eot_id|>", False)
+    assert answer == (f"{ASSISTANT}Rain<|eot_id|><|end_of_text|>", True)
+
+
+def test_caption_of_a_video_answers_an_empty_question() -> None:
+    record = parse_record({"id": "a", "video": "v.mp4", "text": "Rain."})
+    assert rendered(TEMPLATE, record, [2]) == [
+        (f"{SYSTEM}{USER}{IMAGE * 4}<|eot_id|>", False),
+        (f"{ASSISTANT}Rain.<|eot_id|><|end_of_text|>", True),
+    ]
+    assert rendered(WARMUP, record, [2]) == [(IMAGE * 4, False), ("Rain.\n", True)]
+
+
+def test_box_of_a_region_stands_in_question_and_answer() -> None:
+    record = dialogue("Is <|bbox0|> red?", "Yes, <|bbox0|> is", image="x", bbox=[[0, 0, 50, 50]], width=100, height=100)
+    (question, _), (answer, _) = rendered(TEMPLATE, record, [1])
+    assert question.endswith("Is [000,000,500,500] red?<|eot_id|>")
+    assert answer.startswith(f"{ASSISTANT}Yes, [000,000,500,500] is")
+
+
+def test_prompt_about_a_video_is_a_prefix_of_its_training_sequence() -> None:
+    record = dialogue("<video>\nWhat?", "Rain", video="v.mp4", bbox_map={"0": [0, 0, 1, 1]})
+    sequence = [token for piece in TEMPLATE.pieces(record, [2]) for token in piece.tokens]
+    prompt = TEMPLATE.prompt(record, [2])
+    assert sequence[: len(prompt)] == prompt
 
 
 def test_prompt_ends_after_the_assistant_header_of_the_last_question() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from plm_model.record import GptRoleError, RecordError, Turn, parse_record
+from plm_model.record import GptRoleError, RecordError, Turn, VideoClip, parse_record
 
 ASKED = {"from": "human", "value": "Which digit?"}
 SAID = {"from": "assistant", "value": "7"}
@@ -26,6 +26,57 @@ def test_image_may_be_a_list_or_absent() -> None:
     assert parse_record({"id": "a", "text": ""}).images == ()
 
 
+REGION = {"id": "a", "image": "x.png", "width": 480, "height": 640, "bbox": [[19.5, 309, 34.7, 60], [0, 0, 480, 640]]}
+
+
+def test_boxes_are_text_in_every_turn() -> None:
+    asked = {"from": "human", "value": "What is in <|bbox0|>, not in <|bbox1|>?"}
+    said = {"from": "assistant", "value": "A hydrant; <|bbox0|>."}
+    record = parse_record({**REGION, "conversations": [asked, said]})
+    assert [turn.text for turn in record.turns] == [
+        "What is in [040,482,112,576], not in [000,000,999,999]?",
+        "A hydrant; [040,482,112,576].",
+    ]
+    assert record.row["conversations"][0] == asked
+
+
+def test_text_without_image_may_hold_what_looks_like_a_box() -> None:
+    assert parse_record({"id": "a", "text": "<|bbox0|>"}).turns[1].text == "<|bbox0|>"
+
+
+def test_video_may_be_a_part_of_one() -> None:
+    assert parse_record({"id": "a", "video": "v.mp4", "text": "Rain."}).video == VideoClip("v.mp4")
+    row = {"id": "a", "video": "v.mp4", "text": "Rain.", "start_time": 2, "end_time": 3.5}
+    assert parse_record(row).video == VideoClip("v.mp4", 2, 3.5)
+
+
+def test_video_region_has_boxes_on_the_frames_that_have_one() -> None:
+    row = {
+        "id": "a",
+        "video": "v.mp4",
+        "text": "A cat.",
+        "bbox_map": {"0": [1, 2, 3, 4], "6": None, "12": [5, 6, 7.5, 8]},
+    }
+    clip = parse_record(row).video
+    assert clip is not None and clip.boxes == {0: (1, 2, 3, 4), 12: (5, 6, 7.5, 8)}
+
+
+def test_image_beats_video() -> None:
+    record = parse_record({"id": "a", "image": "x.png", "video": "v.mp4", "text": "A cat."})
+    assert (record.images, record.video) == (("x.png",), None)
+
+
+def test_question_and_answer_are_one_exchange() -> None:
+    row = {
+        "id": "a",
+        "video": "v.mp4",
+        "question": "Which tool?",
+        "answer": "A saw",
+        "metadata": {"domain": "woodwork"},
+    }
+    assert parse_record(row).turns == (Turn("human", "Which tool?"), Turn("assistant", "A saw"))
+
+
 def test_gpt_is_a_role_only_when_accepted() -> None:
     row = {"id": "a", "conversations": [ASKED, {"from": "gpt", "value": "7"}]}
     assert parse_record(row, accept_gpt_role=True).turns[1] == Turn("assistant", "7")
@@ -39,7 +90,25 @@ def test_gpt_is_a_role_only_when_accepted() -> None:
         ([], "must be a JSON object, not list"),
         ({"text": "a"}, "`id` is missing"),
         ({"id": "", "text": "a"}, "`id` must be a non-empty string"),
-        ({"id": "a"}, "`conversations` is missing"),
+        ({"id": "a"}, "`conversations` is missing, and neither `text` nor `question` and `answer` is there instead"),
+        ({"id": "a", "question": "Why?"}, "`conversations` is missing"),
+        (REGION | {"text": "<|bbox2|>"}, r"<\|bbox2\|> stands in the text, but `bbox` has 2 boxes"),
+        (
+            REGION | {"text": "", "bbox": [[0, 0, 1, 1], [470, 0, 20, 9]]},
+            r"`bbox\[1\]`: .* outside the image of 480x640",
+        ),
+        (REGION | {"text": "", "bbox": [[0, 0, float("nan"), 1]]}, r"`bbox\[0\]`: a box must be four numbers"),
+        (REGION | {"text": "", "bbox": [0, 0, 9, 9]}, r"`bbox\[0\]`: a box must be four numbers, not 0"),
+        (REGION | {"text": "", "bbox": "x"}, "`bbox` must be a list of boxes"),
+        (REGION | {"text": "", "width": None}, "`bbox` needs the image's `width` and `height`"),
+        ({"id": "a", "image": "x", "text": "<|bbox0|>"}, "`bbox` has 0 boxes"),
+        ({"id": "a", "video": ["v", "w"], "text": ""}, "`video` must be a path"),
+        ({"id": "a", "video": "v", "text": "", "start_time": "1"}, "`start_time` is '1'"),
+        ({"id": "a", "video": "v", "text": "", "end_time": float("nan")}, "`end_time` is nan"),
+        ({"id": "a", "video": "v", "text": "", "end_time": -1}, "`end_time` is -1"),
+        ({"id": "a", "video": "v", "text": "", "bbox_map": [1]}, "`bbox_map` must map"),
+        ({"id": "a", "video": "v", "text": "", "bbox_map": {"07": None}}, "`bbox_map` names frame '07'"),
+        ({"id": "a", "video": "v", "text": "", "bbox_map": {"7": [5, 0, 1, 9]}}, r"`bbox_map.7`: .*x1 <= x2"),
         ({"id": "a", "conversations": []}, "non-empty list"),
         ({"id": "a", "conversations": [ASKED, {"from": "assistant"}]}, r"conversations\[1\]"),
         (

@@ -12,7 +12,7 @@ from plm_model import frames, video
 from plm_model.config import ProcessorConfig
 from plm_model.frames import UnshownFrame, VideoError, counted_table, pyav_frames
 from plm_model.images import squash
-from plm_model.video import sample_frames, video_tiles
+from plm_model.video import decode_frame, encode_frame, sample_frames, video_tiles
 from tests.plm_model.video_files import write_video
 
 EIGHT = ProcessorConfig(max_video_frames=8)
@@ -142,6 +142,14 @@ def test_frames_that_packets_promise_in_vain_are_counted_by_decoding(
     with pytest.raises(UnshownFrame):
         list(pyav_frames(clip, too_many, [13]))
     assert (video_tiles(clip, EIGHT, 28) == expected).all()
+
+
+@pytest.mark.parametrize(("quality", "most"), [(None, 0), (95, 40)])
+def test_stored_frame_is_the_tile_again(clip: Path, quality: int | None, most: int) -> None:
+    tile = video_tiles(clip, EIGHT, 56)[0]
+    again = decode_frame(encode_frame(tile, quality))
+    assert (again.shape, again.dtype) == (tile.shape, np.uint8)
+    assert np.abs(again.astype(int) - tile).max() <= most
 
 
 def memory_growth(path: Path, decodes: int) -> float:
