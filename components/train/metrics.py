@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from components.train.feature_cache import FeatureCache
 from components.train.loader import MicroBatch, StepWork
 from components.train.parallel import Group
 from plm_model.flops import StepCost, peak_flops, step_cost
@@ -45,8 +46,12 @@ class Gauge:
 
     @classmethod
     def of(cls, model: PLM, sources: Iterable[str], device: torch.device) -> Gauge:
-        """The gauge of a model on a device; `sources` are those of the whole data set, so that all ranks number alike."""
-        peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        """The gauge of a model on a device; `sources` are those of the whole data set, so that all ranks number alike.
+
+        No MFU beside a cache of features: it would count work that is not done.
+        """
+        known = device.type == "cuda" and not isinstance(model.vision_model.forward, FeatureCache)
+        peak = peak_flops(torch.cuda.get_device_name(device)) if known else None
         return cls(tuple(sorted(set(sources))), step_cost(model, model.config), peak)
 
     def numbers(self, micro: MicroBatch) -> Tensor:
