@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from plm_model.codec import Codec
+from plm_model.codec import Codec, Example
 from plm_model.config import PLMConfig, ProcessorConfig, RopeScaling
 from plm_model.generation import GenerationOptions, generate
 from plm_model.hf_config import read_config
@@ -20,20 +20,14 @@ from plm_model.images import tile_image
 from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint
 from plm_model.pack import collate
 from plm_model.plm import PLM
+from plm_model.prompts import image_prompt, prompt, text_prompt
 from plm_model.record import Record, parse_record
 from plm_model.safetensors_writer import WeightsError
 from plm_model.weights import save_model
-from tests.plm_model.checkpoints import SCALED, UNTIED, VARIANTS, own_checkpoint, reference_checkpoint, tokenizer
+from tests.plm_model.checkpoints import IDS, SCALED, UNTIED, VARIANTS, own_checkpoint, reference_checkpoint, tokenizer
 
 pytest.importorskip("timm")
 from transformers import AutoProcessor, PerceptionLMForConditionalGeneration
-
-QUESTIONS = [
-    ("Which digit is in the image?", (100, 60)),
-    ("What?", (56, 56)),
-    ("Describe the picture, and say how many people are in it.", (30, 200)),
-    ("Is the second one larger than the first?", (200, 200)),
-]
 
 
 def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -209,13 +203,15 @@ def test_greedy_answers_are_those_of_transformers_alone_and_in_a_batch_of_four(
     model, own_tokenizer = open_checkpoint(tmp_path)
     processor = ProcessorConfig(max_num_tiles=4)
     codec = Codec(own_tokenizer, replace(model.config, processor=processor))
-    prompts = []
-    for seed, (question, size) in enumerate(QUESTIONS):
-        tiles = tile_image(photo(size, seed), processor, 56)
-        prompts.append((codec.prompt(record(question), [len(tiles)]), tiles))
-    text = parse_record({"id": "t", "conversations": [{"from": "human", "value": "What is two and two?"}]})
-    prompts[1] = (codec.prompt(text, []), prompts[1][1][:0])
-    expected = [their_answer(reference, prompt.tokens, tiles) for prompt, tiles in prompts]
+    frames = np.random.default_rng(0).integers(0, 256, (8, 3, 56, 56), dtype=np.uint8)
+    prompts = [
+        image_prompt(codec, "Which digit is in the image?", [photo((100, 60))]),
+        image_prompt(codec, "Describe the picture, and say how many people are in it.", [photo((30, 200), 1)]),
+        text_prompt(codec, "What is two and two?"),
+        prompt(codec, "What happens in the video?", [frames]),
+    ]
+    kinds = ("pixel_values", "pixel_values", "", "pixel_values_videos")
+    expected = [their_answer(reference, *one, kind) for one, kind in zip(prompts, kinds, strict=True)]
     options = GenerationOptions(max_new_tokens=12)
     together = generate(model, own_tokenizer, prompts, options)
     assert [answer.token_ids for answer in together] == expected
@@ -224,18 +220,23 @@ def test_greedy_answers_are_those_of_transformers_alone_and_in_a_batch_of_four(
     assert len({tuple(tokens) for tokens in expected}) > 1
 
 
-def their_answer(reference: PerceptionLMForConditionalGeneration, tokens: np.ndarray, tiles: np.ndarray) -> list[int]:
-    ids = torch.from_numpy(tokens).long()[None]
+def their_answer(
+    reference: PerceptionLMForConditionalGeneration, example: Example, tiles: np.ndarray, kind: str
+) -> list[int]:
+    """Their greedy answer; frames have a token of their own there."""
+    ids = torch.from_numpy(example.tokens).long()[None]
+    if kind == "pixel_values_videos":
+        ids = torch.where(ids == SCALED.image_token_id, IDS["video"], ids)
     stops = [1001, 1009]
     whole = reference.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        **({"pixel_values": normalised(tiles)} if len(tiles) else {}),
+        **({kind: normalised(tiles)} if kind else {}),
         max_new_tokens=12,
         do_sample=False,
         eos_token_id=stops,
         pad_token_id=stops[0],
-    )[0, len(tokens) :].tolist()
+    )[0, example.length :].tolist()
     return [token for token in whole if token not in stops]
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from flows.generate import answer
+from plm_model.layouts import read_checkpoint
 
 pytestmark = pytest.mark.weights
 
@@ -72,3 +73,17 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0) * max(height, 0)
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def test_published_token_ids(given: Callable[[str], Path]) -> None:
+    tokenizer = read_checkpoint(given("Perception-LM-1B")).tokenizer
+    assert tokenizer.encode("This is a test sentence.") == [2028, 374, 264, 1296, 11914, 13]
+    assert tokenizer.encode("\n\n") == [271]
+    assert [tokenizer.encode(role) for role in ("user", "system", "assistant")] == [[882], [9125], [78191]]
+    assert (tokenizer.bos_id, tokenizer.eos_text_id, tokenizer.image_id, tokenizer.eot_id) == (
+        128000,
+        128001,
+        128002,
+        128009,
+    )
+    assert tokenizer.vocab_size == 128256
