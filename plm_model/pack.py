@@ -1,7 +1,6 @@
-"""Examples laid end to end without padding: which ones go together (`pack_lengths`), and the tensors (`collate`).
+"""Examples laid end to end without padding.
 
-Worked example: three examples of 5, 4 and 3 tokens and a budget of 8 give the packs [0, 2] and [1]; the first batch has
-tokens [5 + 3], doc [1 1 1 1 1 2 2 2] and pos [0 1 2 3 4 0 1 2].
+Worked example: examples of 5 and 3 tokens give tokens [5 + 3], doc [1 1 1 1 1 2 2 2] and pos [0 1 2 3 4 0 1 2].
 """
 
 from __future__ import annotations
@@ -48,34 +47,6 @@ class Batch:
     def supervised(self) -> int:
         """How many positions have a target."""
         return int((self.targets != -100).sum())
-
-
-def pack_lengths(
-    lengths: Sequence[int], tiles: Sequence[int], token_budget: int, tile_budget: int, open_packs: int = 32
-) -> list[list[int]]:
-    """Indices of the examples of each pack: every example once, in the first open pack that has room for it.
-
-    Order of the packs and within them follows the order given. Only the newest `open_packs` packs are looked at, so
-    that an epoch of millions takes linear time. ValueError when one example alone exceeds a budget: it is never split.
-    """
-    packs: list[list[int]] = []
-    room: list[list[int]] = []  # tokens and tiles left in each pack
-    for index, (length, tile_count) in enumerate(zip(lengths, tiles, strict=True)):
-        if length > token_budget or tile_count > tile_budget:
-            raise ValueError(
-                f"example {index} has {length} tokens and {tile_count} tiles; "
-                f"a pack holds at most {token_budget} tokens and {tile_budget} tiles"
-            )
-        newest = range(max(0, len(packs) - open_packs), len(packs))
-        place = next((p for p in newest if room[p][0] >= length and room[p][1] >= tile_count), None)
-        if place is None:
-            place = len(packs)
-            packs.append([])
-            room.append([token_budget, tile_budget])
-        packs[place].append(index)
-        room[place][0] -= length
-        room[place][1] -= tile_count
-    return packs
 
 
 def collate(examples: Sequence[Example], tiles_list: Sequence[np.ndarray], config: PLMConfig) -> Batch:

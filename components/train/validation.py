@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from components.artifacts import Artifact
 from components.errors import UserError
 from components.train.loader import MicroBatch, PackRequest, filler_batch, prefetched, read_pack
+from components.train.packing import deal
 from components.train.parallel import Group
 from components.train.settings import TrainConfig
 from components.train.shards import ShardReader, read_index
 from plm_model.config import PLMConfig
-from plm_model.pack import pack_lengths
 
 INDEX = "test/index.parquet"
 PACKS_AHEAD = 2
@@ -75,10 +76,11 @@ def require_test_split(shards: Artifact, settings: TrainConfig) -> None:
         )
 
 
-def packs_of(tokens: Sequence[int], tiles: Sequence[int], pack_tokens: int, pack_tiles: int) -> list[list[int]]:
-    """Examples of these sizes laid into packs, in their order; those that no pack can hold are left out."""
-    fit = [
-        n for n, size in enumerate(zip(tokens, tiles, strict=True)) if size[0] <= pack_tokens and size[1] <= pack_tiles
-    ]
-    packs = pack_lengths([int(tokens[n]) for n in fit], [int(tiles[n]) for n in fit], pack_tokens, pack_tiles)
-    return [[fit[n] for n in pack] for pack in packs]
+def packs_of(tokens: np.ndarray, tiles: np.ndarray, pack_tokens: int, pack_tiles: int) -> list[list[int]]:
+    """Examples of these sizes in packs of like size, as in training; those that no pack can hold are left out."""
+    fit = np.flatnonzero((tokens <= pack_tokens) & (tiles <= pack_tiles))
+    if not len(fit):
+        return []
+    sizes = tokens[fit].astype(np.int64)
+    pack_of, packs = deal(sizes, tiles[fit].astype(np.int64), sizes, pack_tokens, pack_tiles)
+    return [fit[pack_of == pack].tolist() for pack in range(packs)]

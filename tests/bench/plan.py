@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,28 @@ def relative_time(steps: list[list[int]], world: int) -> float:
     return sum(map(max, rounds)) / (sum(map(sum, rounds)) / world)
 
 
+def first_fit(tokens: Sequence[int], tiles: Sequence[int], open_packs: int = 32) -> list[list[int]]:
+    """Each example into the first of the newest packs that has room for it."""
+    packs: list[list[int]] = []
+    room: list[list[int]] = []
+    for number, size in enumerate(zip(tokens, tiles, strict=True)):
+        newest = range(max(0, len(packs) - open_packs), len(packs))
+        place = next((p for p in newest if all(map(int.__ge__, room[p], size))), None)
+        if place is None:
+            place = len(packs)
+            packs.append([])
+            room.append(list(BUDGETS.values()))
+        packs[place].append(number)
+        room[place] = [free - taken for free, taken in zip(room[place], size, strict=True)]
+    return packs
+
+
 def compared(mix: str, cost: Cost) -> dict[str, float]:
     """Relative times of our plan and of first fit in the order of a shuffle."""
-    from plm_model.pack import pack_lengths
-
     spec = spec_of(mix, COMPARED, cost)
     costs = cost.of(spec.tokens, spec.tiles)
     order = np.random.default_rng(1).permutation(COMPARED)
-    packs = pack_lengths(spec.tokens[order].tolist(), spec.tiles[order].tolist(), *BUDGETS.values())
+    packs = first_fit(spec.tokens[order].tolist(), spec.tiles[order].tolist())
     plain = [int(costs[order[pack]].sum()) for pack in packs]
     steps = len(plain) // PACKS_PER_STEP - 1
     theirs = [plain[n * PACKS_PER_STEP : (n + 1) * PACKS_PER_STEP] for n in range(steps)]

@@ -71,9 +71,11 @@ def test_two_ranks_with_three_packs_find_what_one_does(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_packs_hold_every_example_that_fits_in_order() -> None:
-    assert packs_of([5, 9, 4, 3], [1, 1, 1, 9], pack_tokens=8, pack_tiles=2) == [[0], [2]]
-    assert packs_of([5, 3, 4], [1, 1, 1], pack_tokens=8, pack_tiles=2) == [[0, 1], [2]]
+def test_packs_hold_every_example_that_fits() -> None:
+    tokens, tiles = np.array([5, 9, 4, 3]), np.array([1, 1, 1, 9])
+    assert packs_of(tokens, tiles, pack_tokens=8, pack_tiles=2) == [[0], [2]]
+    assert packs_of(tokens[[0, 3, 2]], tiles[:3], pack_tokens=8, pack_tiles=2) == [[0], [1, 2]]
+    assert packs_of(tokens[1:2], tiles[1:2], pack_tokens=8, pack_tiles=2) == []
 
 
 def test_a_training_that_validates_takes_the_same_steps_and_measures_at_each_checkpoint(tmp_path: Path) -> None:

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from plm_model.codec import Example, example
 from plm_model.config import DecoderConfig, PLMConfig, VisionConfig
-from plm_model.pack import MediaMismatch, collate, pack_lengths
+from plm_model.pack import MediaMismatch, collate
 
 CONFIG = PLMConfig(vision=VisionConfig(image_size=28), decoder=DecoderConfig(vocab_size=960), image_token_id=952)
-COSTS = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 4)), max_size=80)
 
 
 def made(length: int, tiles: int = 0) -> Example:
@@ -24,31 +21,10 @@ def tile(value: int, count: int = 1) -> np.ndarray:
 
 
 def test_worked_example_of_the_docstring() -> None:
-    assert pack_lengths([5, 4, 3], [0, 0, 0], token_budget=8, tile_budget=1) == [[0, 2], [1]]
     batch = collate([made(5), made(3)], [tile(0, 0), tile(0, 0)], CONFIG)
     assert batch.tokens.tolist() == [1, 2, 3, 4, 5, 1, 2, 3]
     assert batch.doc.tolist() == [1, 1, 1, 1, 1, 2, 2, 2]
     assert batch.pos.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
-
-
-@given(COSTS)
-def test_every_example_is_in_exactly_one_pack(costs: list[tuple[int, int]]) -> None:
-    packs = pack_lengths([c[0] for c in costs], [c[1] for c in costs], 20, 4)
-    assert sorted(index for pack in packs for index in pack) == list(range(len(costs)))
-
-
-@given(COSTS)
-def test_no_pack_exceeds_a_budget(costs: list[tuple[int, int]]) -> None:
-    packs = pack_lengths([c[0] for c in costs], [c[1] for c in costs], 20, 4)
-    assert all(sum(costs[index][0] for index in pack) <= 20 for pack in packs)
-    assert all(sum(costs[index][1] for index in pack) <= 4 for pack in packs)
-
-
-def test_example_above_the_budget_is_named_and_not_split() -> None:
-    with pytest.raises(
-        ValueError, match="example 1 has 9 tokens and 0 tiles; a pack holds at most 8 tokens and 1 tiles"
-    ):
-        pack_lengths([5, 9], [0, 0], 8, 1)
 
 
 def test_tiles_stand_in_the_order_of_their_placeholders() -> None:
