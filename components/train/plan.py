@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CHUNK_STEPS = 32  # steps whose packs are made together: few enough for the shares to hold in any 1,000 steps
 CHUNK_PACKS = (128, 1024)  # at least, to be alike and full; at most, which is fastest
-VERSION = 2  # changes with the order of the data that the same settings give
+VERSION = 3  # changes with the order of the data that the same settings give
 
 Pack = tuple[int, ...]  # numbers of examples: rows of the index
 
