@@ -73,6 +73,7 @@ class PipelineRun:
         tracker.tag("plm.step", step.name)
         tracker.tag("plm.key", key.digest)
         tracker.tag("plm.cached", str(found is not None).lower())
+        tracker.log_params(flatten(key.config))
         for name, artifact in inputs.items():
             tracker.log_dataset(name, artifact.uri, artifact.digest, "training" if step.name == "train" else "input")
         task = step_task(step.name, key.digest, reuse=found is not None)

@@ -38,12 +38,21 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
     }
     name = f"eval/{result['task']}/{result['metric']}"
     run.tracker.log_metrics({name: result["after"], f"{name}/base": result["before"], f"{name}/gain": result["gain"]})
+    run.tracker.log_metrics(_last_losses(run))
     for file in ("report.html", "loss.png"):
         run.tracker.log_file(comparison.local(file))
     show_report(_markdown(summary))
     link("report", _url(summary["report"]), "Before and after, with images and answers")
     _write(run, summary)
     return summary
+
+
+def _last_losses(run: PipelineRun) -> dict[str, float]:
+    """`train/loss`, and `val/loss` where it was measured, as the training ended; the curves are on its own run."""
+    with run.artifacts["train"].open("metrics.jsonl", "r") as file:
+        lines = [json.loads(line) for line in file]
+    last = {name: value for line in lines for name, value in line.items()}
+    return {name: last[name] for name in ("train/loss", "val/loss") if name in last}
 
 
 def _times(run: PipelineRun) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def test_the_numbers_in_mlflow_are_those_of_the_summary(
     assert children["evaluate_base"].data.metrics[TASK] == summary["accuracy_before"]
 
 
+def test_runs_compare_by_their_settings_and_losses(parent: Any, children: dict[str, Any]) -> None:
+    """Side by side in MLflow, two train runs differ in `train.lr`; the parents show how the trainings ended."""
+    assert float(children["train"].data.params["train.lr"]) == float(parent.data.params["train.lr"])
+    assert parent.data.metrics["train/loss"] == children["train"].data.metrics["train/loss"]
+
+
 def test_report_curve_and_manifests_are_files_of_the_runs(
     smoke: tuple[Workplace, str], parent: Any, children: dict[str, Any]
 ) -> None:
