@@ -168,17 +168,24 @@ def choose(scores: torch.Tensor, draw: torch.Tensor, options: GenerationOptions)
     """The next ids [rows] from scores [rows, V]; `draw` in [0, 1), one or [rows, 1], picks by cumulated probability."""
     if options.temperature == 0:
         return scores.argmax(-1)
-    ranked, ids = (scores / options.temperature).softmax(-1).sort(descending=True, stable=True)
+    share = (scores / options.temperature).softmax(-1)
     if options.top_p is not None:
         # A token stays while those before it have not reached top_p yet: the likeliest one always stays.
+        ranked, ids = share.sort(descending=True, stable=True)
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= options.top_p, 0)
     elif options.top_k is not None:
-        ranked = ranked[:, : options.top_k]
-    edges = ranked.cumsum(-1)
-    total = edges[:, -1:]
-    last = (edges < total).sum(-1, keepdim=True)  # where rounding could lead behind the last token that stayed
-    place = torch.searchsorted(edges, draw * total, right=True).minimum(last)
-    return ids.gather(-1, place).squeeze(-1)
+        ranked, ids = share.topk(min(options.top_k, share.shape[-1]))
+    else:
+        return drawn(share, draw).squeeze(-1)
+    return ids.gather(-1, drawn(ranked, draw)).squeeze(-1)
+
+
+def drawn(share: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
+    """Where the part `draw` of the whole lies in shares [rows, n] laid end to end: [rows, 1], never at a share of 0."""
+    edges = share.cumsum(-1)
+    whole = edges[:, -1:]
+    last = (edges < whole).sum(-1, keepdim=True)  # behind it, rounding could lead to what was ruled out
+    return torch.searchsorted(edges, draw * whole, right=True).minimum(last)
 
 
 def extend(row: Row, token: int, limit: int, tokenizer: Tokenizer, options: GenerationOptions) -> None:
