@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from components.config_loading import load_config
 from components.ingest.registry import data_sets
 from plm_model.config import PLMConfig
 from plm_model.weights import build
+from tests.example_sets import example_registry
 from tests.plm_model.checkpoints import preset
 
 SIZES = ("1b", "3b", "8b")
@@ -76,14 +76,9 @@ def test_the_first_stage_trains_the_projector_only() -> None:
     assert not load_config("configs/stage_2/plm_1b.yaml").train.freeze
 
 
-def test_the_example_sets_have_every_kind_of_record(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = runpy.run_path(str(repository / "configs/dummy_datasets.py"))
-    made["make"](tmp_path / "runs/dummy_datasets")
-    monkeypatch.chdir(tmp_path)
-    registry = str(repository / "configs/datasets.yaml")
+def test_the_example_sets_have_every_kind_of_record(tmp_path: Path) -> None:
     names = [f"dummy_{kind}" for kind in KINDS]
+    registry = str(example_registry(tmp_path, names))
     source = {"kind": "plm", "registry": registry, "datasets": names}
     sets = data_sets(PipelineConfig.model_validate({"ingest": {"source": source}}).ingest.source)
     for each in sets:

@@ -1,0 +1,50 @@
+"""The whole chain from a checkpoint in Hugging Face's layout and from registered data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.example_sets import example_registry
+from tests.plm_model.checkpoints import SCALED, reference_checkpoint
+from tests.system.conftest import Workplace
+
+
+@pytest.mark.e2e
+def test_a_published_checkpoint_learns_from_registered_data_sets(tmp_path: Path, repository: Path) -> None:
+    place = Workplace(tmp_path, repository)
+    reference_checkpoint(tmp_path / "published")
+    config = write_config(tmp_path)
+    done = place.plm("finetune", config, "--json", *place.overrides)
+    assert done.returncode == 0, done.stderr
+    (base,) = tmp_path.glob("runs/artifacts/initialize/*/*/config.json")
+    model = json.loads(base.read_text())
+    assert model["decoder"]["dim"] == SCALED.decoder.dim and model["processor"]["max_num_tiles"] == 4
+    (shards,) = tmp_path.glob("runs/artifacts/preprocess/*/*/statistics.json")
+    assert json.loads(shards.read_text())["train"]["examples"] > 20
+
+    for change, reused in (("train.lr=3e-4", True), ("model.architecture.processor.max_num_tiles=1", False)):
+        planned = place.plm("finetune", config, "--explain", "--json", change, *place.overrides)
+        steps = {each["step"]: each["reused"] for each in json.loads(planned.stdout.splitlines()[-1])}
+        assert not steps["train"] and steps["convert"] and steps["preprocess"] is reused
+
+
+def write_config(folder: Path) -> str:
+    """A config that names two example sets and the checkpoint."""
+    example_registry(folder, ("dummy_image", "dummy_text"))
+    config = {
+        "name": "published",
+        "ingest": {"source": {"kind": "plm", "registry": "datasets.yaml"}},
+        "convert": {"test_fraction": 0.2},
+        "preprocess": {"max_tokens": 512},
+        "model": {"init": f"{folder}/published", "architecture": {"processor": {"max_num_tiles": 4}}},
+        "train": {"datamix": "dummy_image:1, dummy_text:1", "steps": 2, "workers": 1, "warmup_steps": 1},
+        "evaluate": {"max_new_tokens": 4},
+        "compare": {"bootstrap_samples": 50, "examples": 2},
+        "gate": {"min_gain": -1.0},
+    }
+    (folder / "published.yaml").write_text(yaml.safe_dump(config))
+    return str(folder / "published.yaml")
