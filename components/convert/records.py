@@ -1,6 +1,6 @@
 """An annotation row becomes a record of `dataset.jsonl`, or a `Reject` with the reason.
 
-A row with `conversations` (or a caption in `text`, where there is no answer column) is one already; any other is filled
+A row with `conversations` (or `text`, or `question` and `answer`, where there is no answer column) is one already; any other is filled
 into the question and answer templates, unless it is of a registered data set.
 """
 
@@ -59,7 +59,8 @@ def to_record(row: Row, where: str, answer: Template, config: ConvertConfig, reg
 
     Raises RecordError or MissingValue with the reason, UserError for a path that escapes.
     """
-    if registered or "conversations" in row.values or ("text" in row.values and config.answer_column not in row.values):
+    said = "text" in row.values or {"question", "answer"} <= row.values.keys()
+    if registered or "conversations" in row.values or (said and config.answer_column not in row.values):
         record = _ready(row, where, config)
     else:
         record = _filled(row, where, answer, config)

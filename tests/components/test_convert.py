@@ -114,6 +114,11 @@ def test_a_caption_in_text_is_a_record(convert: Convert) -> None:
     assert records(convert("rows.jsonl", json.dumps(row))) == [{**row, "id": "5"}]
 
 
+def test_a_question_with_its_answer_is_a_record(convert: Convert) -> None:
+    row = {"id": "q", "image": "a.png", "question": "What?", "answer": "A cat."}
+    assert records(convert("rows.jsonl", json.dumps(row))) == [row]
+
+
 def test_the_role_gpt_is_refused_with_the_option_that_accepts_it(convert: Convert) -> None:
     row = {"image": "a.png", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}
     with pytest.raises(UserError, match=r"rows\.jsonl:1: .*gpt.*convert\.accept_gpt_role"):

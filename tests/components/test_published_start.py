@@ -10,25 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact
 from components.config import PipelineConfig
 from components.execution import run_step
+from components.media import MediaRoot
 from components.preprocess.encode import Encoder
-from components.preprocess.media import MediaRoot
 from components.preprocess.step import make_codec
 from components.steps import STEPS
+from components.train.shards import tiles_of
 from plm_model.checkpoint import load
 from plm_model.codec import Example
-from plm_model.images import tile_images
 from plm_model.layouts import read_checkpoint
 from plm_model.pack import collate
 from plm_model.weights import load_model
-from tests.example_sets import example_registry
+from tests.example_sets import CONFIGS, example_registry
 from tests.plm_model.checkpoints import reference_checkpoint, release
 
-SETS = ("dummy_image", "dummy_multi_image", "dummy_text")
+SETS = tuple(yaml.safe_load((CONFIGS / "datasets.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,12 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
         {
             "ingest": {"source": {"kind": "plm", "registry": str(registry)}},
             "convert": {"test_fraction": 0},
-            "model": {"init": str(published), "architecture": {"processor": {"max_num_tiles": 4}}},
+            "model": {
+                "init": str(published),
+                "architecture": {"processor": {"max_num_tiles": 4, "max_video_frames": 8}},
+            },
             "preprocess": {"max_tokens": 512},
-            "train": {"datamix": "dummy_image:2, dummy_multi_image:1, dummy_text:1"},
+            "train": {"datamix": ", ".join(f"{name}:1" for name in SETS)},
         }
     )
     store, made = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache"), dict[str, Artifact]()
@@ -63,18 +67,19 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
         made[name] = run_step(STEPS[name], STEPS[name].key(config, inputs), config, inputs, store, step_context())
 
     dataset, base = made["convert"], made["initialize"]
-    encoder = Encoder(make_codec(config, base), MediaRoot(dataset.links["media"]))
+    encoder = Encoder(make_codec(config, base), MediaRoot.of(dataset))
     rows = [encoder.encode(line, "train") for line in dataset.open("train.jsonl").read().splitlines()]
     assert {row["source"] for row in rows} == set(SETS)
     assert {row["tiles"] for row in rows if row["source"] == "dummy_image"} <= {4 + 1, 3 + 1, 2 + 1}
     assert {row["tiles"] for row in rows if row["source"] == "dummy_multi_image"} == {2, 3}
+    assert {row["frames"] for row in rows if "stc" in row["source"] or "video" in row["source"]} == {8}
 
     chosen = [next(row for row in rows if row["source"] == name) for name in SETS]
     model, _ = load_model(base.local())
     examples = [
         Example(*(np.asarray(row[key]) for key in ("tokens", "targets", "pos", "seg", "group"))) for row in chosen
     ]
-    tiles = [tile_images([item["data"] for item in row["media"]], model.config.processor, 56) for row in chosen]
+    tiles = [tiles_of(row["media"], model.config, row["id"]) for row in chosen]
     batch = collate(examples, tiles, model.config)
     theirs = load(read_checkpoint(published), "cpu", torch.float32)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.example_sets import example_registry
+from tests.example_sets import CONFIGS, example_registry
 from tests.plm_model.checkpoints import SCALED, reference_checkpoint
 from tests.system.conftest import Workplace
 
@@ -24,7 +24,7 @@ def test_a_published_checkpoint_learns_from_registered_data_sets(tmp_path: Path,
     model = json.loads(base.read_text())
     assert model["decoder"]["dim"] == SCALED.decoder.dim and model["processor"]["max_num_tiles"] == 4
     (shards,) = tmp_path.glob("runs/artifacts/preprocess/*/*/statistics.json")
-    assert json.loads(shards.read_text())["train"]["examples"] > 20
+    assert json.loads(shards.read_text())["train"]["examples"] > 40
 
     for change, reused in (("train.lr=3e-4", True), ("model.architecture.processor.max_num_tiles=1", False)):
         planned = place.plm("finetune", config, "--explain", "--json", change, *place.overrides)
@@ -33,15 +33,19 @@ def test_a_published_checkpoint_learns_from_registered_data_sets(tmp_path: Path,
 
 
 def write_config(folder: Path) -> str:
-    """A config that names two example sets and the checkpoint."""
-    example_registry(folder, ("dummy_image", "dummy_text"))
+    """A config that names every example set and the checkpoint."""
+    names = tuple(yaml.safe_load((CONFIGS / "datasets.yaml").read_text()))
+    example_registry(folder, names)
     config = {
         "name": "published",
         "ingest": {"source": {"kind": "plm", "registry": "datasets.yaml"}},
         "convert": {"test_fraction": 0.2},
         "preprocess": {"max_tokens": 512},
-        "model": {"init": f"{folder}/published", "architecture": {"processor": {"max_num_tiles": 4}}},
-        "train": {"datamix": "dummy_image:1, dummy_text:1", "steps": 2, "workers": 1, "warmup_steps": 1},
+        "model": {
+            "init": f"{folder}/published",
+            "architecture": {"processor": {"max_num_tiles": 4, "max_video_frames": 8}},
+        },
+        "train": {"datamix": ", ".join(f"{name}:1" for name in names), "steps": 2, "workers": 1, "warmup_steps": 1},
         "evaluate": {"max_new_tokens": 4},
         "compare": {"bootstrap_samples": 50, "examples": 2},
         "gate": {"min_gain": -1.0},
