@@ -1,7 +1,7 @@
 """An annotation row becomes a record of `dataset.jsonl`, or a `Reject` with the reason.
 
-A row with `conversations` (or `text`, or `question` and `answer`, where there is no answer column) is one already; any other is filled
-into the question and answer templates, unless it is of a registered data set.
+A row of a registered data set is one already, and one with `conversations` (or with `text`, or `question` and `answer`, where
+there is no answer column); any other is filled into the question and answer templates.
 """
 
 from __future__ import annotations
