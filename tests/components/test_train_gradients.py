@@ -5,6 +5,7 @@ Four processes are started once: together they are four ranks, then two, then on
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -219,12 +220,20 @@ def run(
     return lines
 
 
-PHASES = [(4, on_four), (2, on_two), (1, on_one), (2, on_two_again)]
+def compiled(keep: Callable[[str, Any], None], job: TrainJob) -> None:
+    """Packs of several lengths, the second of which makes the length a symbol."""
+    for kind in ("none", "selective", "full"):
+        settings = replace(PLAIN, compile=True, recompute={"vision": kind, "decoder": kind})
+        keep(kind, gradients(settings, FOUR, drop_path=0.5))
 
 
-def rank_main(rank: int, folder: Path, job: TrainJob) -> None:
+Phases = Sequence[tuple[int, Callable[[Callable[[str, Any], None], TrainJob], None]]]
+PHASES: Phases = [(4, on_four), (2, on_two), (1, on_one), (2, on_two_again)]
+
+
+def rank_main(rank: int, folder: Path, job: TrainJob, phases: Phases = PHASES) -> None:
     torch.set_num_threads(1)
-    for number, (world, phase) in enumerate(PHASES):
+    for number, (world, phase) in enumerate(phases):
         if rank < world:
             meeting = f"file://{folder}/meeting{number}"
             dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
@@ -348,3 +357,13 @@ def test_ranks_along_tensor_and_context_share_their_data() -> None:
 def test_workers_that_replicas_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match=r"train\.parallel\.replicas is 3; 8 workers"):
         MeshShape.of(8, 3)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compilation on a CPU needs a C++ compiler")
+def test_compiled_blocks_on_two_ranks_change_no_gradient(tmp_path: Path, job: TrainJob) -> None:
+    mp.spawn(rank_main, (tmp_path, job, [(2, compiled)]), nprocs=2)
+    results = torch.load(tmp_path / "phase0.pt", weights_only=True)
+    eager = gradients(PLAIN, FOUR, drop_path=0.5)
+    for kind in ("none", "selective", "full"):
+        assert distance(eager, results[kind]) <= 1e-5

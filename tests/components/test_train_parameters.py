@@ -24,7 +24,7 @@ from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.param_groups import UnknownParameter
 from components.train.settings import LoRASettings, ParameterGroup, TrainConfig
-from components.train.towers import UnknownTower, compile_blocks
+from components.train.towers import UnknownTower
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.pack import Batch
 from plm_model.weights import build, initialise, load_model, load_weights
@@ -249,23 +249,3 @@ def test_the_moving_average_is_resumed_and_consolidated_by_option(
 def test_an_average_that_is_not_kept_cannot_be_consolidated() -> None:
     with pytest.raises(ValueError, match=r"train\.ema_decay keeps none"):
         PipelineConfig.model_validate({"consolidate": {"weights": "average"}})
-
-
-# Compilation
-
-
-@pytest.mark.e2e
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compilation on a CPU needs a C++ compiler")
-@pytest.mark.parametrize("kind", ["none", "selective", "full"])
-def test_compiled_blocks_give_the_same_gradients(kind: str) -> None:
-    found = {}
-    for compiled in (False, True):
-        model = initialise(build(odd_config(drop_path=0.3)), seed=0).train()
-        select(model, TrainConfig(recompute={"vision": kind, "decoder": kind}))
-        if compiled:
-            compile_blocks(model)
-        torch.manual_seed(1)
-        model(batch()).sum().backward()
-        found[compiled] = {name: p.grad for name, p in model.named_parameters()}
-    for name, gradient in found[False].items():
-        assert (found[True][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
