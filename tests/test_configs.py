@@ -76,6 +76,17 @@ def test_the_first_stage_trains_the_projector_only() -> None:
     assert not load_config("configs/stage_2/plm_1b.yaml").train.freeze
 
 
+def test_adapters_train_less_than_one_percent_of_the_largest_model() -> None:
+    from components.train.assembly import check_settings
+
+    model, train = build(preset("8b")), load_config("configs/finetune/radiology_8b_lora.yaml").train
+    total = sum(parameter.numel() for parameter in model.parameters())
+    check_settings(model, train)
+    learning = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    assert sum("lora_a" in name for name in learning) == 7 * 32
+    assert sum(learning.values()) < 0.01 * total
+
+
 def test_the_example_sets_have_every_kind_of_record(tmp_path: Path) -> None:
     names = [f"dummy_{kind}" for kind in KINDS]
     registry = str(example_registry(tmp_path, names))

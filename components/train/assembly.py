@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -36,7 +37,15 @@ def assemble(model: nn.Module, load: LoadWeights, settings: TrainConfig, group: 
         cache_features(model, settings)
     if settings.compile:
         compile_blocks(model)
-    return ShardedAdamW(model, settings)
+    if settings.exact_elastic and group.device.type == "cuda":
+        use_deterministic_kernels()
+    return ShardedAdamW(model, settings, group.device)
+
+
+def use_deterministic_kernels() -> None:
+    """Have CUDA's kernels add in one order; those that cannot only warn. For the whole process, before its first product."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def select(model: nn.Module, settings: TrainConfig) -> frozenset[str]:

@@ -26,11 +26,12 @@ EPS = 1e-8
 class ShardedAdamW:
     """AdamW with decoupled weight decay over the parameters that learn, and their moving average if one is asked for.
 
-    Make it once the parameters have their storage. By default vectors (norms, biases, scales) do not decay.
+    Make it once the parameters have their storage. By default vectors (norms, biases, scales) do not decay. Norms and
+    verdicts are on `device`, which is not that of the parameters when these are offloaded; None: it is.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainConfig) -> None:
-        self.settings = settings
+    def __init__(self, model: nn.Module, settings: TrainConfig, device: torch.device | None = None) -> None:
+        self.settings, self.device = settings, device
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.exp_avg = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
@@ -68,7 +69,8 @@ class ShardedAdamW:
         """
         grads = {name: local(p.grad) for name, p in self.parameters.items() if p.grad is not None}
         length = self._norm(grads)
-        skip = veto(length)
+        told = length if self.device is None else length.to(self.device, non_blocking=True)
+        skip = veto(told)
         if self.settings.clip_norm is not None:
             torch._foreach_mul_(list(grads.values()), (self.settings.clip_norm / (length + 1e-6)).clamp(max=1.0))
         if self.fused or skip is None or not bool(skip):
@@ -79,7 +81,7 @@ class ShardedAdamW:
                 self.average.update(skip if self.fused else None)
         for parameter in self.parameters.values():
             parameter.grad = None
-        return length
+        return told
 
     def _norm(self, grads: dict[str, Tensor]) -> Tensor:
         if not self.settings.exact_elastic:
