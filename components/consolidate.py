@@ -30,11 +30,10 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     from plm_model.weights import load_config
 
     checkpoint, base = inputs["checkpoint"], inputs["base"]
-    folder = base.local()
-    model = load_config(folder)
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    model = load_config(base.local("config.json").parent)
+    tokenizer = Tokenizer.from_file(base.local("tokenizer.json"))
     stored = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIXES[config.consolidate.weights])
-    tensors = TrainedWeights(model, config.train, stored, folder)
+    tensors = TrainedWeights(model, config.train, stored, base.local)
     names = tensors.names
     entries = {name: (tensors.dtype(name), tensors.shape(name)) for name in names}
     size = sum(map(tensors.size, names))

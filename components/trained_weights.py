@@ -6,7 +6,7 @@ becomes the weight that does what both did, in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +24,22 @@ if TYPE_CHECKING:
 
 
 class TrainedWeights:
-    """The tensors of a model, by name and in its order. UserError when the checkpoint is not of this model and settings."""
+    """The tensors of a model, by name and in its order. UserError when the checkpoint is not of this model and settings.
 
-    def __init__(self, config: PLMConfig, settings: TrainConfig, trained: StoredTensors, base: Path) -> None:
+    `base` gives the directory of the base model; it is asked for only where something was frozen.
+    """
+
+    def __init__(
+        self, config: PLMConfig, settings: TrainConfig, trained: StoredTensors, base: Callable[[], Path]
+    ) -> None:
         from plm_model.stored_safetensors import stored_tensors
         from plm_model.weights import build
 
         self.trained, self.lora = trained, settings.lora
-        self._base: Mapping[str, StoredTensor] = stored_tensors(base)
         require_same_tensors(trained_shapes(config, settings), trained)
         self.names = list(build(config).state_dict())
+        all_trained = trained.shapes().keys() >= set(self.names)
+        self._base: Mapping[str, StoredTensor] = {} if all_trained else stored_tensors(base())
 
     def is_merged(self, name: str) -> bool:
         """Whether the tensor is a frozen one of the base model and an adapter."""
