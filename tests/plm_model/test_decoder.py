@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from plm_model.config import DecoderConfig, RopeScaling
-from plm_model.decoder import RMSNorm
-from plm_model.rope import decoder_frequencies, decoder_rotary
+from plm_model.decoder import DecoderLayer, RMSNorm
+from plm_model.rope import Rotary, decoder_frequencies, decoder_rotary
 
 CONFIG = DecoderConfig(vocab_size=10, dim=32, layers=1, heads=4, kv_heads=2, hidden_dim=32, rope_theta=1e4)
 
@@ -57,3 +62,38 @@ def test_the_norm_of_half_precision_is_computed_in_full_precision() -> None:
     wide = x.float()
     expected = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)
     assert torch.equal(norm(x), expected.bfloat16())
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    yield
+    dist.destroy_process_group()
+
+
+def test_angles_stay_in_full_precision_where_sharded_training_casts_inputs(one_rank: None) -> None:
+    """bf16 holds no position above 256 exactly."""
+    layer = DecoderLayer(CONFIG)
+    fully_shard(layer, mesh=init_device_mesh("cpu", (1,)), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    rotary = decoder_rotary(CONFIG, torch.tensor([4097, 11519]))
+    seen: dict[str, torch.Tensor] = {}
+
+    class Recorded(Rotary):
+        """The rotation given, and what it was asked to turn."""
+
+        def __init__(self, turns: torch.Tensor) -> None:
+            self.turns = turns
+
+        def rotate(self, x: torch.Tensor) -> torch.Tensor:
+            seen["before"] = x
+            return super().rotate(x)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        seen["after"] = k
+        return q
+
+    layer(torch.randn(2, 32), Recorded(rotary.turns), attend)
+    assert seen["before"].dtype == torch.bfloat16
+    assert torch.equal(seen["after"], rotary.rotate(seen["before"]))
+    rounded = torch.outer(torch.tensor([4097.0, 11519.0]), decoder_frequencies(CONFIG)).bfloat16().float()
+    assert not torch.allclose(seen["after"], Rotary(rounded).rotate(seen["before"]), atol=0.1)
