@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test e2e ui lint bench
+RUNS ?= 20
+SEED ?= 0
+
+.PHONY: demo test e2e ui lint bench chaos
 demo: $(READY)
 	$(BIN)/plm finetune configs/demo.yaml
 
@@ -21,6 +24,9 @@ lint: $(READY)
 
 bench: $(READY)
 	for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench --json || exit 1; done
+
+chaos: $(READY)
+	RAY_AUTH_MODE=disabled $(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed")'

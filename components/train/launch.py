@@ -15,9 +15,11 @@ or data are wrong, or training diverged: trying again would not help; 70 a rank 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,11 +39,13 @@ from components.train.progress import describe
 from components.train.worker import TrainJob, run_rank
 
 WRONG, STOPPED = 2, 75
+PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; returns the exit status."""
     options = parse(arguments)
+    end_with_parent()
     rank = int(os.environ.get("RANK", 0))
     try:
         settings = read_settings(options.config, options.overrides)
@@ -61,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, TrainingDiverged) as error:
         return say(f"error: {error}", WRONG)
     return 0
+
+
+def end_with_parent() -> None:
+    """Let the kernel end a rank whose agent has died: it would go on beside the ranks of the next start. Linux only."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def say(text: str, status: int) -> int:
@@ -90,9 +100,20 @@ def device_of_this_process(use_gpu: bool) -> Iterator[torch.device]:
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpu else "gloo")
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
+    dist.init_process_group(backend, store=meeting_place(rank, world), rank=rank, world_size=world)
     yield device
     dist.destroy_process_group()  # not after an error: other ranks may be inside an operation
+
+
+def meeting_place(rank: int, world: int) -> dist.Store:
+    """The store that ranks find each other in. Names of its own for each restart: the agent keeps its store over them,
+    and with it the addresses of ranks that are dead (torch 2.13), which the new ones would wait for."""
+    kept_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, world, is_master=rank == 0 and not kept_by_agent)
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def folder_artifact(folder: str) -> Artifact:

@@ -117,7 +117,10 @@ def resume(
     sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
     if folder is None:
         state = {**asdict(identity), "step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0}
-        run = Run({**state, "anomalies": [], "left_out": [], "recent_losses": []}, MetricsLog("", sink, live))
+        run = Run(
+            {**state, "resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []},
+            MetricsLog("", sink, live),
+        )
     else:
         state = checkpoint.read_state(folder)
         if differences := identity.differences(state):
@@ -127,9 +130,9 @@ def resume(
             )
         checkpoint.restore(folder, model, optimizer)
         restarts = state["restarts"] + (not rolled_back)
-        run = Run(
-            {**state, **asdict(identity), "restarts": restarts}, MetricsLog(checkpoint.read_metrics(folder), sink, live)
-        )
+        resumed = [*state["resumed_from"], folder.rpartition("/")[2]]
+        state |= {**asdict(identity), "restarts": restarts, "resumed_from": resumed}
+        run = Run(state, MetricsLog(checkpoint.read_metrics(folder), sink, live))
     known = {line["step"] for line in run.state["anomalies"]}
     run.anomalies = [anomaly for anomaly in rolled_back if anomaly.step not in known]
     out = {anomaly.step for anomaly in rolled_back if anomaly.reaction == "roll_back"}

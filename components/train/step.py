@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
-import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
 from components.config import PipelineConfig
@@ -23,10 +20,6 @@ from components.errors import UserError
 from components.train import skipped
 from components.train.settings import TrainConfig
 
-T = TypeVar("T")
-START_TIMEOUT_SECONDS = "600"  # of a group of workers: imports from a cold disk outlast Ray's 60
-COLLECTIVE_TIMEOUT_SECONDS = 600
-
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, and what was unusual:
@@ -34,6 +27,9 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
 
     Also `profiles/`, if steps were traced. Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
+    from components.train.agreement import forget
+    from components.train.ray_fit import fit
+
     began = time.time()
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
     if context.fresh:
@@ -44,6 +40,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
             f"{len(left_out)} examples are too large for a pack, {left_out[0].id} for one; see {skipped.FILE}"
         )
     replay(checkpoints, context)
+    forget(absolute_uri(context.resume_uri))
     fit(config.train, inputs, checkpoints, context)
     state = publish(checkpoints, config.train, out)
     publish_traces(context, out)
@@ -89,80 +86,6 @@ def replay(checkpoints: str, context: StepContext) -> None:
         for line in read_metrics(folder).splitlines():
             record(json.loads(line), context)
         context.progress(f"resuming after step {read_state(folder)['step']}")
-
-
-def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str, context: StepContext) -> None:
-    """Run the workers to the last step. Worker failures are retried up to `max_failures` times, then raised."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from components.train.progress import forwarding
-    from components.train.worker import TrainJob, ray_worker
-
-    set_ray_train_defaults()
-    attempt = uuid.uuid4().hex[:8]
-    board = f"metrics-{attempt}"
-    trainer = TorchTrainer(
-        ray_worker,
-        train_loop_config={"job": TrainJob(settings, inputs["shards"], inputs["base"], checkpoints, board)},
-        torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if settings.use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
-        ),
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=settings.use_gpu,
-            resources_per_worker={"CPU": settings.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})},
-        ),
-        # A name of its own each time: which checkpoint is resumed is decided by ours, not by Ray's record of the name.
-        run_config=RunConfig(
-            name=f"ray-{attempt}",
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-            **ray_storage(context.resume_uri),
-        ),
-    )
-    context.progress(f"starting {settings.workers} workers")
-    with forwarding(board, settings.steps, context):
-        interruptible(trainer.fit)
-
-
-def set_ray_train_defaults() -> None:
-    """Settings that Ray Train takes from the environment only; what a person has set stays."""
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_TIMEOUT_SECONDS)
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-
-
-def ray_storage(uri: str) -> dict[str, Any]:
-    """Where Ray Train keeps its own notes. Object stores go through fsspec, whose credentials come from the environment."""
-    fs, path = filesystem(absolute_uri(uri))
-    if "://" not in uri:
-        return {"storage_path": path}
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
-
-
-def interruptible(call: Callable[[], T]) -> T:
-    """Call in a side thread and wait: Ray Train replaces the SIGINT handler of a main thread, and ends it with status 0.
-
-    So Ctrl-C, and signals that raise, come out of here as they are; whoever owns the Ray session ends the workers.
-    """
-    outcome: dict[str, Any] = {}
-
-    def target() -> None:
-        try:
-            outcome["value"] = call()
-        except BaseException as error:
-            outcome["error"] = error
-
-    thread = threading.Thread(target=target, name="ray-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["value"]
 
 
 def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dict[str, Any]:

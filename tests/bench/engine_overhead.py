@@ -110,7 +110,7 @@ def waiting_worker(job: Mapping[str, Any]) -> None:
 def engine_seconds(folder: Path, steps: int) -> list[float]:
     """Seconds of each step of a run of the engine."""
     from components.tracking import open_tracking, start_run, tracking_client
-    from components.train import step, worker
+    from components.train import ray_fit, worker
 
     write_data(folder / "shards")
     tiny = tiny_config()
@@ -131,12 +131,12 @@ def engine_seconds(folder: Path, steps: int) -> list[float]:
         "shards": replace(artifact(folder / "shards", "preprocess"), cache_dir=folder / "cache"),
         "base": artifact(folder / "base", "initialize"),
     }
-    worker_of_engine, worker.ray_worker = worker.ray_worker, waiting_worker
+    worker_of_engine, ray_fit.ray_worker = worker.ray_worker, waiting_worker
     context = StepContext(tracker, lambda text: None, folder / "cache", str(folder / "resume"))
     try:
-        step.fit(settings, inputs, f"{folder}/resume/checkpoints", context)
+        ray_fit.fit(settings, inputs, f"{folder}/resume/checkpoints", context)
     finally:
-        worker.ray_worker = worker_of_engine
+        ray_fit.ray_worker = worker_of_engine
     tracker.end("FINISHED")
     points = tracking_client(config).get_metric_history(tracker.run_id, "train/loss")
     if [point.step for point in points] != [1, *range(10, steps + 1, 10)]:

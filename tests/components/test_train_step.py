@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
 from components.train import step
+from components.train.checkpoint import attempts, newest, read_state
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 SETTINGS = {
@@ -155,3 +157,29 @@ def train_workers() -> list[int]:
 def losses(made: Artifact) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in made.open("metrics.jsonl", "r")]
     return [(line["step"], line["train/loss"]) for line in lines]
+
+
+@pytest.mark.e2e
+def test_an_interrupted_driver_lets_the_workers_write_a_checkpoint(ray_cluster: None, tmp_path: Path) -> None:
+    """What `ray job stop` and Ctrl-C do to the process that runs the step: a signal that raises."""
+    sent: list[float] = []
+
+    def interrupt_once(text: str) -> None:
+        if re.match(r"step [2-9]\d/", text) and not sent:
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(prepare(tmp_path), interrupt_once, steps=100000, checkpoint_every=100000, log_every=10)
+    assert time.monotonic() - sent[0] < 30
+    assert read_state(newest(f"{tmp_path}/resume/checkpoints") or "")["step"] >= 20
+
+
+@pytest.mark.e2e
+def test_a_training_that_diverges_is_not_tried_again(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step \d+: loss or gradient is not a finite number .*records e\d+"):
+        train(prepare(tmp_path), steps=20, lr=1e30, warmup_steps=0, log_every=1, checkpoint_every=1)
+    states = [
+        read_state(f"{tmp_path}/resume/checkpoints/{name}") for name in attempts(f"{tmp_path}/resume/checkpoints")
+    ]
+    assert all(state["restarts"] == 0 for state in states)

@@ -1,0 +1,139 @@
+"""Training without Ray: the command in a process of its own, with little installed, stopped, hung and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from components.config import PipelineConfig
+from components.errors import ConfigError
+from components.train.checkpoint import newest, read_state
+from components.train.plain_settings import read_settings
+from tests.components.training_set import tiny_config, write_base, write_shards
+
+BLOCKED = ("pydantic", "ray", "mlflow", "prefect", "decord", "av", "s3fs", "lmms_eval", "sklearn", "pandas")
+TRAIN = {"steps": 6, "lr": 3e-3, "warmup_steps": 2, "packs_per_step": 2, "pack_tokens": 64, "checkpoint_every": 3}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launch")
+    write_shards(folder / "shards")
+    write_base(folder / "base", tiny_config())
+    (folder / "train.yaml").write_text(yaml.safe_dump({"train": TRAIN}))
+    return folder
+
+
+def arguments(inputs: Path, out: Path) -> list[str]:
+    folders = ["--config", f"{inputs}/train.yaml", "--shards", f"{inputs}/shards", "--base", f"{inputs}/base"]
+    return [*folders, "--out", str(out)]
+
+
+def test_training_needs_torch_and_little_else(inputs: Path, tmp_path: Path) -> None:
+    script = (
+        f"import sys\nsys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+        "from components.train.launch import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, *arguments(inputs, tmp_path), "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert json.loads(run.stdout.splitlines()[-1])["step"] == 6
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.yaml")), ids=str)
+def test_plain_settings_are_those_of_the_config(path: Path) -> None:
+    from components.config_layers import read_file
+
+    section = read_file(str(path)).values.get("train")
+    if section is None:
+        pytest.skip("has no training")
+    expected = PipelineConfig.model_validate({"train": section}).train
+    assert asdict(read_settings(str(path))) == asdict(expected)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"stpes": 3}, r"train.stpes: unknown key; did you mean steps\?"),
+        ({"guards": {"on_spike": "explode"}}, r"train.guards.on_spike cannot be 'explode'"),
+        ({"lr": "fast"}, r"train.lr is 'fast'; it must be a number"),
+        ({"steps": 1.5}, r"train.steps cannot be 1.5"),
+        ({"betas": [0.9]}, r"train.betas cannot be \[0.9\]"),
+        ({"steps": 0}, r"steps is 0; it must be positive"),
+    ],
+)
+def test_wrong_settings_name_their_key(tmp_path: Path, section: dict[str, object], message: str) -> None:
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"train": section}))
+    with pytest.raises(ConfigError, match=message):
+        read_settings(str(tmp_path / "train.yaml"))
+
+
+def test_overrides_are_laid_over_the_file(inputs: Path) -> None:
+    settings = read_settings(f"{inputs}/train.yaml", ["train.lr=1e-4", "train.guards.on_spike=skip"])
+    assert (settings.lr, settings.guards.on_spike, settings.steps) == (1e-4, "skip", 6)
+
+
+class Torchrun:
+    """Two ranks, started as a shell would; output goes to a file."""
+
+    def __init__(self, inputs: Path, out: Path, *options: str) -> None:
+        self.out, self.log = out, Path(f"{out}.log")
+        ranks = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2"]
+        command = [sys.executable, *ranks, "-m", "components.train.launch", *arguments(inputs, out), *options]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def ranks(self) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children()
+        return [process for process in found if "components.train.launch" in " ".join(process.cmdline())]
+
+    def wait_for(self, what: Callable[[], object], seconds: float) -> float:
+        """Seconds until `what()` holds."""
+        began = time.monotonic()
+        while not what():
+            assert time.monotonic() - began < seconds, self.log.read_text()[-3000:]
+            assert self.process.poll() is None or what(), self.log.read_text()[-3000:]
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    def steps(self) -> int:
+        path = self.out / "metrics.jsonl"
+        return int(json.loads(path.read_text().splitlines()[-1])["step"]) if path.exists() and path.read_text() else 0
+
+
+@pytest.mark.e2e
+def test_sigterm_under_torchrun_leaves_a_checkpoint_within_30_seconds(inputs: Path, tmp_path: Path) -> None:
+    run = Torchrun(inputs, tmp_path / "out", "train.steps=100000", "train.checkpoint_every=100000")
+    run.wait_for(lambda: run.steps() >= 20, 240)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait_for(lambda: run.process.poll() is not None, 30) < 30
+    assert read_state(newest(f"{run.out}/checkpoints") or "")["step"] >= 20
+    assert re.search(r"stopped after step \d+ of 100000; its checkpoint is whole", run.log.read_text())
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stopped_rank_is_named_with_its_stack_and_the_run_goes_on(inputs: Path, tmp_path: Path, rank: int) -> None:
+    run = Torchrun(inputs, tmp_path / "out", "train.steps=3000", "train.checkpoint_every=20")
+    run.wait_for(lambda: newest(f"{run.out}/checkpoints"), 240)
+    victim = next(p for p in run.ranks() if p.environ()["RANK"] == str(rank))
+    victim.send_signal(signal.SIGSTOP)
+    assert run.wait_for(lambda: list(run.out.glob("hangs/*.txt")), 70) < 60
+    report = next(run.out.glob("hangs/*.txt")).read_text()
+    assert f"rank {rank} does not answer" in report.splitlines()[0]
+    assert f"rank {rank}: host " in report and ", stopped" in report and "thread MainThread" in report
+    before = run.steps()
+    run.wait_for(lambda: run.steps() > before, 240)
+    os.killpg(run.process.pid, signal.SIGKILL)
