@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import time
 import uuid
@@ -143,16 +142,17 @@ class ArtifactStore:
 
     def _remove_dead_attempts(self, folder: str) -> None:
         """Remove files of attempts that died on this machine; live writers and the committed attempt stay."""
-        if not isinstance(self.fs, LocalFileSystem) or not os.path.isdir(folder):
+        try:
+            names = [entry.rstrip("/").rpartition("/")[2] for entry in self.fs.ls(folder, detail=False)]
+        except FileNotFoundError:
             return
         committed = None
         with contextlib.suppress(OSError, ValueError):
-            committed = json.loads(Path(folder, MANIFEST).read_text()).get("attempt")
-        for name in os.listdir(folder):
+            committed = json.loads(self.fs.cat_file(f"{folder}/{MANIFEST}")).get("attempt")
+        for name in names:
             host, _, rest = name.removeprefix(".").rpartition("-")[0].rpartition("-")
             if name != committed and host == socket.gethostname() and rest.isdigit() and not _alive(int(rest)):
-                dead = os.path.join(folder, name)
-                shutil.rmtree(dead) if os.path.isdir(dead) else os.unlink(dead)
+                self.fs.rm(f"{folder}/{name}", recursive=True)
 
 
 def _publish_locally(target: str, temporary: str, data: bytes, replace: bool) -> None:

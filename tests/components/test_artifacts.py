@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -132,6 +133,16 @@ def test_a_kill_at_any_point_leaves_nothing_to_take_for_whole(tmp_path: Path, af
     assert store.find(KEY) is not None
     (folder,) = (tmp_path / "artifacts" / "ingest").iterdir()
     assert sorted(p.name == "manifest.json" for p in folder.iterdir()) == [False, True], "the dead attempt is gone"
+
+
+def test_a_dead_attempt_on_an_object_store_goes_with_the_next_one(tmp_path: Path, s3_bucket: str) -> None:
+    store = ArtifactStore(f"s3://{s3_bucket}/runs", tmp_path / "cache")
+    folder = f"{s3_bucket}/runs/artifacts/ingest/{KEY.digest[:20]}"
+    dead, alive = (f"{socket.gethostname()}-{pid}-0a1b2c3d" for pid in (2**22 + 1, os.getpid()))
+    for attempt in (dead, alive):
+        store.fs.pipe_file(f"{folder}/{attempt}/part", b"left")
+    write(store)
+    assert not store.fs.exists(f"{folder}/{dead}/part") and store.fs.exists(f"{folder}/{alive}/part")
 
 
 def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
