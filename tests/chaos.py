@@ -51,7 +51,6 @@ SETTINGS = {
     "max_failures": 5,
 }
 TRIAL_SECONDS = 300.0
-Start = Callable[["Place"], "subprocess.Popen[Any] | Forked"]
 
 
 @dataclass(frozen=True)
@@ -111,26 +110,29 @@ def when(kind: str, chance: random.Random) -> Callable[[Place], bool]:
     return lambda place: place.steps_logged() >= step and any(not place.whole(name) for name in place.names())
 
 
-def victims(kind: str, root: int, mark: str) -> list[int]:
-    """Process ids below `root` that a kind of kill may take."""
+def ranks_below(root: int, mark: str) -> list[int]:
+    """Process ids of the ranks among the descendants of a process."""
     try:
         below = psutil.Process(root).children(recursive=True)
-        ranks = [process.pid for process in below if mark in " ".join([process.name(), *process.cmdline()])]
+        return [process.pid for process in below if mark in " ".join([process.name(), *process.cmdline()])]
     except psutil.NoSuchProcess:
         return []
-    return [root] if kind == "driver" else ranks
 
 
-def trial(
-    place: Place, kind: str, seed: int, start: Callable[[Place], subprocess.Popen[Any] | Forked], mark: str
-) -> dict[str, Any]:
+def trial(place: Place, kind: str, seed: int, launcher: str) -> dict[str, Any]:
     """Start, kill once, start again where the launcher is gone; says how it ended."""
+    start = through_ray if launcher == "ray" else under_torchrun
     chance = random.Random(seed)
     shutil.rmtree(place.out, ignore_errors=True)
     process = start(place)
 
     def kill() -> bool:
-        found = victims(kind, process.pid, mark)
+        if kind == "driver":
+            found = [process.pid]
+        elif launcher == "ray":  # the cluster is a child of this process, the driver is not its parent
+            found = ranks_below(os.getpid(), "RayTrainWorker")
+        else:
+            found = ranks_below(process.pid, "python")
         if not found:
             return False
         os.kill(chance.choice(found), signal.SIGKILL)
@@ -142,6 +144,7 @@ def trial(
             status = start(place).wait(TRIAL_SECONDS)
     state = last_state(place)
     return {
+        "launcher": launcher,
         "kind": kind,
         "killed": watch.killed,
         "finished": status == 0 and state.get("step") == STEPS,
@@ -289,10 +292,9 @@ def run(runs: int, seed: int, say: Callable[[str], None] = lambda text: None) ->
         for number, (launcher, kind) in enumerate(plans):
             if launcher == "ray" and "RAY_ADDRESS" not in os.environ:
                 start_ray()
-            start, mark = (through_ray, "RayTrainWorker") if launcher == "ray" else (under_torchrun, "python")
             place = Place(inputs, inputs / f"trial-{number}")
-            result = trial(place, kind, seed * 1000 + number, start, mark)
-            result |= {"launcher": launcher, "same": result["sha256"] == expected}
+            result = trial(place, kind, seed * 1000 + number, launcher)
+            result["same"] = result["sha256"] == expected
             say(json.dumps(result))
             found.append(result)
             if result["same"]:

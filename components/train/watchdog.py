@@ -28,6 +28,7 @@ HANG_STATUS = 70  # exit status of a process that gave its attempt up
 PERIOD_SECONDS = 1.0
 SUSPECT_SECONDS = 8.0  # from when nothing moved for too long to a verdict
 SILENT_SECONDS = 6.0
+STOP_SECONDS = 10.0
 REPORT_SECONDS = 3.0  # that the others leave the one that writes the report
 FIRST_STEP_FACTOR = 10  # compilation and imports
 LONGEST_STEP_FACTOR = 5
@@ -43,10 +44,19 @@ def give_up() -> None:
 class Watchdog:
     """Watches the ranks of a group. `beat()` and `step_done()` are the loop's and cost nothing; the rest is a thread's.
 
-    All ranks make one. `hang_seconds` 0 watches nothing.
+    All ranks make one. `hang_seconds` 0 watches nothing. Once `stopping` is set, a rank that cannot take another step,
+    because another one has died, ends by itself.
     """
 
-    def __init__(self, group: Group, hang_seconds: float, folder: str, end: Callable[[], None] = give_up) -> None:
+    def __init__(
+        self,
+        group: Group,
+        hang_seconds: float,
+        folder: str,
+        stopping: threading.Event | None = None,
+        end: Callable[[], None] = give_up,
+    ) -> None:
+        self.stopping = stopping or threading.Event()
         self.group, self.hang_seconds, self.folder, self.end = group, hang_seconds, folder, end
         self.position, self.pauses, self.longest = 0, 0, 0.0
         self.moved = time.monotonic()
@@ -112,6 +122,8 @@ class Watchdog:
         """See whether this rank waits for another one, and act on it."""
         now = time.monotonic()
         still = now - self.moved
+        if self.stopping.is_set() and not self.pauses and still > max(STOP_SECONDS, 2 * self.longest):
+            self.end()
         if self.pauses or still < self.limit:
             self._suspected, self._reported = None, False
             return

@@ -80,7 +80,7 @@ def run_rank(
     after SIGTERM or a touch file, TrainingDiverged, and UserError for what trying again would not mend.
     """
     group, wishes = Group.current(device), Wishes()
-    watchdog = Watchdog(group, job.settings.guards.hang_seconds, job.folder)
+    watchdog = Watchdog(group, job.settings.guards.hang_seconds, job.folder, wishes.stop)
     agreement = Agreement(group, wishes)
     rolled_back: list[Anomaly] = []
     with watchdog.watching(), touch_files(job.folder, wishes, group), sigterm_stops(wishes), polled(leaving, wishes):
