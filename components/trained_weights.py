@@ -36,23 +36,23 @@ class TrainedWeights:
         from plm_model.weights import build
 
         self.trained, self.lora = trained, settings.lora
-        require_same_tensors(trained_shapes(config, settings), trained)
+        self._shapes = trained_shapes(config, settings)
+        require_same_tensors(self._shapes, trained)
         self.names = list(build(config).state_dict())
-        all_trained = trained.shapes().keys() >= set(self.names)
+        all_trained = self._shapes.keys() >= set(self.names)
         self._base: Mapping[str, StoredTensor] = {} if all_trained else stored_tensors(base())
 
     def is_merged(self, name: str) -> bool:
         """Whether the tensor is a frozen one of the base model and an adapter."""
-        return adapter(name, "a") in self.trained.shapes()
+        return adapter(name, "a") in self._shapes
 
     def shape(self, name: str) -> tuple[int, ...]:
-        shapes = self.trained.shapes()
-        return shapes[name] if name in shapes else self._base[name].shape
+        return self._shapes[name] if name in self._shapes else self._base[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
         import torch
 
-        if name in self.trained.shapes():
+        if name in self._shapes:
             return self.trained.dtype(name)
         return torch.float32 if self.is_merged(name) else self._base[name].dtype
 
@@ -64,7 +64,7 @@ class TrainedWeights:
 
     def stream(self, name: str) -> Iterator[memoryview]:
         """The numbers of a tensor in row-major order. What was trained needs no more memory than a piece."""
-        if name in self.trained.shapes() and not self.is_merged(name):
+        if name in self._shapes and not self.is_merged(name):
             return self.trained.stream(name)
         return pieces(raw_bytes(self.load([name])[name]))
 
@@ -73,7 +73,7 @@ class TrainedWeights:
         from components.train.lora import merged
 
         parts = [part for name in names for part in (name, adapter(name, "a"), adapter(name, "b"))]
-        loaded = self.trained.load([part for part in parts if part in self.trained.shapes()])
+        loaded = self.trained.load([part for part in parts if part in self._shapes])
         found: dict[str, Any] = {}
         for name in names:
             weight = loaded[name] if name in loaded else self._base[name].read()

@@ -134,6 +134,10 @@ PARALLEL: dict[str, tuple[TrainConfig, Sequence[Sequence[int]]]] = {
     "reduced in every micro-step": (replace(PLAIN, parallel=ParallelSettings(reduce_last_only=False)), FOUR),
     "offloaded": (replace(PLAIN, parallel=ParallelSettings(cpu_offload=True)), FOUR),
     "in one order": (replace(PLAIN, exact_elastic=True), FOUR),
+    "in one order, offloaded": (
+        replace(PLAIN, exact_elastic=True, parallel=ParallelSettings(cpu_offload=True)),
+        FOUR,
+    ),
     "selective": (replace(PLAIN, recompute={"vision": "selective", "decoder": "selective"}), FOUR),
     "full": (replace(PLAIN, recompute={"vision": "full", "decoder": "full"}), FOUR),
 }
