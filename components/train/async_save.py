@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -91,6 +93,7 @@ class Saver:
 
     def _run(self, state: dict[str, Any], metrics: str, live: dict[str, Tensor], ready: Any) -> None:
         try:
+            step_back()
             self._save(state, metrics, live, ready)
         except Exception as error:
             self.failure = error if isinstance(error, CheckpointFailed) else CheckpointFailed(in_one_line(error))
@@ -161,6 +164,12 @@ class Saver:
         if reasons := sorted({reason for reason, _ in outcomes if reason}):
             raise CheckpointFailed("; ".join(reasons))
         return {name: value for _, part in outcomes for name, value in part.items()}
+
+
+def step_back() -> None:
+    """Let this thread have a processor only when nobody else wants it, where threads have a priority of their own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def reserve(folder: str, live: Mapping[str, Tensor], state: Mapping[str, Any], metrics: str) -> None:

@@ -21,6 +21,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank = int(os.environ.get("RANK", 0))
     try:
         settings = read_settings(options.config, options.overrides)
-        job = TrainJob(
-            settings, folder_artifact(options.shards), folder_artifact(options.base), f"{options.out}/checkpoints"
-        )
+        cache = Path(tempfile.gettempdir(), "plm-cache") if "://" in options.out else Path(options.out, "cache")
+        inputs = folder_artifact(options.shards, cache), folder_artifact(options.base, cache)
+        job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
         if not settings.use_gpu:
             torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
         with device_of_this_process(settings.use_gpu) as device:
@@ -116,8 +117,11 @@ def meeting_place(rank: int, world: int) -> dist.Store:
     return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
-def folder_artifact(folder: str) -> Artifact:
-    """A folder as an artifact. Its digest is that of the manifest beside it, or of names and sizes of its files."""
+def folder_artifact(folder: str, cache: Path) -> Artifact:
+    """A folder as an artifact. Its digest is that of the manifest beside it, or of names and sizes of its files.
+
+    What is derived from it goes to `cache`: the folder, and so its digest, stays as it is.
+    """
     root = Path(folder).absolute()
     if not root.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -125,10 +129,10 @@ def folder_artifact(folder: str) -> Artifact:
     if manifest.is_file():
         found: Mapping[str, Any] = json.loads(manifest.read_text())
         if found.get("attempt") == root.name:
-            return Artifact(str(root), found, root)
+            return Artifact(str(root), found, cache)
     files = {path.relative_to(root).as_posix(): {"size": path.stat().st_size} for path in root.rglob("*.*")}
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:32]
-    return Artifact(str(root), {"step": "folder", "key": digest, "digest": digest, "files": files, "counts": {}}, root)
+    return Artifact(str(root), {"step": "folder", "key": digest, "digest": digest, "files": files, "counts": {}}, cache)
 
 
 def say_result(job: TrainJob, as_json: bool) -> None:

@@ -20,6 +20,7 @@ import yaml
 from components.config import PipelineConfig
 from components.errors import ConfigError
 from components.train.checkpoint import newest, read_state
+from components.train.launch import main
 from components.train.plain_settings import read_settings
 from tests.components.training_set import tiny_config, write_base, write_shards
 
@@ -58,6 +59,24 @@ def test_training_needs_torch_and_little_else(inputs: Path, tmp_path: Path) -> N
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
     assert json.loads(run.stdout.splitlines()[-1])["step"] == 6
+
+
+def test_the_same_command_goes_on_where_the_last_one_ended(inputs: Path, tmp_path: Path) -> None:
+    before = sorted(path for path in inputs.rglob("*"))
+    assert main([*arguments(inputs, tmp_path), "train.checkpoint_every=2"]) == 0
+    last = newest(f"{tmp_path}/checkpoints") or ""
+    Path(last, ".metadata").unlink()  # as if its save had been cut off
+    assert main(arguments(inputs, tmp_path)) == 0
+    assert read_state(newest(f"{tmp_path}/checkpoints") or "")["restarts"] == 1
+    assert sorted(path for path in inputs.rglob("*")) == before
+
+
+def test_other_settings_are_refused_with_status_2(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(inputs, tmp_path))
+    assert main([*arguments(inputs, tmp_path), "train.lr=0.5"]) == 2
+    assert "train.lr: 0.003, now 0.5" in capsys.readouterr().err
 
 
 TRAINING = [path for path in sorted(Path("configs").rglob("*.yaml")) if "\ntrain:" in path.read_text()]
