@@ -4,8 +4,8 @@
 
 Two ranks, 205 MB of weights and optimizer state, sharded. A step is a wait of half a second without use of the CPU, as a
 step on a GPU is, then an update of every tensor, which must not begin before the copy is made. The stall is what a step
-with a checkpoint takes longer than one without; the median of the rounds, of the slower rank, not below a millisecond. Where training itself takes
-all cores, as on a CPU without the wait, no background save can win: it needs the same cores.
+with a checkpoint takes longer than one without: medians of the rounds, of the slower rank, not below a millisecond. Where
+training itself takes all cores, as on a CPU without the wait, no background save can win: it needs the same cores.
 """
 
 from __future__ import annotations
