@@ -118,28 +118,30 @@ def interruptible(call: Callable[[], T], on_interrupt: Callable[[], None] = lamb
     end by itself; a second one comes out at once. Whoever owns the Ray session ends the workers.
     """
     outcome: dict[str, Any] = {}
+    ended = threading.Event()  # an interrupted join() of Python 3.11 takes a live thread for a dead one
 
     def target() -> None:
         try:
             outcome["value"] = call()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=target, name="ray-train", daemon=True)
-    thread.start()
+    threading.Thread(target=target, name="ray-train", daemon=True).start()
     try:
-        wait_for(thread)
+        wait_for(ended)
     except BaseException:
         on_interrupt()
-        wait_for(thread, STOP_SECONDS)
+        wait_for(ended, STOP_SECONDS)
         raise
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
 
 
-def wait_for(thread: threading.Thread, seconds: float = float("inf")) -> None:
+def wait_for(event: threading.Event, seconds: float = float("inf")) -> None:
     """Wait in short turns, so that signals are heard."""
     deadline = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < deadline:
-        thread.join(0.2)
+    while not event.is_set() and time.monotonic() < deadline:
+        event.wait(0.2)

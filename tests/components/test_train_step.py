@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from components.context import StepContext
 from components.errors import UserError
 from components.train import step
 from components.train.checkpoint import attempts, newest, read_state
+from components.train.ray_fit import interruptible
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 SETTINGS = {
@@ -157,6 +159,20 @@ def train_workers() -> list[int]:
 def losses(made: Artifact) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in made.open("metrics.jsonl", "r")]
     return [(line["step"], line["train/loss"]) for line in lines]
+
+
+def test_an_interrupted_call_is_told_and_has_time_to_end() -> None:
+    told, ended = threading.Event(), threading.Event()
+
+    def call() -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        told.wait(10)
+        time.sleep(0.3)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(call, told.set)
+    assert ended.is_set()
 
 
 @pytest.mark.e2e
