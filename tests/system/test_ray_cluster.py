@@ -21,6 +21,8 @@ from components.tracking import tracking_client
 from flows.prefect_server import free_port
 from tests.system.conftest import BIN, Prefect, Workplace, wait_for
 
+whole_flow = pytest.mark.e2e  # minutes, nearly all of them imports in the processes of five jobs
+
 
 @pytest.fixture(scope="module")
 def address(s3_endpoint: Any) -> Iterator[str]:
@@ -86,6 +88,7 @@ def summary(on_cluster: str, bucket: str) -> dict[str, Any]:
     return json.loads(boto3.client("s3").get_object(Bucket=bucket, Key="runs/smoke/summary.json")["Body"].read())
 
 
+@whole_flow
 def test_heavy_steps_were_jobs_with_deterministic_ids(address: str, on_cluster: str) -> None:
     jobs = {job.submission_id: job for job in job_client(address).list_jobs()}
     for step in ("preprocess", "train", "consolidate", "evaluate_base", "evaluate"):
@@ -94,6 +97,7 @@ def test_heavy_steps_were_jobs_with_deterministic_ids(address: str, on_cluster: 
         assert job.metadata["mlflow_run_id"] and "test" not in json.dumps(job.runtime_env)
 
 
+@whole_flow
 def test_the_mlflow_run_names_its_job(parameters: dict[str, Any], summary: dict[str, Any], on_cluster: str) -> None:
     client = tracking_client(PipelineConfig.model_validate(parameters))
     parent = client.get_run(summary["mlflow_run_id"])
@@ -104,6 +108,7 @@ def test_the_mlflow_run_names_its_job(parameters: dict[str, Any], summary: dict[
     assert client.get_metric_history(train.info.run_id, "train/loss")[-1].step == 20
 
 
+@whole_flow
 def test_the_results_are_those_of_the_local_run(summary: dict[str, Any], smoke: tuple[Workplace, str]) -> None:
     local = smoke[0].summary
     assert {k: summary[k] for k in ("accuracy_before", "accuracy_after", "heldout")} == {
@@ -111,11 +116,13 @@ def test_the_results_are_those_of_the_local_run(summary: dict[str, Any], smoke: 
     }
 
 
+@whole_flow
 def test_nothing_but_caches_and_stores_is_local(parameters: dict[str, Any], on_cluster: str) -> None:
     place = Path(parameters["storage"]["cache_dir"]).parent
     assert {path.name for path in place.iterdir()} <= {"cache", "state"}
 
 
+@whole_flow
 def test_a_step_by_hand_finds_its_artifact(
     address: str, parameters: dict[str, Any], on_cluster: str, repository: Path
 ) -> None:
@@ -131,6 +138,7 @@ def test_a_step_by_hand_finds_its_artifact(
     assert "starting" not in ran.stdout, "nothing was trained again"
 
 
+@whole_flow
 def test_a_cancelled_flow_stops_its_job(
     address: str, parameters: dict[str, Any], prefect: Prefect, on_cluster: str, repository: Path
 ) -> None:
