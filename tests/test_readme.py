@@ -22,7 +22,7 @@ FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
 AWAY = ["tracking.required=false", "tracking.uri=http://127.0.0.1:9"]
-PAGES = ("README.md", "configs/finetune/README.md")
+PAGES = ("README.md", "configs/README.md", "configs/finetune/README.md", "infra/README.md")
 
 
 def blocks(repository: Path, language: str, pages: Sequence[str] = PAGES) -> list[str]:
@@ -104,10 +104,20 @@ def test_generate_and_export_work_on_a_model(place: Path, repository: Path) -> N
     (model,) = [path.parent for path in (place / "runs/artifacts/initialize").glob("*/*/model.safetensors")]
     Image.new("RGB", (40, 30)).save(place / "a.png")
     for start in ("plm generate", "plm export"):
-        (command,) = commands(repository, start, ["README.md"])
+        (command,) = commands(repository, start, ["configs/README.md"])
         ran = run(place, [str(model) if word == "MODEL" else word for word in command])
         assert ran.returncode == 0, ran.stderr
     assert (place / "exported/config.json").exists()
+
+
+def test_the_pages_point_at_what_is_there(repository: Path) -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", (repository / page).read_text()):
+            assert (repository / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_the_first_page_is_one_screen(repository: Path) -> None:
+    assert len((repository / "README.md").read_text().splitlines()) <= 60
 
 
 def test_prefect_commands_are_those_that_the_system_tests_run(repository: Path) -> None:

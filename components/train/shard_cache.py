@@ -51,6 +51,10 @@ class ShardFiles:
                 return self._open_cached(name)
             return self._fetch(fs, f"{path}/{rel}", name, self.artifact.files[rel]["size"])
 
+    @property
+    def _room(self) -> Path:
+        return self.folder / "locks" / "room"
+
     def _open_cached(self, name: str) -> IO[bytes]:
         os.utime(self.folder / name)
         return open(self.folder / name, "rb")
@@ -63,7 +67,8 @@ class ShardFiles:
             if partial.stat().st_size != size:
                 raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
             opened = open(partial, "rb")  # noqa: SIM115  the caller closes it
-            partial.replace(self.folder / name)
+            with locked(self._room):  # whoever counts the bytes must not miss this file between its two names
+                partial.replace(self.folder / name)
             return opened
         finally:
             partial.unlink(missing_ok=True)
@@ -74,7 +79,7 @@ class ShardFiles:
             raise UserError(f"a shard of {size:,} bytes is more than train.shard_cache_gb allows; raise it")
         partial = self.folder / f"{name}.part-{size}-{uuid.uuid4().hex[:8]}"
         while True:
-            with locked(self.folder / "locks" / "room"):
+            with locked(self._room):
                 if self._make_room(size):
                     partial.touch()
                     return partial

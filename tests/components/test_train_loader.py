@@ -26,6 +26,7 @@ from components.errors import UserError
 from components.train import checkpoint
 from components.train.loader import PackRequest, StepWork, prefetched, read_pack, step_work, steps_ahead
 from components.train.plan import Cost, PackPlan
+from components.train.plan_file import locked
 from components.train.settings import TrainConfig
 from components.train.shard_cache import ShardFiles
 from components.train.shards import CorruptExample, Index, Place, ShardReader, plan_spec, read_index
@@ -336,7 +337,9 @@ def test_readers_that_compete_for_a_small_cache_all_get_their_shards(tmp_path: P
                 name = f"train/shard-{shard:05d}.parquet"
                 with files.open(name) as file:
                     assert file.read() == Path(local.uri, name).read_bytes()
-                assert sum(cached(files.folder).values()) <= files.limit
+                with locked(files.folder / "locks" / "room"):  # no shard comes or goes while they are counted
+                    held = sum(cached(files.folder).values())
+                assert held <= files.limit
         except BaseException as error:
             wrong.append(error)
 

@@ -162,6 +162,7 @@ def losses(made: Artifact) -> list[tuple[int, float]]:
 
 
 def test_an_interrupted_call_is_told_and_has_time_to_end() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     told, ended = threading.Event(), threading.Event()
 
     def call() -> None:
@@ -170,8 +171,11 @@ def test_an_interrupted_call_is_told_and_has_time_to_end() -> None:
         time.sleep(0.3)
         ended.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        interruptible(call, told.set)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interruptible(call, told.set)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.is_set()
 
 
