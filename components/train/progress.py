@@ -38,7 +38,7 @@ class MetricsBoard:
 class MetricsLog:
     """The lines so far, as text; each new one goes to `live`, a file that begins with them, and to `send`.
 
-    `last` holds the newest value of each metric. Neither `live` nor `send` stops the training when it fails.
+    `last` holds the newest value of each metric since. Neither `live` nor `send` stops the training when it fails.
     """
 
     def __init__(
@@ -46,8 +46,6 @@ class MetricsLog:
     ) -> None:
         self.text = text
         self.last: dict[str, Any] = {}
-        for line in text.splitlines():
-            self.last |= json.loads(line)
         self._send, self._live = send, live
         self._keep(text, "w")
 

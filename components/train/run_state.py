@@ -84,12 +84,15 @@ class Run:
     def at(self, step: int, optimizer: ShardedAdamW, guard: Guard, group: Group) -> dict[str, Any]:
         """The state after a step: what a checkpoint keeps and the next attempt goes on from."""
         seconds = time.time() - self.started
+        loss = self.log.last.get("train/loss", self.state["loss"])
+        val_loss = self.log.last.get("val/loss", self.state["val_loss"])
         return {
             **self.state,
             "step": step,
             "updates": optimizer.updates_made(),
-            "loss": self.log.last.get("train/loss"),
-            "score": self.log.last.get("val/loss", self.log.last.get("train/loss")),
+            "loss": loss,
+            "val_loss": val_loss,
+            "score": loss if val_loss is None else val_loss,
             "tokens": self.state["tokens"] + self.tokens,
             "tiles": self.state["tiles"] + self.tiles,
             "world_size": group.world,
@@ -116,11 +119,9 @@ def resume(
     folder = newest_for_all(uri, group)
     sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
     if folder is None:
-        state = {**asdict(identity), "step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0}
-        run = Run(
-            {**state, "resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []},
-            MetricsLog("", sink, live),
-        )
+        counts = {"step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0, "loss": None, "val_loss": None}
+        lists = {"resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []}
+        run = Run({**asdict(identity), **counts, **lists}, MetricsLog("", sink, live))
     else:
         state = checkpoint.read_state(folder)
         if differences := identity.differences(state):
@@ -132,7 +133,7 @@ def resume(
         restarts = state["restarts"] + (not rolled_back)
         resumed = [*state["resumed_from"], folder.rpartition("/")[2]]
         state |= {**asdict(identity), "restarts": restarts, "resumed_from": resumed}
-        run = Run(state, MetricsLog(checkpoint.read_metrics(folder), sink, live))
+        run = Run(state, MetricsLog(checkpoint.read_metrics(folder) if group.rank == 0 else "", sink, live))
     known = {line["step"] for line in run.state["anomalies"]}
     run.anomalies = [anomaly for anomaly in rolled_back if anomaly.step not in known]
     out = {anomaly.step for anomaly in rolled_back if anomaly.reaction == "roll_back"}

@@ -10,10 +10,7 @@ training itself takes all cores, as on a CPU without the wait, no background sav
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import sys
@@ -34,7 +31,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from components.train.async_save import Saver
 from components.train.parallel import Group
 from components.train.storage import quiet
-from tests.bench.generate import commit
+from tests.bench._evidence import bench, evidence
 
 WORLD, WAIT = 2, 0.5
 TENSORS, ROWS, COLUMNS = 48, 1024, 1042  # 48 x 4.27 MB = 205 MB
@@ -107,30 +104,20 @@ def measure(rounds: int) -> dict[str, Any]:
         times = json.loads(Path(folder, "times.json").read_text())
     plain = statistics.median(times["plain"])
     stall = {name: max(statistics.median(times[name]) - plain, 1e-3) for name in ("sync", "async")}
-    return {
-        "name": "checkpoint",
-        "hardware": f"{os.cpu_count()}-core {platform.machine()} CPU, torch {torch.__version__}, {WORLD} ranks",
-        "commit": commit(),
-        "baseline": "torch.distributed.checkpoint.save of the same tensors before the step, same run",
-        "ratio": {"sync_over_async_stall": round(stall["sync"] / stall["async"], 1)},
-        "raw": {
+    return evidence(
+        "checkpoint",
+        f"torch {torch.__version__}, {WORLD} ranks",
+        "torch.distributed.checkpoint.save of the same tensors before the step, same run",
+        {"sync_over_async_stall": round(stall["sync"] / stall["async"], 1)},
+        {
             "megabytes": round(TENSORS * ROWS * COLUMNS * 4 / 1e6),
             "plain_step_s": round(plain, 4),
             "stall_s": {name: round(value, 4) for name, value in stall.items()},
             "rounds": rounds,
             "times_s": {name: [round(value, 3) for value in values] for name, values in times.items()},
         },
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
+    )
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, rounds=7)

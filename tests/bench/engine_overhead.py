@@ -10,11 +10,9 @@ MLflow (SQLite, through the spool). A step is timed from one forward pass to the
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -40,7 +38,7 @@ from components.train.settings import TrainConfig
 from flows.environment import prepare_environment
 from plm_model.pack import Batch
 from plm_model.plm import PLM
-from tests.bench.generate import commit
+from tests.bench._evidence import bench, evidence
 from tests.components.training_set import IMAGE, SHARD_SCHEMA, artifact, tiny_config, write_base
 
 WAIT = 0.5
@@ -161,13 +159,12 @@ def measure(steps: int) -> dict[str, Any]:
             engine = engine_seconds(Path(name), steps + WARM_UP)[WARM_UP - 1 :]
         bare += bare_seconds(steps // 2)
     medians = {"bare": statistics.median(bare), "engine": statistics.median(engine)}
-    return {
-        "name": "engine_overhead",
-        "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}",
-        "commit": commit(),
-        "baseline": f"a loop that only waits {WAIT} s a step",
-        "ratio": {"bare_over_engine": round(medians["bare"] / medians["engine"], 4)},
-        "raw": {
+    return evidence(
+        "engine_overhead",
+        f"torch {torch.__version__}",
+        f"a loop that only waits {WAIT} s a step",
+        {"bare_over_engine": round(medians["bare"] / medians["engine"], 4)},
+        {
             "median_ms": {name: round(1000 * value, 2) for name, value in medians.items()},
             "p90_ms": {
                 "bare": round(1000 * float(np.percentile(bare, 90)), 2),
@@ -176,17 +173,8 @@ def measure(steps: int) -> dict[str, Any]:
             "steps": {"bare": len(bare), "engine": len(engine)},
             "load_at_end": round(os.getloadavg()[0], 1),
         },
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    result = measure(arguments.steps)
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
+    )
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, steps=200)

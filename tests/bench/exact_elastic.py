@@ -10,10 +10,8 @@ option must, but with a reduce-scatter and the fused update.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -39,7 +37,7 @@ from plm_model.codec import example
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
 from plm_model.pack import collate
 from plm_model.weights import build, initialise
-from tests.bench.generate import commit
+from tests.bench._evidence import bench, evidence
 
 CPU = torch.device("cpu")
 RANKS, PACKS, TOKENS, STEPS, WARM_UP = 2, 4, 512, 5, 2
@@ -100,29 +98,19 @@ def measure(rounds: int) -> dict[str, Any]:
         seconds = json.loads(Path(folder, "seconds.json").read_text())
     cpu = {name: statistics.median(value for value, _ in values) for name, values in seconds.items()}
     clock = {name: statistics.median(value for _, value in values) for name, values in seconds.items()}
-    return {
-        "name": "exact_elastic",
-        "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}",
-        "commit": commit(),
-        "baseline": "the same training without exact_elastic, reduced in the last micro-step only",
-        "ratio": {f"plain_over_{name}": round(cpu["plain"] / cpu[name], 3) for name in KINDS if name != "plain"},
-        "raw": {
+    return evidence(
+        "exact_elastic",
+        f"torch {torch.__version__}",
+        "the same training without exact_elastic, reduced in the last micro-step only",
+        {f"plain_over_{name}": round(cpu["plain"] / cpu[name], 3) for name in KINDS if name != "plain"},
+        {
             "cpu_ms": {name: round(1000 * value, 1) for name, value in cpu.items()},
             "clock_ms": {name: round(1000 * value, 1) for name, value in clock.items()},
             "steps_each": len(seconds["plain"]),
             "load_at_end": round(os.getloadavg()[0], 1),
         },
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
+    )
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, rounds=6)

@@ -9,10 +9,6 @@ same. Each figure is the least CPU time of the rounds; the batch of 1 is the pro
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +28,7 @@ from plm_model.generation import GenerationOptions, generate
 from plm_model.key_maps import from_hf, hf_name
 from plm_model.plm import PLM
 from plm_model.weights import build
+from tests.bench._evidence import bench, evidence
 from tests.plm_model.checkpoints import SCALED, reference
 
 TEXTS = (12, 20, 24, 28, 32, 40, 48, 64)
@@ -122,13 +119,12 @@ def measure(rounds: int) -> dict[str, Any]:
         }
         rows = {name: int(name.rpartition("_")[2]) for name in runs}
         speeds[count] = {name: count * rows[name] / taken for name, taken in best(runs, rounds).items()}
-    return {
-        "name": "generate",
-        "hardware": f"{platform.machine()} CPU, 1 thread, torch {torch.__version__}",
-        "commit": commit(),
-        "baseline": "our own batch of 1, and transformers' greedy generate at batch 8 with the same weights and prompts",
-        "ratio": ratios(speeds[MAIN]),
-        "raw": {
+    return evidence(
+        "generate",
+        f"1 thread, torch {torch.__version__}",
+        "our own batch of 1, and transformers' greedy generate at batch 8 with the same weights and prompts",
+        ratios(speeds[MAIN]),
+        {
             f"{count}_new_tokens": {
                 "tokens_per_cpu_second": {name: round(value, 1) for name, value in speed.items()},
                 "ratio": ratios(speed),
@@ -136,7 +132,7 @@ def measure(rounds: int) -> dict[str, Any]:
             for count, speed in speeds.items()
         }
         | {"rounds": rounds},
-    }
+    )
 
 
 def ratios(speed: dict[str, float]) -> dict[str, float]:
@@ -146,19 +142,5 @@ def ratios(speed: dict[str, float]) -> dict[str, float]:
     }
 
 
-def commit() -> str:
-    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, rounds=5)

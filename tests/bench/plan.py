@@ -1,7 +1,7 @@
 """Planning at scale: examples per second, memory, seek, fullness of the packs, and how long ranks wait for each other.
 
-    python tests/bench/plan.py --json              1 and 10 million examples, under a minute
-    python tests/bench/plan.py --json --large      100 million as well
+    python tests/bench/plan.py --json                    1 and 10 million examples, under a minute
+    python tests/bench/plan.py --json --millions 100     1 and 100 million
 
 Lengths are simulated (seed 0); costs are those of PLM-1B. Each size is planned in a process of its own, to a file, for
 nearly one epoch: seconds are of CPU time (the planner has one thread), memory is the peak of the process.
@@ -14,16 +14,14 @@ first fit in the order of a shuffle, ranks taking turns.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ import numpy as np
 from components.train.datamix import Source
 from components.train.plan import Cost, PackPlan, PlanSpec, whole_cost
 from components.train.plan_file import stored_plan
+from tests.bench._evidence import bench, evidence
 
 BUDGETS = {"tokens": 57_600, "tiles": 370}  # five rows of the longest that PLM has, 11,520 tokens and 74 tiles
 PACKS_PER_STEP = 64
@@ -161,23 +160,21 @@ def plm_1b() -> Cost:
 
 
 def in_process(mix: str, count: int, cost: Cost) -> dict[str, Any]:
-    numbers = map(str, (count, cost.token, cost.squared_length, cost.tile))
-    run = subprocess.run([sys.executable, __file__, "--one", mix, *numbers], capture_output=True, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return fresh.submit(plan_one, mix, count, cost).result()
 
 
-def measure(large: bool) -> dict[str, Any]:
+def measure(millions: int) -> dict[str, Any]:
     cost = plm_1b()
-    sizes = [1_000_000, 10_000_000, *([100_000_000] if large else [])]
+    sizes = [1_000_000, millions * 1_000_000]
     runs = [in_process("stage3", size, cost) for size in sizes] + [in_process("long", sizes[0], cost)]
     waits = {mix: compared(mix, cost) for mix in ("stage3", "long")}
     small, largest, by_mix = runs[0], runs[len(sizes) - 1], {"stage3": runs[0], "long": runs[-1]}
-    return {
-        "name": "plan",
-        "hardware": f"{platform.machine()} CPU, 1 thread, numpy {np.__version__}",
-        "commit": commit(),
-        "baseline": "first fit in the order of a shuffle, ranks taking turns (relative time of a step); the targets of scale",
-        "ratio": {
+    return evidence(
+        "plan",
+        f"1 thread, numpy {np.__version__}",
+        "first fit in the order of a shuffle, ranks taking turns (relative time of a step); the targets of scale",
+        {
             "rate_over_target": round(min(run["examples_per_cpu_s"] for run in runs) / TARGET_RATE, 2),
             "memory_target_over_peak": round(TARGET_GIB / largest["peak_gib"], 2),
             "seek_target_over_seek": round(TARGET_SEEK / max(run["seek_last_s"] for run in runs), 1),
@@ -190,36 +187,15 @@ def measure(large: bool) -> dict[str, Any]:
                 for world in WORLDS
             },
         },
-        "raw": {
+        {
             "budgets": BUDGETS,
             "packs_per_step": PACKS_PER_STEP,
             "runs": runs,
             "unfilled": {mix: run["unfilled"] for mix, run in by_mix.items()},
             "relative_time": waits,
         },
-    }
-
-
-def commit() -> str:
-    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="plan 100 million examples, too")
-    parser.add_argument(
-        "--one", nargs=5, metavar=("MIX", "EXAMPLES", "TOKEN", "SQUARED", "TILE"), help=argparse.SUPPRESS
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    if arguments.one:
-        count, *cost = map(int, arguments.one[1:])
-        result = plan_one(arguments.one[0], count, Cost(*cost))
-    else:
-        result = measure(arguments.large)
-    print(json.dumps(result) if arguments.json or arguments.one else json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, millions=10)

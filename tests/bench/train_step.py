@@ -18,10 +18,7 @@ half on both sides). It would be reached if a FLOP took the same time everywhere
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -51,7 +48,7 @@ from plm_model.pack import Batch
 from plm_model.plm import PLM
 from plm_model.rope import decoder_rotary
 from plm_model.weights import build, initialise
-from tests.bench.generate import commit
+from tests.bench._evidence import bench, evidence
 
 LONGEST, BATCH, SEED = 1440, 8, 0
 PATCH = 14
@@ -266,13 +263,12 @@ def measure(batches: int, rounds: int, threads: int) -> dict[str, Any]:
     tokens = sum(len(row) for rows in data for row in rows)
     bound = bounds(step_cost(models[0], shape), data)
     ratio = {name: seconds[name] / seconds["ours"] for name in bound}
-    return {
-        "name": "train_step",
-        "hardware": f"{platform.machine()} CPU, {threads} thread(s), torch {torch.__version__}",
-        "commit": commit(),
-        "baseline": "the reference's padding and logits in our modules; transformers' PerceptionLM padded to the longest row",
-        "ratio": {name: round(value, 2) for name, value in ratio.items()},
-        "raw": {
+    return evidence(
+        "train_step",
+        f"{threads} thread(s), torch {torch.__version__}",
+        "the reference's padding and logits in our modules; transformers' PerceptionLM padded to the longest row",
+        {name: round(value, 2) for name, value in ratio.items()},
+        {
             "bound": {name: round(value, 2) for name, value in bound.items()},
             "share_of_bound": {name: round(ratio[name] / bound[name], 2) for name in bound},
             "ratio_in_cpu_time": {name: round(cpu[name] / cpu["ours"], 2) for name in bound},
@@ -286,7 +282,7 @@ def measure(batches: int, rounds: int, threads: int) -> dict[str, Any]:
             "rounds": rounds,
             "load_at_end": round(os.getloadavg()[0], 1),
         },
-    }
+    )
 
 
 def rotated(names: list[str], by: int) -> list[str]:
@@ -299,16 +295,5 @@ def require_same_losses(losses: dict[str, float]) -> None:
         raise SystemExit(f"the contestants' losses differ: {losses}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    result = measure(arguments.batches, arguments.rounds, arguments.threads)
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, batches=8, rounds=5, threads=1)

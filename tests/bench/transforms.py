@@ -10,12 +10,8 @@ machine meets all of them. `raw` also has the straightforward path with numpy in
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +32,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from plm_model.config import ProcessorConfig
 from plm_model.images import tile_images
 from plm_model.tile_grid import tile_grid
+from tests.bench._evidence import bench, evidence
 
 SIDE = 448
 EXACT = ProcessorConfig(max_num_tiles=36)
@@ -128,14 +125,13 @@ def measure(rounds: int) -> dict[str, Any]:
             "jpeg_kilobytes": len(data) // 1024,
             "dct_scaling_mean_difference": round(mean_difference(data), 2),
         }
-    return {
-        "name": "transforms",
-        "hardware": f"{platform.machine()} CPU, 1 thread, Pillow {PIL.__version__}, torchvision {torchvision.__version__}",
-        "commit": commit(),
-        "baseline": "PIL resize, torchvision's ToTensor and Normalize per tile, thumbnail apart, stack; equal pixels",
-        "ratio": ratio,
-        "raw": {**raw, "rounds": rounds},
-    }
+    return evidence(
+        "transforms",
+        f"1 thread, Pillow {PIL.__version__}, torchvision {torchvision.__version__}",
+        "PIL resize, torchvision's ToTensor and Normalize per tile, thumbnail apart, stack; equal pixels",
+        ratio,
+        {**raw, "rounds": rounds},
+    )
 
 
 def mean_difference(data: bytes) -> float:
@@ -143,19 +139,5 @@ def mean_difference(data: bytes) -> float:
     return float(np.abs(ours(data).astype(np.int16) - ours_scaled(data)).mean())
 
 
-def commit() -> str:
-    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, measure, rounds=9)

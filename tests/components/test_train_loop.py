@@ -174,6 +174,17 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(data: Path, alone: 
     assert [line["step"] for line in metrics(work)] == [1, 2, 4, 6]
 
 
+def test_a_checkpoint_before_the_first_line_since_resuming_has_the_score_from_before(data: Path) -> None:
+    work = job(data, data / "scored", checkpoint_every=1, keep_checkpoints=9, log_every=100)
+    run_rank(work, CPU)
+    for name in checkpoint.attempts(work.checkpoints)[2:]:
+        Path(work.checkpoints, name, ".metadata").unlink()
+    run_rank(work, CPU)
+    states = [checkpoint.read_state(f"{work.checkpoints}/{name}") for name in checkpoint.attempts(work.checkpoints)]
+    assert [state["restarts"] for state in states] == [0, 0, 1, 1, 1, 1]
+    assert states[0]["score"] is not None and {state["score"] for state in states[:-1]} == {states[0]["score"]}
+
+
 def test_freezing_nothing_that_exists_or_everything_is_refused() -> None:
     with pytest.raises(UnknownParameter, match="'vison' matches no parameter"):
         freeze(build(tiny_config()), TrainConfig(freeze=("vison",)))
