@@ -93,6 +93,8 @@ class Saver:
 
     def _run(self, state: dict[str, Any], metrics: str, live: dict[str, Tensor], ready: Any) -> None:
         try:
+            if self.group.device.type == "cuda":
+                torch.cuda.set_device(self.group.device)  # a new thread is at device 0, whatever the rank's is
             step_back()
             self._save(state, metrics, live, ready)
         except Exception as error:
@@ -118,13 +120,20 @@ class Saver:
             raise
         self.folder = folder
         if self.group.rank == 0:
+            self._prune()
+
+    def _prune(self) -> None:
+        """A checkpoint that cannot be removed is in nobody's way: the new one is whole, on all ranks."""
+        try:
             prune(self.uri, self.keep, self.keep_best)
+        except Exception as error:
+            log.warning("old checkpoints stay in %s: %s", self.uri, in_one_line(error))
 
     def _copy(self, live: Mapping[str, Tensor], ready: Any) -> dict[str, Tensor]:
         """The tensors in the memory of the CPU. The copies' room is kept for the next time."""
         if ready is None:
             return {name: self._copy_one(name, tensor) for name, tensor in live.items()}
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream(self.group.device)
         stream.wait_event(ready)
         with torch.cuda.stream(stream):
             copies = {name: self._copy_one(name, tensor) for name, tensor in live.items()}

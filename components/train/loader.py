@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from components.train.plan import PackPlan, PlannedStep
 from components.train.shards import CorruptExample, Index, Item, Place, ShardReader
@@ -85,11 +86,11 @@ def step_work(
     first: int,
     last: int,
     processes: int = 0,
-    pin: bool = False,
+    pin: torch.device | None = None,
 ) -> Iterator[StepWork]:
     """The work of a rank for the steps numbered `first`..`last`, read by so many processes (0: by the caller's thread).
 
-    `pin` puts the batches into page-locked memory, from which a GPU copies while it computes.
+    `pin` puts the batches into page-locked memory, from which this GPU copies while it computes.
     """
 
     def planned() -> Iterator[tuple[int, PlannedStep]]:
@@ -100,10 +101,12 @@ def step_work(
         for _, step in planned()
         for number, pack in step.of_rank(rank, world)
     )
+    if pin is not None:
+        torch.cuda.set_device(pin)  # the thread that reads ahead is at device 0, whatever the rank's is
     with contextlib.closing(read_packs(requests, reader, processes)) as packs:
         for step, work in planned():
             own = [next(packs) for _ in work.of_rank(rank, world)]
-            if pin:
+            if pin is not None:
                 own = [replace(micro, batch=micro.batch.pin_memory()) for micro in own]
             yield StepWork(step, work.epoch, tuple(own), *sizes(plan, work))
 
@@ -113,7 +116,6 @@ def read_packs(requests: Iterable[PackRequest], reader: ShardReader, processes: 
     if not processes:
         yield from (read_pack(reader, request) for request in requests)
         return
-    import torch
     from torch.utils.data import DataLoader
 
     # Spawned, because a fork of a process with threads, as torch and Ray have, may hang. A generator of its own leaves

@@ -71,6 +71,8 @@ class ShardedAdamW:
         length = self._norm(grads)
         told = length if self.device is None else length.to(self.device, non_blocking=True)
         skip = veto(told)
+        if skip is not None:
+            skip = skip.to(length.device)  # where parameters are offloaded, their update reads it on the CPU: wait
         if self.settings.clip_norm is not None:
             torch._foreach_mul_(list(grads.values()), (self.settings.clip_norm / (length + 1e-6)).clamp(max=1.0))
         if self.fused or skip is None or not bool(skip):
