@@ -67,6 +67,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.recompute: Recompute = "none"
+        self.random = False  # whether a module inside, such as an adapter, draws random numbers
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = Attention(config)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
@@ -74,7 +75,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
         """[T, D] -> [T, D]."""
-        return run_block(self.run, self.recompute, False, x, rotary, attend)
+        return run_block(self.run, self.recompute, self.random, x, rotary, attend)
 
     def run(self, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, attend)

@@ -67,6 +67,7 @@ class VisionBlock(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.recompute: Recompute = "none"
+        self.random = False  # whether a module inside, such as an adapter, draws random numbers
         self.drop_path = config.drop_path
         self.ln_1 = nn.LayerNorm(config.width, eps=1e-5)
         self.attn = VisionAttention(config)
@@ -78,7 +79,7 @@ class VisionBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         """[N, S, C] -> [N, S, C]."""
-        return run_block(self.run, self.recompute, self.drops, x, rotary)
+        return run_block(self.run, self.recompute, self.random or self.drops, x, rotary)
 
     def run(self, x: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         x = x + self.drop(self.ls_1(self.attn(self.ln_1(x), rotary)))

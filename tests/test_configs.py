@@ -81,7 +81,7 @@ def test_adapters_train_less_than_one_percent_of_the_largest_model() -> None:
 
     model, train = build(preset("8b")), load_config("configs/finetune/radiology_8b_lora.yaml").train
     total = sum(parameter.numel() for parameter in model.parameters())
-    check_settings(model, train)
+    check_settings(model, train, train.workers)
     learning = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     assert sum("lora_a" in name for name in learning) == 7 * 32
     assert sum(learning.values()) < 0.01 * total

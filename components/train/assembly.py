@@ -59,9 +59,9 @@ def select(model: nn.Module, settings: TrainConfig) -> frozenset[str]:
     return added
 
 
-def check_settings(model: nn.Module, settings: TrainConfig) -> None:
-    """ValueError for settings that do not fit a model on `meta` or the number of workers. Changes the model."""
+def check_settings(model: nn.Module, settings: TrainConfig, world: int) -> None:
+    """ValueError for settings that do not fit a model on `meta` or the number of ranks. Changes the model."""
     select(model, settings)
     if settings.feature_cache_gb:
         cache_features(model, settings)
-    MeshShape.of(settings.workers, settings.parallel.replicas)
+    MeshShape.of(world, settings.parallel.replicas)

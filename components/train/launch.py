@@ -36,6 +36,7 @@ from components.train.agreement import Stopped, forget
 from components.train.checkpoint import newest, read_state
 from components.train.guards import TrainingDiverged
 from components.train.plain_settings import read_settings
+from components.train.preflight import check, said_of
 from components.train.progress import describe
 from components.train.worker import TrainJob, run_rank
 
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache = Path(tempfile.gettempdir(), "plm-cache") if "://" in options.out else Path(options.out, "cache")
         inputs = folder_artifact(options.shards, cache), folder_artifact(options.base, cache)
         job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
+        left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)))
+        if left_out and rank == 0:
+            print(said_of(left_out), flush=True)
         if not settings.use_gpu:
             torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
         with device_of_this_process(settings.use_gpu) as device:

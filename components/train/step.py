@@ -16,7 +16,6 @@ from typing import Any
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
 from components.config import PipelineConfig
 from components.context import StepContext
-from components.errors import UserError
 from components.train import skipped
 from components.train.settings import TrainConfig
 
@@ -28,17 +27,16 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     Also `profiles/`, if steps were traced. Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
     from components.train.agreement import forget
+    from components.train.preflight import check, said_of
     from components.train.ray_fit import fit
 
     began = time.time()
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
     if context.fresh:
         remove(context.resume_uri)
-    left_out = check(config, inputs["shards"], inputs["base"])
+    left_out = check(config.train, inputs["shards"], inputs["base"], config.train.workers)
     if left_out:
-        context.progress(
-            f"{len(left_out)} examples are too large for a pack, {left_out[0].id} for one; see {skipped.FILE}"
-        )
+        context.progress(f"{said_of(left_out)}; see {skipped.FILE}")
     replay(checkpoints, context)
     forget(absolute_uri(context.resume_uri))
     fit(config.train, inputs, checkpoints, context)
@@ -58,23 +56,6 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         "seconds_in_loop": round(state["attempt_seconds"], 3),
         "seconds_around_loop": round(max(time.time() - began - state["attempt_seconds"], 0.0), 3),
     }
-
-
-def check(config: PipelineConfig, shards: Artifact, base: Artifact) -> list[skipped.Skipped]:
-    """Fail now for what would fail in every worker. Raises UserError; gives the examples that no pack can hold."""
-    from components.train.assembly import check_settings
-    from components.train.plan import Cost
-    from components.train.shards import INDEX, plan_spec, read_index
-    from components.train.validation import require_test_split
-    from plm_model.weights import build, load_config
-
-    require_test_split(shards, config.train)
-    _, left_out = plan_spec(read_index(shards.local(INDEX)), config.train, Cost())
-    try:
-        check_settings(build(load_config(base.local())), config.train)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    return left_out
 
 
 def replay(checkpoints: str, context: StepContext) -> None:

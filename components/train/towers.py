@@ -1,6 +1,6 @@
 """What the engine needs of a model: its blocks, tower by tower. It knows no model by name.
 
-Blocks are what is sharded, recomputed and compiled one by one; a block has an attribute `recompute`.
+Blocks are what is sharded, recomputed and compiled one by one; a block has the attributes `recompute` and `random`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def recompute(model: HasTowers, kinds: Mapping[str, str]) -> None:
             raise UnknownTower(f"train.recompute: the model has no tower {name!r}; it has {', '.join(towers)}")
         for block in towers[name]:
             block.recompute = kind
+            block.random = any(getattr(module, "dropout", 0.0) for module in block.modules())
 
 
 def compile_blocks(model: HasTowers) -> None:

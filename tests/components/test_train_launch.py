@@ -79,6 +79,13 @@ def test_other_settings_are_refused_with_status_2(
     assert "train.lr: 0.003, now 0.5" in capsys.readouterr().err
 
 
+def test_settings_that_do_not_fit_the_model_end_with_status_2(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(inputs, tmp_path), "train.freeze=['^vison']"]) == 2
+    assert "'^vison' matches no parameter" in capsys.readouterr().err
+
+
 TRAINING = [path for path in sorted(Path("configs").rglob("*.yaml")) if "\ntrain:" in path.read_text()]
 
 

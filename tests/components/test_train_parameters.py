@@ -126,7 +126,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(
     settings: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        check_settings(build(tiny_config()), TrainConfig(**settings))
+        check_settings(build(tiny_config()), TrainConfig(**settings), world=2)
 
 
 def test_a_frozen_tower_keeps_nothing_for_a_backward_pass() -> None:
@@ -148,6 +148,22 @@ def test_a_new_adapter_changes_nothing_and_all_but_it_is_frozen() -> None:
     initialise_adapters(model, seed=0)
     assert torch.equal(model(batch()), before)
     assert all(p.requires_grad == ("lora_" in name) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_dropout_in_an_adapter_is_the_same_when_it_is_computed_again(kind: str) -> None:
+    gradients = []
+    for recompute in ({}, {"vision": kind, "decoder": kind}):
+        model = initialise(build(odd_config()), seed=0)
+        select(model, TrainConfig(lora=replace(LORA, dropout=0.5), recompute=recompute))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = torch.linspace(-0.3, 0.3, parameter.numel()).reshape(parameter.shape)
+        torch.manual_seed(0)
+        model.train()(batch()).sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    kept, again = gradients
+    assert all(torch.allclose(again[name], kept[name], atol=1e-5, rtol=1e-4) for name in kept)
 
 
 def test_an_adapter_gives_what_the_peft_library_does() -> None:

@@ -1,0 +1,29 @@
+"""What would fail on every rank, found before any of them starts."""
+
+from __future__ import annotations
+
+from components.artifacts import Artifact
+from components.errors import UserError
+from components.train.assembly import check_settings
+from components.train.plan import Cost
+from components.train.settings import TrainConfig
+from components.train.shards import INDEX, plan_spec, read_index
+from components.train.skipped import Skipped
+from components.train.validation import require_test_split
+from plm_model.weights import build, load_config
+
+
+def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int) -> list[Skipped]:
+    """Raises UserError for settings, data and model that do not fit; gives the examples that no pack can hold."""
+    require_test_split(shards, settings)
+    _, left_out = plan_spec(read_index(shards.local(INDEX)), settings, Cost())
+    try:
+        check_settings(build(load_config(base.local()), device="meta"), settings, world)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return left_out
+
+
+def said_of(left_out: list[Skipped]) -> str:
+    """The line that tells of examples that no pack can hold."""
+    return f"{len(left_out)} examples are too large for a pack, {left_out[0].id} for one"
