@@ -233,6 +233,8 @@ def tensor_files(directory: Path) -> dict[str, str]:
     listed = read_json(directory / INDEX)["weight_map"] if (directory / INDEX).exists() else {}
     found: dict[str, str] = {}
     for file in sorted(set(listed.values())) or [WEIGHTS]:
+        if Path(file).name != file:
+            raise WeightsError(f"{directory / INDEX}: names the file {file}, outside of the directory")
         with open_tensors(directory / file) as source:
             found.update(dict.fromkeys(source.keys(), file))
     for name in listed.keys() - found.keys():

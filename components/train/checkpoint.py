@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
 from components.artifacts import filesystem
@@ -57,14 +59,25 @@ def write_notes(folder: str, state: Mapping[str, Any], metrics: str) -> None:
     """Make the folder of a checkpoint, with its state and its lines of metrics."""
     fs, path = filesystem(folder)
     fs.makedirs(path, exist_ok=True)
-    fs.pipe_file(f"{path}/{METRICS}", metrics.encode())
-    fs.pipe_file(f"{path}/{STATE}", json.dumps(state, indent=1).encode())
+    put(fs, f"{path}/{METRICS}", metrics.encode())
+    put(fs, f"{path}/{STATE}", json.dumps(state, indent=1).encode())
 
 
 def write_records(folder: str, records: FileRecords) -> None:
     """Note size and checksum of every file of tensors."""
     fs, path = filesystem(folder)
-    fs.pipe_file(f"{path}/{FILES}", json.dumps(records, indent=1, sort_keys=True).encode())
+    put(fs, f"{path}/{FILES}", json.dumps(records, indent=1, sort_keys=True).encode())
+
+
+def put(fs: Any, path: str, data: bytes) -> None:
+    """Write a file that survives a loss of power, as those of the tensors do."""
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_state(folder: str) -> dict[str, Any]:
@@ -94,10 +107,14 @@ def attempts(uri: str) -> list[str]:
 
 
 def is_whole(folder: str) -> bool:
-    """Whether a checkpoint was published, and each of its files still has the size that was written."""
+    """Whether a checkpoint was published, can be read, and each of its files still has the size that was written."""
     fs, path = filesystem(folder)
     if not fs.exists(f"{path}/{METADATA}"):
         return False
     sizes = {name.rpartition("/")[2]: info["size"] for name, info in fs.find(path, detail=True).items()}
-    records = json.loads(fs.cat_file(f"{path}/{FILES}")) if FILES in sizes else {}
+    try:
+        records = json.loads(fs.cat_file(f"{path}/{FILES}")) if FILES in sizes else {}
+        read_state(folder)
+    except (ValueError, FileNotFoundError):
+        return False
     return bool(records) and all(sizes.get(name) == record["size"] for name, record in records.items())

@@ -34,26 +34,27 @@ class FeatureCache:
 
     @torch.no_grad()
     def __call__(self, tiles: Tensor) -> Tensor:
-        """uint8 [N, ...] -> the tower's features [N, ...]. Waits for the device once."""
+        """uint8 [N, ...] -> the tower's features [N, ...]. Waits for the device twice: for the tiles, and for what is new."""
         keys = [hashlib.blake2b(tile.numpy(), digest_size=16).digest() for tile in tiles.cpu()]
         # A tower that is sharded runs on every rank, though it be for a tile that is known.
         new = [n for n, key in enumerate(keys) if key not in self.kept] or [0]
-        if len(new) == len(keys):
-            features = self.compute(tiles)
-        else:
-            found = {n: self.kept[key] for n, key in enumerate(keys) if key in self.kept}
-            some = self.compute(tiles[new])
-            features = some.new_empty(len(keys), *some.shape[1:])
-            for n, feature in found.items():
-                features[n].copy_(feature, non_blocking=True)
-            features[new] = some
+        known = sorted(set(range(len(keys))) - set(new))
+        computed = self.compute(tiles[new] if known else tiles)
+        features = computed
+        if known:
+            features = computed.new_empty(len(keys), *computed.shape[1:])
+            features[new] = computed
+            features[known] = torch.stack([self.kept[keys[n]] for n in known]).to(computed.device)
+        kept = dict(zip(new, computed.cpu(), strict=True))
         for n, key in enumerate(keys):
-            self._keep(key, features[n])
+            self._keep(key, kept.get(n))
         return features
 
-    def _keep(self, key: bytes, feature: Tensor) -> None:
+    def _keep(self, key: bytes, feature: Tensor | None) -> None:
         if key not in self.kept:
-            self.kept[key] = feature.cpu().clone()
+            if feature is None:  # one that was known went just now, to make room
+                return
+            self.kept[key] = feature.clone()
             self.used += feature.nbytes
         self.kept.move_to_end(key)
         while self.used > self.limit:

@@ -158,15 +158,9 @@ def summarise(
     Seconds are this rank's; memory is that of the rank that has used most.
     """
     kinds = len(window.targets)
-    seconds = max(time.perf_counter() - window.started - window.aside, 1e-9)
-    own = (
-        *window.losses.tolist(),
-        *window.targets.tolist(),
-        window.squares,
-        window.positions,
-        window.waited,
-        window.skipped,
-    )
+    device_sums = (*window.losses.tolist(), *window.targets.tolist())
+    seconds = max(time.perf_counter() - window.started - window.aside, 1e-9)  # after the wait: the device's time counts
+    own = (*device_sums, window.squares, window.positions, window.waited, window.skipped)
     *sums, squares, positions, waited, skipped = group.sum(*own)
     losses, targets = sums[:kinds], sums[kinds:]
     loss = sum(losses) / sum(targets) if any(targets) else math.nan

@@ -41,7 +41,7 @@ def best(uri: str) -> str | None:
 
 
 def score(folder: str) -> float:
-    """What a checkpoint is measured by: its validation loss, or its training loss where none was measured."""
+    """What a checkpoint is measured by: the validation loss of its step, or its training loss in a run without; or inf."""
     state = read_state(folder)
     found = state.get("score")
     return found if isinstance(found, float) and math.isfinite(found) else math.inf

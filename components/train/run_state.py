@@ -72,6 +72,11 @@ class Run:
         """The lines of every unsound step of the run."""
         return [*self.state["anomalies"], *(anomaly.line() for anomaly in self.anomalies)]
 
+    @property
+    def loss(self) -> float | None:
+        """The training loss that was logged last."""
+        return self.log.last.get("train/loss", self.state["loss"])
+
     def counted(self, works: Iterable[StepWork]) -> Iterator[StepWork]:
         """The work that is not left out, added up on the way."""
         self.started = time.time()
@@ -84,15 +89,11 @@ class Run:
     def at(self, step: int, optimizer: ShardedAdamW, guard: Guard, group: Group) -> dict[str, Any]:
         """The state after a step: what a checkpoint keeps and the next attempt goes on from."""
         seconds = time.time() - self.started
-        loss = self.log.last.get("train/loss", self.state["loss"])
-        val_loss = self.log.last.get("val/loss", self.state["val_loss"])
         return {
             **self.state,
             "step": step,
             "updates": optimizer.updates_made(),
-            "loss": loss,
-            "val_loss": val_loss,
-            "score": loss if val_loss is None else val_loss,
+            "loss": self.loss,
             "tokens": self.state["tokens"] + self.tokens,
             "tiles": self.state["tiles"] + self.tiles,
             "world_size": group.world,
@@ -119,7 +120,7 @@ def resume(
     folder = newest_for_all(uri, group)
     sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
     if folder is None:
-        counts = {"step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0, "loss": None, "val_loss": None}
+        counts = {"step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0, "loss": None}
         lists = {"resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []}
         run = Run({**asdict(identity), **counts, **lists}, MetricsLog("", sink, live))
     else:

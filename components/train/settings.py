@@ -247,6 +247,10 @@ class TrainConfig:
             require_positive(self, "validate_every")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise ValueError(f"min_workers is {self.min_workers}; it must be from 1 to workers={self.workers}")
+        if self.min_workers not in (None, self.workers) and self.parallel.replicas > 1:
+            raise ValueError(
+                "min_workers lets the group have any size, which parallel.replicas may not divide; use one"
+            )
         if self.ema_decay is not None:
             require_within(self, "ema_decay", 0.0, 1.0)
         require_at_least(self, 0.0, "feature_cache_gb")

@@ -8,6 +8,7 @@ it stays readable to him. Downloads under way count with their full size.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import time
@@ -36,28 +37,43 @@ class ShardFiles:
     limit: int
 
     def open(self, rel: str) -> IO[bytes]:
-        """A file by its relative path. UserError when it is larger than the whole cache, OSError when it cannot be had."""
+        """A file by its relative path. UserError when it is larger than the whole cache, OSError when it cannot be had.
+
+        The error has an errno in any case: without one, it would be taken for one of the file's contents.
+        """
+        try:
+            return self._open(rel)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise OSError(errno.EIO, str(error) or type(error).__name__) from error
+
+    def _open(self, rel: str) -> IO[bytes]:
         fs, path = filesystem(self.artifact.uri)
         if isinstance(fs, LocalFileSystem):
             return open(f"{path}/{rel}", "rb")
-        name = f"{self.artifact.digest[:20]}-{rel.replace('/', '-')}"
+        name, size = f"{self.artifact.digest[:20]}-{rel.replace('/', '-')}", self.artifact.files[rel]["size"]
         with contextlib.suppress(FileNotFoundError):
-            return self._open_cached(name)
+            return self._open_cached(name, size)
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         slot = int(hashlib.sha256(name.encode()).hexdigest(), 16) % SLOTS
         with locked(locks / str(slot)):
             with contextlib.suppress(FileNotFoundError):
-                return self._open_cached(name)
-            return self._fetch(fs, f"{path}/{rel}", name, self.artifact.files[rel]["size"])
+                return self._open_cached(name, size)
+            return self._fetch(fs, f"{path}/{rel}", name, size)
 
     @property
     def _room(self) -> Path:
         return self.folder / "locks" / "room"
 
-    def _open_cached(self, name: str) -> IO[bytes]:
-        os.utime(self.folder / name)
-        return open(self.folder / name, "rb")
+    def _open_cached(self, name: str, size: int) -> IO[bytes]:
+        """FileNotFoundError when it is not there, or was cut short when the machine went down."""
+        path = self.folder / name
+        if path.stat().st_size != size:
+            raise FileNotFoundError(path)
+        os.utime(path)
+        return open(path, "rb")
 
     def _fetch(self, fs: object, remote: str, name: str, size: int) -> IO[bytes]:
         """Download to a temporary name that tells its size, rename, open before anyone can remove it."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.artifacts import filesystem
+from components.errors import UserError
 
 FILE = "skipped.jsonl"
 FOLDER = "skipped"
@@ -20,7 +21,7 @@ ALLOWED = 10  # corrupt examples that may be met in any case
 MAX_CORRUPT = 0.01  # of the examples read so far
 
 
-class TooManyCorrupt(RuntimeError):
+class TooManyCorrupt(UserError):
     """So much of the data cannot be read that training on would mean training on something else."""
 
 

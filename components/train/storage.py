@@ -57,6 +57,9 @@ def read_metadata(folder: str) -> dcp.Metadata:
     fs, path = filesystem(folder)
     with fs.open(f"{path}/{METADATA}", "rb") as file:
         metadata = MetadataUnpickler(file).load()
+    for place in (metadata.storage_data or {}).values():
+        if place.relative_path != os.path.basename(place.relative_path):
+            raise UnsafeCheckpoint(f"{METADATA} of a checkpoint names the file {place.relative_path!r}, outside of it")
     metadata.storage_meta = metadata.storage_meta or dcp.metadata.StorageMeta()
     return metadata
 
@@ -80,7 +83,9 @@ class Writer(FsspecWriter):
 
     def __init__(self, folder: str) -> None:
         remote = "://" in folder
-        super().__init__(folder, sync_files=not remote, **({"use_listings_cache": False} if remote else {}))
+        options = {"use_listings_cache": False} if remote else {}
+        # The tensors are in the CPU's memory. With an own stream to copy them, the library would wait for the training's.
+        super().__init__(folder, sync_files=not remote, per_thread_copy_ahead=0, **options)
         self.records: FileRecords = {}
         self.fs = RecordingFileSystem(self.fs, self.records)
 

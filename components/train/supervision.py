@@ -43,6 +43,7 @@ class Supervision:
     folder: str  # for what people look at while it trains
     validate: Callable[[], float] | None = None  # the loss on the test split
     saved: int = 0  # the step of the checkpoint that was begun last
+    measured: tuple[int, float] | None = None  # the last step that was validated, and its loss
 
     def hooks(self) -> Hooks:
         return Hooks(
@@ -63,9 +64,9 @@ class Supervision:
 
     def finish(self) -> None:
         """Wait for the checkpoint of the last step, and insist on it."""
-        self.profiler.close()
-        self.agreement.close()
         with self.watchdog.paused():
+            self.profiler.close()
+            self.agreement.close()
             if self.saved != self.settings.steps:
                 self._save(self.settings.steps)
             insist(self.saver, lambda: self._save(self.settings.steps), self.settings.checkpoint_patience_s)
@@ -77,13 +78,21 @@ class Supervision:
     def _validate(self, step: int) -> None:
         if self.validate is not None:
             with self.watchdog.paused():
-                self.run.log.append(step, {"val/loss": self.validate()})
+                self.measured = step, self.validate()
+            self.run.log.append(step, {"val/loss": self.measured[1]})
 
     def _save(self, step: int) -> None:
         self._judge()
         with self.watchdog.paused():
-            self.saver.start(self.run.at(step, self.optimizer, self.guard, self.group), self.run.log.text)
+            state = self.run.at(step, self.optimizer, self.guard, self.group)
+            self.saver.start({**state, "score": self._score(step)}, self.run.log.text)
         self.saved = step
+
+    def _score(self, step: int) -> float | None:
+        """What a checkpoint of now is measured by: a validation of this very step, where there is one at times."""
+        if self.validate is None:
+            return self.run.loss
+        return self.measured[1] if self.measured and self.measured[0] == step else None
 
     def _judge(self) -> None:
         found = self.guard.read()
@@ -94,8 +103,9 @@ class Supervision:
         react(found, so_far, self.settings.guards.most)
 
     def _after_step(self, work: StepWork) -> None:
-        self.profiler.after_step(work.step)
         self.watchdog.step_done()
+        with self.watchdog.paused():  # a trace of a GPU's steps takes minutes to write
+            self.profiler.after_step(work.step)
         checkpoint, stop = self.agreement.exchange()
         if stop and work.step != self.settings.steps:
             self._leave(work.step)
@@ -103,8 +113,8 @@ class Supervision:
             self._save(work.step)
 
     def _leave(self, step: int) -> None:
-        self.profiler.close()
         with self.watchdog.paused():
+            self.profiler.close()
             if step != self.saved:
                 self._save(step)
             failure = self.saver.wait()

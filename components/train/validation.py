@@ -60,7 +60,12 @@ class Validation:
                 targets += micro.supervised
         model.train()
         loss_sum, count = group.sum(float(total), targets)
-        return loss_sum / max(count, 1)
+        if not count:
+            raise UserError(
+                "train.validate_every: no example of the test split can be used: none fits into train.pack_tokens "
+                "and train.pack_tiles, or none can be read"
+            )
+        return loss_sum / count
 
     def _of(self, number: int) -> MicroBatch:
         if number < len(self.packs):

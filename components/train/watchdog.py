@@ -45,7 +45,7 @@ class Watchdog:
     """Watches the ranks of a group. `beat()` and `step_done()` are the loop's and cost nothing; the rest is a thread's.
 
     All ranks make one. `hang_seconds` 0 watches nothing. Once `stopping` is set, a rank that cannot take another step,
-    because another one has died, ends by itself.
+    because another one has died, ends by itself. `first_steps` are those that may take long, as compilation does.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class Watchdog:
         folder: str,
         stopping: threading.Event | None = None,
         end: Callable[[], None] = give_up,
+        first_steps: int = 1,
     ) -> None:
         self.stopping = stopping or threading.Event()
         self.group, self.hang_seconds, self.folder, self.end = group, hang_seconds, folder, end
         self.position, self.pauses, self.longest = 0, 0, 0.0
         self.moved = time.monotonic()
+        self._first_steps = self._slow_steps = first_steps
         self._step_began: float | None = None
         self._suspected: float | None = None  # when nothing had moved for too long
         self._reported = False
@@ -73,9 +75,16 @@ class Watchdog:
     def step_done(self) -> None:
         """A step is complete; its length says what is long."""
         now = time.monotonic()
-        if self._step_began is not None:
+        if self._slow_steps:
+            self._slow_steps -= 1
+        elif self._step_began is not None:
             self.longest = max(self.longest, now - self._step_began)
         self._step_began = now
+        self.beat()
+
+    def begin_again(self) -> None:
+        """The steps to come are the first ones of another attempt."""
+        self._slow_steps, self._step_began = self._first_steps, None
         self.beat()
 
     @contextlib.contextmanager
@@ -108,7 +117,7 @@ class Watchdog:
     @property
     def limit(self) -> float:
         """Seconds without a move that are a hang."""
-        if self._step_began is None:
+        if self._slow_steps:
             return FIRST_STEP_FACTOR * self.hang_seconds
         return max(self.hang_seconds, LONGEST_STEP_FACTOR * self.longest)
 

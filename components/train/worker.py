@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights
 
 Send = Callable[[dict[str, Any]], None]
+COMPILED_STEPS = 4  # blocks are compiled at the first pack, and once more when another length makes it a symbol
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ def run_rank(
     after SIGTERM or a touch file, TrainingDiverged, and UserError for what trying again would not mend.
     """
     group, wishes = Group.current(device), Wishes()
-    watchdog = Watchdog(group, job.settings.guards.hang_seconds, job.folder, wishes.stop)
+    guards = job.settings.guards
+    watchdog = Watchdog(
+        group, guards.hang_seconds, job.folder, wishes.stop, first_steps=COMPILED_STEPS if job.settings.compile else 1
+    )
     agreement = Agreement(group, wishes)
     rolled_back: list[Anomaly] = []
     with watchdog.watching(), touch_files(job.folder, wishes, group), sigterm_stops(wishes), polled(leaving, wishes):
@@ -89,6 +94,15 @@ def run_rank(
                 return attempt(job, group, send, watchdog, agreement, rolled_back)
             except RollBack as back:
                 rolled_back += back.anomalies
+            watchdog.begin_again()
+            release_memory(device)
+
+
+def release_memory(device: torch.device) -> None:
+    """Free what the attempt before held: shards and their hooks refer to each other, so that counting does not."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def attempt(
@@ -119,7 +133,7 @@ def attempt(
         first=run.state["step"] + 1,
         last=settings.steps,
         processes=settings.loader_workers,
-        pin=group.device.type == "cuda",
+        pin=group.device if group.device.type == "cuda" else None,
     )
     skipped = SkippedLog(skipped_uri(job.checkpoints))
     saver = Saver(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from components.train.async_save import Saver
 from components.train.checkpoint import attempts, newest, read_state
 from components.train.parallel import Group
 from components.train.retention import best, kept
-from components.train.storage import Reader, quiet
+from components.train.storage import Reader, UnsafeCheckpoint, quiet, read_metadata
 from components.train.supervision import insist
 
 
@@ -86,6 +88,33 @@ def test_a_checkpoint_with_a_shortened_file_is_passed_over(saving: Saving) -> No
     (file,) = Path(newest(saving.uri) or "").glob("*.distcp")
     file.write_bytes(file.read_bytes()[:-1])
     assert read_state(newest(saving.uri) or "")["step"] == 1
+
+
+def test_a_checkpoint_whose_notes_cannot_be_read_is_passed_over(saving: Saving) -> None:
+    for name in ("files.json", "state.json"):
+        saving.save(1)
+        saving.save(2)
+        Path(newest(saving.uri) or "", name).write_bytes(b"")  # as a loss of power leaves what was not flushed
+        assert read_state(newest(saving.uri) or "")["step"] == 1, name
+
+
+def test_old_checkpoints_that_cannot_be_removed_fail_no_save(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise PermissionError("no right to delete")
+
+    monkeypatch.setattr(async_save, "prune", refused)
+    assert saving.save(1) is None and saving.steps() == [1]
+
+
+def test_metadata_that_names_a_file_elsewhere_is_refused(saving: Saving) -> None:
+    saving.save(1)
+    folder = Path(newest(saving.uri) or "")
+    metadata = read_metadata(str(folder))
+    for index, place in metadata.storage_data.items():
+        metadata.storage_data[index] = replace(place, relative_path=f"../{place.relative_path}")
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(UnsafeCheckpoint, match="outside of it"):
+        read_metadata(str(folder))
 
 
 def test_a_file_that_reads_back_differently_is_not_published(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:

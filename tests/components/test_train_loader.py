@@ -325,6 +325,25 @@ def test_a_shard_that_is_removed_while_it_is_read_stays_readable(tmp_path: Path)
         assert first.read() == Path(tmp_path, "shards/train/shard-00000.parquet").read_bytes()
 
 
+def test_what_a_store_fails_to_give_is_no_corrupt_example(tmp_path: Path) -> None:
+    shards = remote(write_shards(tmp_path / "shards", examples=20, per_shard=10), "memory://failing")
+    filesystem("memory://failing")[0].rm_file("/failing/train/shard-00001.parquet")  # an error without an errno
+    reader = ShardReader(ShardFiles(shards, tmp_path / "cache", 1 << 30), tiny_config())
+    with pytest.raises(OSError, match="shard-00001") as raised:
+        reader.read(Place("train/shard-00001.parquet", 3))
+    assert raised.value.errno is not None
+
+
+def test_a_shard_that_was_cut_short_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
+    shards = remote(write_shards(tmp_path / "shards", examples=20, per_shard=10), "memory://cut")
+    files = ShardFiles(shards, tmp_path / "cache", 1 << 30)
+    files.open("train/shard-00000.parquet").close()
+    (name,) = cached(tmp_path / "cache")
+    (tmp_path / "cache" / name).write_bytes(b"PAR1")
+    with files.open("train/shard-00000.parquet") as file:
+        assert file.read() == Path(tmp_path, "shards/train/shard-00000.parquet").read_bytes()
+
+
 def test_readers_that_compete_for_a_small_cache_all_get_their_shards(tmp_path: Path) -> None:
     local = write_shards(tmp_path / "shards", examples=60, per_shard=10)
     size = max(entry["size"] for name, entry in local.files.items() if "shard-" in name)

@@ -36,6 +36,7 @@ SETTINGS = {
     "log_every": 2,
     "workers": 2,
     "cpus_per_worker": 0.5,
+    "loader_workers": 1,
 }
 
 

@@ -91,7 +91,25 @@ def test_a_training_that_validates_takes_the_same_steps_and_measures_at_each_che
     trained = {name: [line["train/loss"] for line in found if "train/loss" in line] for name, found in lines.items()}
     assert list(measured) == [2, 4, 5] and trained["with"] == trained["without"]
     state = checkpoint.read_state(checkpoint.newest(str(tmp_path / "with" / "checkpoints")) or "")
-    assert state["score"] == measured[5]
+    assert state["score"] == pytest.approx(measured[5], rel=1e-5)
+
+
+def test_a_checkpoint_is_measured_by_a_validation_of_its_own_step(tmp_path: Path) -> None:
+    settings = TrainConfig(steps=5, pack_tokens=64, checkpoint_every=1, keep_checkpoints=9, validate_every=2)
+    job = TrainJob(
+        settings,
+        write_shards(tmp_path / "shards", test=9),
+        write_base(tmp_path / "base"),
+        f"{tmp_path}/out/checkpoints",
+    )
+    run_rank(job, ALONE.device)
+    states = [checkpoint.read_state(f"{job.checkpoints}/{name}") for name in checkpoint.attempts(job.checkpoints)]
+    assert [state["score"] is not None for state in states] == [False, True, False, True, True]
+
+
+def test_a_test_split_that_no_pack_holds_is_refused() -> None:
+    with pytest.raises(UserError, match=r"train\.validate_every: no example of the test split can be used"):
+        validation([]).loss(model(), ALONE)
 
 
 def test_a_validation_without_a_test_split_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_a_long_step_is_no_hang_where_steps_are_long(tmp_path: Path) -> None:
     assert dog.limit == 150.0
 
 
+def test_the_first_steps_of_an_attempt_may_take_long(tmp_path: Path) -> None:
+    dog = Watchdog(Group(torch.device("cpu")), 0.2, str(tmp_path), first_steps=2)
+    limits = [dog.limit]
+    for _ in range(2):
+        dog.step_done()
+        limits.append(dog.limit)
+    dog.begin_again()
+    assert limits == [2.0, 2.0, 0.2] and dog.limit == 2.0
+
+
 def test_a_rank_that_is_to_stop_and_cannot_move_ends(quick: None, tmp_path: Path) -> None:
     ended, stopping = threading.Event(), threading.Event()
     dog = Watchdog(Group(torch.device("cpu")), 1000.0, str(tmp_path), stopping, end=ended.set)

@@ -191,3 +191,12 @@ def test_an_unfinished_file_never_appears(tmp_path: Path) -> None:
     ):
         writer.write("c", torch.zeros(0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_names_a_file_elsewhere_is_refused(saved: Path) -> None:
+    elsewhere = saved.parent / "elsewhere.safetensors"
+    (saved / "model.safetensors").rename(elsewhere)
+    names = dict.fromkeys(load_file(elsewhere), "../elsewhere.safetensors")
+    (saved / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(WeightsError, match=r"names the file \.\./elsewhere\.safetensors, outside of the directory"):
+        load_model(saved)

@@ -25,11 +25,26 @@ def test_a_published_checkpoint_learns_from_registered_data_sets(tmp_path: Path,
     assert model["decoder"]["dim"] == SCALED.decoder.dim and model["processor"]["max_num_tiles"] == 4
     (shards,) = tmp_path.glob("runs/artifacts/preprocess/*/*/statistics.json")
     assert json.loads(shards.read_text())["train"]["examples"] > 40
+    for answers in tmp_path.glob("runs/artifacts/evaluate*/*/*/samples.jsonl"):
+        asked = [json.loads(line) for line in answers.read_text().splitlines()]
+        kinds = {"video" if row["video"] else "image" if row["image"] else "text" for row in asked}
+        assert kinds == {"video", "image", "text"}, "lmms-eval was not asked about every kind of media"
+    assert "audit.html" in artifacts_of(tmp_path, "preprocess")
 
     for change, reused in (("train.lr=3e-4", True), ("model.architecture.processor.max_num_tiles=1", False)):
         planned = place.plm("finetune", config, "--explain", "--json", change, *place.overrides)
         steps = {each["step"]: each["reused"] for each in json.loads(planned.stdout.splitlines()[-1])}
         assert not steps["train"] and steps["convert"] and steps["preprocess"] is reused
+
+
+def artifacts_of(folder: Path, step: str) -> set[str]:
+    """Names of what MLflow has of the newest run of a step."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/state/mlflow.db")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    run = client.search_runs(experiments, f"tags.`mlflow.runName` = '{step}'", max_results=1)[0]
+    return {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
 def write_config(folder: Path) -> str:
