@@ -6,6 +6,7 @@ A converted data set's manifest links the root; its records name paths below it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -24,10 +25,11 @@ from components.artifacts import Artifact, filesystem
 from components.errors import UserError
 
 PARALLEL_DOWNLOADS = 8
+NAMES_NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class MissingMedia(ValueError):
-    """A record names a file that is not there; the message names it."""
+    """A record names a file that is not there, or cannot be; the message names it."""
 
 
 class PathOutsideRoot(UserError):
@@ -56,14 +58,13 @@ class MediaRoot:
         """One file on this machine; from an object store, a copy that is gone after the block. Errors as in `read`."""
         target = self.target(path)
         if self.real_root is not None:
-            with said_of(path, target):
-                os.close(os.open(target, os.O_RDONLY))
-            if os.path.isdir(target):
-                raise MissingMedia(f"{path}: is a folder")
+            require_file(path, target)
             yield Path(target)
             return
         with tempfile.TemporaryDirectory(prefix="media-") as folder:
-            copy = Path(folder) / PurePosixPath(path).name
+            copy = (
+                Path(folder) / f"copy{PurePosixPath(path).suffix[:16]}"
+            )  # an object's name may be too long for a disk
             self._fetch(path, copy)
             yield copy
 
@@ -72,27 +73,33 @@ class MediaRoot:
 
         A file that is missing at the root is missing at the place that is returned, too.
         """
-        targets = {path: self.target(path) for path in paths}
+        wanted = list(dict.fromkeys(paths))
+        for path in wanted:
+            with contextlib.suppress(MissingMedia):
+                self.target(path)
         if self.real_root is not None:
-            return {path: Path(target) for path, target in targets.items()}
+            return {path: Path(self.location[1], path) for path in wanted}
         folder = cache_dir / "media" / hashlib.sha256(self.uri.encode()).hexdigest()[:20]
         with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-            return dict(zip(targets, pool.map(lambda path: self._download(path, folder), targets), strict=True))
+            return dict(zip(wanted, pool.map(lambda path: self._download(path, folder), wanted), strict=True))
 
     def target(self, path: str) -> str:
         """The path on its file system. PathOutsideRoot when it leads out of the root, also by a link."""
         require_inside(path)
         target = f"{self.location[1]}/{path}"
-        if self.real_root is not None and not below(os.path.realpath(target), self.real_root):
-            raise PathOutsideRoot(f"{path!r} is a link that leads out of the data root {self.uri}")
+        if self.real_root is not None:
+            with said_of(path, target):
+                real = os.path.realpath(target)
+            if not below(real, self.real_root):
+                raise PathOutsideRoot(f"{path!r} is a link that leads out of the data root {self.uri}")
         return target
 
     def _download(self, path: str, folder: Path) -> Path:
         place = folder / path
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
-            with contextlib.suppress(MissingMedia):
+        with contextlib.suppress(MissingMedia), said_of(path, str(place)):
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                partial = place.with_name(f".{uuid.uuid4().hex}")
                 self._fetch(path, partial)
                 os.replace(partial, place)
         return place
@@ -116,6 +123,8 @@ class MediaRoot:
 @contextmanager
 def said_of(path: str, target: str) -> Iterator[None]:
     """What the file system says of a file, as an error that names it as the record does."""
+    if "\0" in path:
+        raise MissingMedia(f"{path!r}: no file can have this name")
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -124,6 +133,20 @@ def said_of(path: str, target: str) -> Iterator[None]:
         raise MissingMedia(f"{path}: is a folder") from None
     except PermissionError as error:
         raise UserError(f"{target}: may not be read: {error}") from error
+    except UnicodeError:
+        raise MissingMedia(f"{path!r}: no file can have this name") from None
+    except OSError as error:
+        if error.errno not in NAMES_NO_FILE:
+            raise
+        raise MissingMedia(f"{path}: no file can have this name: {error.strerror}") from None
+
+
+def require_file(path: str, place: str | Path) -> None:
+    """MissingMedia, which names `path`, unless there is a file of this disk at `place` and it can be opened."""
+    with said_of(path, str(place)):
+        os.close(os.open(place, os.O_RDONLY))
+        if os.path.isdir(place):
+            raise MissingMedia(f"{path}: is a folder")
 
 
 def require_inside(path: str) -> None:

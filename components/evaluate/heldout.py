@@ -11,6 +11,7 @@ from typing import Any
 
 from components.artifacts import Artifact
 from components.errors import UserError
+from components.media import MissingMedia, require_file
 from plm_model.config import ProcessorConfig
 from plm_model.images import ImageError, verified_size
 from plm_model.record import RecordError, VideoClip, parse_record
@@ -81,11 +82,14 @@ def answerable(
 
 def damage(question: Question, local: Mapping[str, Path], processor: ProcessorConfig) -> str | None:
     """Why a question's media cannot be shown to a model, or None."""
+    try:
+        for rel in question.media:
+            require_file(rel, local[rel])
+    except MissingMedia as error:
+        return str(error)
     for rel in question.images:
         try:
             verified_size(local[rel].read_bytes())
-        except FileNotFoundError:
-            return f"{rel}: missing image"
         except ImageError as error:
             return f"{rel}: {error}"
     clip = question.video

@@ -209,7 +209,20 @@ def test_missing_and_damaged_images_are_skipped_with_their_reason(dataset: Artif
     assert len(kept) == ROWS - 1
     assert [row.id for row in skipped] == ["row-11", "gone"]
     assert "damaged image" in skipped[0].reason
-    assert "missing image" in skipped[1].reason
+    assert skipped[1].reason == "images/gone.png: no such file"
+
+
+@pytest.mark.parametrize("name", ["images", "x" * 300 + ".png", "a\0.png", "images/" + "y" * 300 + "/z.png"])
+def test_a_name_that_no_image_can_have_is_skipped_with_its_reason(dataset: Artifact, place: Path, name: str) -> None:
+    asked = [
+        Question("bad", name, (name,), "q", "t"),
+        question_of(json.dumps({"id": "v", "video": name, "text": "t"}), ""),
+    ]
+    local = MediaRoot.of(dataset).local([name], place / "cache")
+    kept, skipped = answerable(asked, local, ProcessorConfig())
+    assert not kept and [row.id for row in skipped] == ["bad", "v"]
+    expected = "is a folder" if name == "images" else "no file can have this name"
+    assert all(expected in row.reason for row in skipped)
 
 
 def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, place: Path) -> None:
@@ -234,6 +247,24 @@ def test_media_of_a_bucket_are_fetched_once(s3_bucket: str, tmp_path: Path) -> N
     assert root.local(["images/a.png"], tmp_path)["images/a.png"].read_bytes() == b"first"
     fs.pipe_file(f"{path}/images/a.png", b"other")
     assert root.local(["images/a.png"], tmp_path)["images/a.png"].read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("name", ["images/" + "x" * 300 + ".png", "images/" + "y" * 2000, "a\0.png"])
+def test_a_name_of_a_bucket_that_no_disk_can_have_is_skipped_with_its_reason(
+    s3_bucket: str, tmp_path: Path, name: str
+) -> None:
+    local = MediaRoot(f"s3://{s3_bucket}/raw").local([name], tmp_path)
+    (skipped,) = answerable([Question("bad", name, (name,), "q", "t")], local, ProcessorConfig())[1]
+    assert "no file can have this name" in skipped.reason
+
+
+def test_an_image_of_a_bucket_may_have_a_name_of_250_characters(s3_bucket: str, tmp_path: Path) -> None:
+    from components.artifacts import filesystem
+
+    fs, path = filesystem(f"s3://{s3_bucket}/raw")
+    name = "x" * 246 + ".png"
+    fs.pipe_file(f"{path}/{name}", b"data")
+    assert MediaRoot(f"s3://{s3_bucket}/raw").local([name], tmp_path)[name].read_bytes() == b"data"
 
 
 def test_lmms_eval_measures_every_sound_row(evaluated: SimpleNamespace) -> None:

@@ -305,6 +305,19 @@ def worker(place: Place, dataset: Artifact, out_uri: str) -> tuple[ChunkWorker, 
     return ChunkWorker(encoder, chunks, out_uri), read_lines(chunks[0], 0, dataset.uri)
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "x" * 300 + "/y.png", "a\0.png", "loop.png", "folder"])
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_name_that_no_file_can_have_is_a_row_in_quarantine(
+    place: Place, tmp_path: Path, name: str, kind: str
+) -> None:
+    (place.media / "folder").mkdir()
+    (place.media / "loop.png").symlink_to("loop.png")
+    work, lines = worker(place, place.dataset([asked("a"), asked("b", **{kind: name})]), str(tmp_path / "out"))
+    good, bad = work(lines).to_pylist()
+    assert good["reason"] is None and bad["id"] == "b"
+    assert bad["reason"].endswith(": is a folder") or "no file can have this name" in bad["reason"]
+
+
 def test_full_disk_stops_the_step_with_the_error_of_the_system(place: Place, tmp_path: Path) -> None:
     work, lines = worker(place, place.dataset([asked("a", answer="x" * 50)]), str(tmp_path / "out"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
