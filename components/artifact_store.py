@@ -28,6 +28,8 @@ class ArtifactStore:
         self.root = absolute_uri(root)
         self.cache_dir = Path(cache_dir).absolute()
         self.fs, self._path = filesystem(self.root)
+        if "://" in self.root and set("*?[") & set(self.root):  # removing or moving below it would expand the pattern
+            raise UserError(f"storage.root {self.root}: must not hold any of * ? [")
 
     def uri(self, *parts: str) -> str:
         """A URI below the root."""
@@ -81,7 +83,8 @@ class ArtifactStore:
     def create(self, key: StepKey, inputs: Mapping[str, Artifact] | None = None) -> Iterator[ArtifactWriter]:
         """Yield a writer; commit when the block ends well, remove what was written when it raises.
 
-        Where the key already has a manifest (a refresh, or a damaged artifact), the new one replaces it.
+        Where the key already has a manifest (a refresh, or a damaged artifact), the new one replaces it. What the writer
+        holds in `after_commit` is called last.
         """
         folder = f"{self._path}/artifacts/{key.step}/{key.digest[:20]}"
         standing = self.find(key)
@@ -98,12 +101,14 @@ class ArtifactStore:
             manifest = self._manifest(key, inputs or {}, out, attempt, started)
             if standing and standing.digest == manifest["digest"]:
                 self.fs.rm(path, recursive=True)  # a refresh came out the same: links to the standing files stay good
-                return
-            self._commit(folder, attempt, replace, manifest)
+            else:
+                self._commit(folder, attempt, replace, manifest)
         except BaseException:
             with contextlib.suppress(Exception):
                 self.fs.rm(path, recursive=True)
             raise
+        for call in out.after_commit:
+            call()
 
     def _manifest(
         self, key: StepKey, inputs: Mapping[str, Artifact], out: ArtifactWriter, attempt: str, started: float

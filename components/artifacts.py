@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -105,7 +105,7 @@ class Artifact:
         if target.exists() and target.stat().st_size == self.files[rel]["size"]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        partial = target.with_name(f".{uuid.uuid4().hex}")  # without the name, which may be as long as a name can be
         fs.get_file(f"{path}/{rel}", str(partial))
         partial.replace(target)
 
@@ -119,6 +119,7 @@ class ArtifactWriter:
         self.path = path
         self.counts: dict[str, Any] = {}
         self.links: dict[str, str] = {}  # URIs that the files refer to; not part of the content, so not of the digest
+        self.after_commit: list[Callable[[], None]] = []  # what only a step that need not run again can do without
         self._hashed: dict[str, dict[str, Any]] = {}
 
     @contextlib.contextmanager

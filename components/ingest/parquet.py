@@ -16,15 +16,15 @@ ROWS = "rows.jsonl"
 BATCH = 64  # rows in memory at a time
 
 
-def local_files(source: ParquetSource) -> list[Path]:
-    """The Parquet files, sorted by path; those of a hub id are downloaded. UserError when there are none."""
+def local_files(source: ParquetSource) -> dict[str, Path]:
+    """The Parquet files by their path in the data set, sorted; a hub id is downloaded. UserError when there are none."""
     from plm_model.hub import HubError, dataset_directory
 
     try:
         folder = dataset_directory(source.path, source.files)
     except HubError as error:
         raise UserError(f"ingest.source.path: {error}") from None
-    files = sorted(file for file in folder.glob(source.files) if file.is_file())
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.glob(source.files)) if file.is_file()}
     if not files:
         raise UserError(f"{source.path}: no file is called {source.files}; ingest.source.files says which to read")
     return files
@@ -36,8 +36,8 @@ def write_rows(
     """Write `rows.jsonl` and the images that it names; how many rows and images there were."""
     rows = images = 0
     with out.open(ROWS, "w") as lines:
-        for file in local_files(source):
-            stem = file.name.removesuffix(".parquet")
+        for name, file in local_files(source).items():
+            stem = name.removesuffix(".parquet")
             for number, row in enumerate(_rows(file, image_column)):
                 names = []
                 for place, image in enumerate(_images(row, image_column)):

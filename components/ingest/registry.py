@@ -81,6 +81,8 @@ class RegistryOrigin:
         self.files: Mapping[str, SourceFile] = files
 
     def find(self, name: str, where: str) -> SourceFile | None:
+        if name in self.annotations:
+            return self.files[name]
         _, data_set, inner = name.split("/", 2)
         root = self.roots[data_set]
         found = root.find(inner, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import shutil
@@ -28,13 +29,14 @@ class S3Origin:
         self.files = list_objects(self.client, self.uri)
         name = hashlib.sha256(f"{endpoint_of(self.client)}\0{self.uri}".encode()).hexdigest()[:20]
         self.folder = cache_dir / "ingest" / name
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder.with_suffix(".lock"))
 
     def find(self, name: str, where: str) -> SourceFile | None:
         return self.files.get(name)
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
+        self.folder.mkdir(exist_ok=True)
         downloads = [
             Download(self.bucket, f"{self.prefix}{file.path}", file.size, file.version, self.folder, self.part_bytes)
             for file in files
@@ -43,19 +45,25 @@ class S3Origin:
         yield from ((file, download.path) for file, download in zip(files, downloads, strict=True))
 
     def forget(self) -> None:
-        """Remove what an interrupted ingest left."""
+        """Remove what has been fetched; only while it is open."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
 
-    def close(self, done: bool) -> None:
-        """Let others in; when everything is in place, remove the cache."""
-        if done:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def forget_unless_in_use(self) -> None:
+        """The same after it was closed; another ingest that takes from the cache right now removes it itself."""
+        with contextlib.suppress(BlockingIOError), _locked(self.folder.with_suffix(".lock"), fcntl.LOCK_NB):
+            self.forget()
+
+    def close(self) -> None:
+        """Let others in."""
         self._lock.close()
 
 
-def _locked(path: Path) -> IO[str]:
-    """An exclusive lock that the kernel frees when the process dies; waits for another holder."""
+def _locked(path: Path, how: int = 0) -> IO[str]:
+    """An exclusive lock that the kernel frees when the process dies; waits for another holder, unless `how` is LOCK_NB."""
     lock = path.open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | how)
+    except BaseException:
+        lock.close()
+        raise
     return lock

@@ -43,7 +43,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         context.progress(f"{rows} rows, {images} images")
         parts = made_here(ROWS, images, out)
     else:
-        with opened(source, context) as (origin, parts):
+        with opened(source, out, context) as (origin, parts):
             bring_in(origin, parts, config.convert.image_column, out, context)
     write_list(parts, out)
 
@@ -56,9 +56,9 @@ def made_here(annotations: str, media: int, out: ArtifactWriter) -> list[Part]:
 
 @contextlib.contextmanager
 def opened(
-    source: FolderSource | S3Source | PlmSource, context: StepContext
+    source: FolderSource | S3Source | PlmSource, out: ArtifactWriter, context: StepContext
 ) -> Iterator[tuple[Origin, Sequence[Part]]]:
-    """The source and its parts, ready to be read; what an S3 ingest has fetched is kept unless the block ends well."""
+    """The source and its parts, ready to be read; what an S3 ingest has fetched is kept until `out` is committed."""
     if isinstance(source, PlmSource):
         registered = RegistryOrigin(data_sets(source))
         yield registered, registered.parts
@@ -68,23 +68,20 @@ def opened(
         yield FolderOrigin(source.path), parts
         return
     origin = S3Origin(source, context.cache_dir)
-    done = False
+    out.after_commit.append(origin.forget_unless_in_use)
     try:
         if context.fresh:
             origin.forget()
         yield origin, parts
-        done = True
     finally:
-        origin.close(done)
+        origin.close()
 
 
 def bring_in(
     origin: Origin, parts: Sequence[Part], image_column: str, out: ArtifactWriter, context: StepContext
 ) -> None:
     """Put the annotation files and every file that they name into `out`, fetching only what has changed."""
-    labels = [origin.files[part.annotations] for part in parts if part.annotations in origin.files]
-    if len(labels) < len(parts):
-        raise UserError(f"{origin.uri}/{parts[0].annotations}: no such file; ingest.source.annotations names it")
+    labels = [annotation_file(origin, part) for part in parts]
     previous = None if context.fresh else context.previous
     fetched = place(origin, labels, out, previous, context)
     named: dict[str, SourceFile | None] = {}
@@ -104,6 +101,14 @@ def bring_in(
     )
     # No number, but the manifest is the one place outside the content's digest.
     out.counts["source_state"] = {"uri": origin.uri, "versions": {file.path: file.version for file in files}}
+
+
+def annotation_file(origin: Origin, part: Part) -> SourceFile:
+    """The annotation file of a part. UserError when there is none, or when it lies outside."""
+    file = origin.find(part.annotations, "ingest.source.annotations")
+    if file is None:
+        raise UserError(f"{origin.uri}/{part.annotations}: no such file; ingest.source.annotations names it")
+    return file
 
 
 def named_files(origin: Origin, raw: Any, part: Part, image_column: str) -> dict[str, SourceFile | None]:

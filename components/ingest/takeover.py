@@ -39,7 +39,7 @@ def take_over(out: ArtifactWriter, previous: Artifact, paths: Sequence[str]) -> 
             if local:
                 _link(f"{folder}/{path}", f"{out.path}/{path}")
             elif same_store:
-                out.fs.copy(f"{folder}/{path}", f"{out.path}/{path}")
+                out.fs.cp_file(f"{folder}/{path}", f"{out.path}/{path}")
             else:
                 _stream(previous, path, out)
         except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -60,6 +61,32 @@ def test_an_exception_leaves_nothing(store: ArtifactStore) -> None:
         out.write_json("b.json", {})
         raise ValueError
     assert store.find(KEY) is None and not store.fs.find(f"{store._path}/artifacts")
+
+
+def test_what_is_to_be_done_after_the_commit_is_done_then_and_only_then(store: ArtifactStore) -> None:
+    seen = []
+    for fail in (True, False, False):  # the third comes out as the second did
+        with contextlib.suppress(ValueError), store.create(KEY) as out:
+            out.write_json("b.json", {})
+            out.after_commit.append(lambda: seen.append(store.find(KEY)))
+            if fail:
+                raise ValueError
+    assert len(seen) == 2 and None not in seen
+
+
+def test_an_artifact_stands_when_what_follows_its_commit_fails(store: ArtifactStore) -> None:
+    def fail() -> None:
+        raise OSError
+
+    with pytest.raises(OSError), store.create(KEY) as out:
+        out.write_json("b.json", {})
+        out.after_commit.append(fail)
+    assert store.find(KEY) is not None
+
+
+def test_a_storage_root_that_reads_as_a_pattern_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"storage\.root s3://bucket/run\[1\]: must not hold"):
+        ArtifactStore("s3://bucket/run[1]", tmp_path)
 
 
 def test_files_of_others_below_the_prefix_are_hashed(store: ArtifactStore) -> None:

@@ -168,6 +168,16 @@ def test_a_link_out_of_the_folder_is_refused(ingest: Callable[..., Artifact], fo
         ingest(from_folder(folder))
 
 
+def test_annotations_that_are_a_link_out_of_the_folder_are_refused(
+    ingest: Callable[..., Artifact], folder: Path
+) -> None:
+    (folder / "labels.csv").rename(folder.parent / "secret.csv")
+    (folder / "labels.csv").symlink_to("../secret.csv")
+    with pytest.raises(UserError, match=r"'labels\.csv' is a link that leads out of the data root") as caught:
+        ingest(from_folder(folder))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_link_inside_the_folder_is_followed(ingest: Callable[..., Artifact], folder: Path) -> None:
     (folder / "link.png").symlink_to("images/4.png")
     write_labels(folder, ["link.png"])

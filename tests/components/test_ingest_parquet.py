@@ -94,7 +94,7 @@ def test_rows_keep_their_columns_and_images_their_bytes(folder: Path, brought: C
     raw = brought(configured(folder, files="data/train-*.parquet"))
     rows = [json.loads(line) for line in raw.open("rows.jsonl").read().splitlines()]
     assert rows[1] == {
-        "image": "images/train-00000-of-00001-000001.jpeg",
+        "image": "images/data/train-00000-of-00001-000001.jpeg",
         "image_id": "ROCOv2_1",
         "caption": "Scan number 1.",
         "cui": ["C1", "C2"],
@@ -111,6 +111,20 @@ def test_a_row_may_hold_several_images_or_none(tmp_path: Path, brought: Callable
         {"image": ["images/a-000000.png", "images/a-000000-1.png"], "caption": "two"},
         {"image": None, "caption": "none"},
     ]
+
+
+def test_files_of_one_name_in_two_folders_keep_their_own_images(
+    tmp_path: Path, brought: Callable[..., Artifact]
+) -> None:
+    for shade, split in ((1, "test"), (2, "train")):
+        write(tmp_path / f"d/{split}/0000.parquet", [{"image": picture(shade), "caption": split}])
+    raw = brought(configured(tmp_path / "d"))
+    rows = [json.loads(line) for line in raw.open("rows.jsonl").read().splitlines()]
+    assert [(row["caption"], row["image"]) for row in rows] == [
+        ("test", "images/test/0000-000000.png"),
+        ("train", "images/train/0000-000000.png"),
+    ]
+    assert [raw.open(row["image"]).read() for row in rows] == [picture(1), picture(2)]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.ingest.fingerprint import source_fingerprint
+from components.ingest.s3_origin import S3Origin
 from components.ingest.step import run
 from tests.s3_endpoint import S3Endpoint
 
@@ -102,6 +103,31 @@ def test_an_interrupted_ingest_asks_for_no_range_twice(bucket: Bucket) -> None:
     assert raw.open("images/big.png").read() == BIG
 
 
+def test_an_ingest_that_ends_before_its_commit_fetches_nothing_again(bucket: Bucket) -> None:
+    store = ArtifactStore(str(bucket.tmp_path / "runs"), bucket.tmp_path / "cache")
+    with pytest.raises(KeyboardInterrupt), store.create(StepKey("ingest")) as out:
+        run(bucket.config(), {}, out, bucket.step_context())
+        raise KeyboardInterrupt
+    bucket.fetched()
+    raw = bucket.ingest()
+    assert not bucket.fetched()
+    assert raw.open("images/big.png").read() == BIG
+    assert list((bucket.tmp_path / "cache" / "ingest").glob("*/*")) == []
+
+
+def test_what_another_ingest_takes_from_the_cache_is_left_to_it(bucket: Bucket) -> None:
+    source, cache = bucket.config().ingest.source, bucket.tmp_path / "cache"
+    first = S3Origin(source, cache)
+    ((_, path),) = first.fetch([first.files["images/1.png"]], lambda size: None)
+    first.close()
+    second = S3Origin(source, cache)
+    first.forget_unless_in_use()
+    assert path.read_bytes() == b"image 1"
+    second.close()
+    first.forget_unless_in_use()
+    assert not path.exists()
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -157,6 +183,20 @@ def test_an_artifact_on_s3_takes_unchanged_files_over_inside_the_store(bucket: B
     second = bucket.ingest(root, previous=first)
     assert not bucket.fetched()
     assert second.digest == first.digest
+
+
+def test_names_that_look_like_patterns_are_taken_over_inside_the_store(bucket: Bucket) -> None:
+    names = ["images/[1].png", "images/*.png", "images/?.png"]
+    for name in names:
+        bucket.put(name, name.encode())
+    bucket.put("labels.csv", ("image,label\n" + "".join(f"{name},x\n" for name in names)).encode())
+    root = f"s3://{bucket.endpoint.bucket()}/runs"
+    first = bucket.ingest(root)
+    bucket.fetched()
+    second = bucket.ingest(root, previous=first)
+    assert not bucket.fetched()
+    assert second.digest == first.digest
+    assert [second.open(name).read() for name in names] == [name.encode() for name in names]
 
 
 def test_a_damaged_answer_is_noticed_and_asked_for_again(bucket: Bucket) -> None:
