@@ -22,6 +22,7 @@ from components.evaluate.results import flat_metrics
 from components.evaluate.task import METRIC
 from components.media import MediaRoot
 from components.model_config import model_config
+from plm_model.tokenizer import Tokenizer
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -35,6 +36,12 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
     questions, skipped = answerable(asked, local, model_config(inputs["model"]).processor)
     require_few(skipped, len(asked), config.preprocess.max_bad_fraction)
+    too_long = targets_too_long(questions, inputs["model"], config.evaluate.max_new_tokens)
+    if too_long:
+        context.progress(
+            f"{len(too_long)} of {len(questions)} targets, {too_long[0].id} for one, have more tokens than "
+            f"evaluate.max_new_tokens={config.evaluate.max_new_tokens}, so that no answer can match them; raise it"
+        )
     result = measure(config, inputs["model"], questions, local, context)
     answers = matched(questions, result["answers"])
     results = tidy(config, result, len(questions))
@@ -45,10 +52,17 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     out.counts |= {
         "questions": len(questions),
         "skipped": len(skipped),
+        "targets_too_long": len(too_long),
         "seconds": round(time.monotonic() - started, 1),
     }
     if config.evaluate.limit is not None:
         out.counts["limit"] = config.evaluate.limit
+
+
+def targets_too_long(questions: Sequence[Question], model: Artifact, max_new_tokens: int) -> list[Question]:
+    """Questions whose answer would be cut off before its end."""
+    tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
+    return [question for question in questions if len(tokenizer.encode(question.target)) > max_new_tokens]
 
 
 def measure(

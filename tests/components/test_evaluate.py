@@ -275,6 +275,13 @@ def test_lmms_eval_measures_every_sound_row(evaluated: SimpleNamespace) -> None:
     assert results["lmms_eval_version"].startswith("0.7")
 
 
+def test_targets_that_no_answer_can_match_are_told(evaluated: SimpleNamespace) -> None:
+    long = [sample for sample in evaluated.samples if sample["target"].startswith("It is")]
+    told = f"{len(long)} of {len(evaluated.samples)} targets, {long[0]['id']} for one, have more tokens than evaluate.max_new"
+    assert any(line.startswith(told) for line in evaluated.progress)
+    assert evaluated.artifact.manifest["counts"]["targets_too_long"] == len(long)
+
+
 def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) -> None:
     assert evaluated.samples[3] | {"answer": ""} == {
         "id": "row-3",
