@@ -81,8 +81,10 @@ def workplace(tmp_path: Path, repository: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def prefect_worker(prefect_api: str, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`prefect deploy --all` and a process worker, as the README says."""
+def prefect_worker(
+    prefect_api: str, s3_endpoint: object, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """`prefect deploy --all` and a process worker, as infra/README.md says. Its flows find the S3 endpoint, as it does."""
     log = open(tmp_path_factory.mktemp("worker") / "worker.log", "w")  # noqa: SIM115 - open as long as the worker runs
     prefect = str(BIN / "prefect")
     run = {"cwd": repository, "check": True, "stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}
