@@ -8,73 +8,105 @@ relative to the root that the manifest's link `media` names.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import ConvertConfig, PipelineConfig
 from components.context import StepContext
 from components.convert.records import Reject, read_records
-from components.convert.split import repeated, split
+from components.convert.split import Split
 from components.errors import UserError
 from components.ingest.parts import Part, read_parts
 
 SHOWN_REJECTS = 3
 
 
+@dataclass
+class Tally:
+    """How many rows there were, how many of them were rejected, and the first of those."""
+
+    rows: int = 0
+    rejected: int = 0
+    first: list[Reject] = field(default_factory=list)
+
+    def __add__(self, other: Tally) -> Tally:
+        first = [*self.first, *other.first][:SHOWN_REJECTS]
+        return Tally(self.rows + other.rows, self.rejected + other.rejected, first)
+
+
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the records of `inputs["raw"]`. UserError when there are none, or more rejects than the config allows."""
     raw, settings = inputs["raw"], config.convert
-    rows = []
-    for part in read_parts(raw):
-        with raw.open(part.annotations) as stream:
-            found = list(read_records(stream, part, settings))
-        require_some(found, part)
-        rows += found
-    rejects = [row for row in rows if isinstance(row, Reject)]
-    records = [row for row in rows if not isinstance(row, Reject)]
-    check(rows, rejects, settings)
-
-    contents = [shown_by(record, raw) for record in records]
-    held_out = split(contents, settings.test_fraction, settings.split_seed)
-    train = [record for record, test in zip(records, held_out, strict=True) if not test]
-    test = [record for record, test in zip(records, held_out, strict=True) if test]
-    write_lines(out, "train.jsonl", train)
-    write_lines(out, "test.jsonl", test)
-    write_lines(out, "rejects.jsonl", map(asdict, rejects))
+    split, tally = Split(settings.split_seed), Tally()
+    context.cache_dir.mkdir(parents=True, exist_ok=True)
+    # A record's side is known when all have been seen; until then they wait on the disk, not in memory.
+    with tempfile.TemporaryFile(dir=context.cache_dir) as waiting:
+        with out.open("rejects.jsonl", "w") as rejects:
+            for part in read_parts(raw):
+                found = read_part(raw, part, settings, split, waiting, rejects)
+                require_some(found, part)
+                tally += found
+        check(tally, settings)
+        held_out = split.held_out(settings.test_fraction)
+        waiting.seek(0)
+        write_sides(out, waiting, held_out)
     out.write_json("media.json", {"digest": raw.digest})
     out.links["media"] = raw.uri
-    pictures = [tuple(digests) for record, digests in zip(records, contents, strict=True) if record.get("image")]
+    test = int(held_out.sum())
+    train = len(held_out) - test
     out.counts.update(
-        rows=len(rows),
-        train=len(train),
-        test=len(test),
-        rejected=len(rejects),
-        duplicates_of_images=repeated(pictures),
+        rows=tally.rows, train=train, test=test, rejected=tally.rejected, duplicates_of_images=split.repeated()
     )
-    context.progress(f"{len(train)} records to train on, {len(test)} held out, {len(rejects)} rejected")
+    context.progress(f"{train} records to train on, {test} held out, {tally.rejected} rejected")
 
 
-def require_some(rows: list[Any], part: Part) -> None:
+def read_part(
+    raw: Artifact, part: Part, settings: ConvertConfig, split: Split, records: IO[bytes], rejects: Any
+) -> Tally:
+    """Read one annotation file: its records and rejects to their files as JSON lines, what the records show to `split`."""
+    tally = Tally()
+    with raw.open(part.annotations) as stream:
+        for row in read_records(stream, part, settings):
+            tally.rows += 1
+            if isinstance(row, Reject):
+                tally.rejected += 1
+                tally.first += [row] if len(tally.first) < SHOWN_REJECTS else []
+                rejects.write(json_line(asdict(row)))
+                continue
+            split.add(shown_by(row, raw), pictured=bool(row.get("image")))
+            records.write(json_line(row).encode())
+    return tally
+
+
+def write_sides(out: ArtifactWriter, records: Iterable[bytes], held_out: Iterable[bool]) -> None:
+    """Each line to its side."""
+    with out.open("train.jsonl") as train, out.open("test.jsonl") as test:
+        for line, is_test in zip(records, held_out, strict=True):
+            (test if is_test else train).write(line)
+
+
+def require_some(tally: Tally, part: Part) -> None:
     """Raise UserError when an annotation file has nothing to learn from."""
-    if not rows:
+    if not tally.rows:
         raise UserError(f"{part.annotations} has no rows")
-    if all(isinstance(row, Reject) for row in rows):
-        raise UserError(f"{part.annotations}: all {len(rows)} rows rejected: {shown(rows)}")
+    if tally.rejected == tally.rows:
+        raise UserError(f"{part.annotations}: all {tally.rows} rows rejected: {shown(tally.first)}")
 
 
-def check(rows: list[Any], rejects: list[Reject], config: ConvertConfig) -> None:
+def check(tally: Tally, config: ConvertConfig) -> None:
     """Raise UserError when too much was rejected."""
-    if len(rejects) > config.max_bad_fraction * len(rows):
+    if tally.rejected > config.max_bad_fraction * tally.rows:
         raise UserError(
-            f"{len(rejects)} of {len(rows)} rows rejected, more than convert.max_bad_fraction="
-            f"{config.max_bad_fraction:g} allows: {shown(rejects)}"
+            f"{tally.rejected} of {tally.rows} rows rejected, more than convert.max_bad_fraction="
+            f"{config.max_bad_fraction:g} allows: {shown(tally.first)}"
         )
 
 
 def shown(rejects: list[Reject]) -> str:
-    return "; ".join(f"{reject.file}:{reject.line}: {reject.reason}" for reject in rejects[:SHOWN_REJECTS])
+    return "; ".join(f"{reject.file}:{reject.line}: {reject.reason}" for reject in rejects)
 
 
 def shown_by(record: Mapping[str, Any], raw: Artifact) -> list[str]:
@@ -86,7 +118,5 @@ def shown_by(record: Mapping[str, Any], raw: Artifact) -> list[str]:
     ]
 
 
-def write_lines(out: ArtifactWriter, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    with out.open(name, "w") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def json_line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
-from components.convert.split import split
+from components.convert.split import Split, draw
 from components.convert.step import run
 from components.errors import UserError
 from components.ingest.parts import Part, write_parts
@@ -192,6 +194,18 @@ def test_the_same_input_gives_the_same_bytes(convert: Convert) -> None:
     assert convert("labels.csv", *table(20)).digest == convert("labels.csv", *table(20)).digest
 
 
+def test_memory_hardly_grows_with_the_rows(convert: Convert) -> None:
+    peaks = []
+    for count in (1000, 4000):
+        text, _ = table(count)
+        convert("labels.csv", text)  # makes the ingest and warms up
+        tracemalloc.start()
+        convert("labels.csv", text, test_fraction=0.3)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 3000 < 200, "bytes a row"
+
+
 def test_equal_images_under_two_names_stay_on_one_side(convert: Convert) -> None:
     text, images = table(60)
     twins = {name: b"image %d" % (n // 2) for n, name in enumerate(images)}
@@ -199,6 +213,48 @@ def test_equal_images_under_two_names_stay_on_one_side(convert: Convert) -> None
     sides = [{twins[row["image"]] for row in lines(dataset, f"{side}.jsonl")} for side in ("train", "test")]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
     assert dataset.counts["duplicates_of_images"] == 30
+
+
+def split(contents: Sequence[Sequence[str]], test_fraction: float, seed: int) -> list[bool]:
+    records = Split(seed)
+    for shown in contents:
+        records.add(shown)
+    return records.held_out(test_fraction).tolist()
+
+
+def split_with_everything_in_memory(contents: Sequence[Sequence[str]], test_fraction: float, seed: int) -> list[bool]:
+    """The same as sets of strings: the smallest content of a group draws its number."""
+    groups: list[set[str]] = []
+    for shown in contents:
+        touched = [group for group in groups if group & set(shown)]
+        groups = [group for group in groups if group not in touched] + [set(shown).union(*touched)]
+    numbers = {min(group): draw(min(group), seed) for group in groups}
+    held_out = {group for group, number in numbers.items() if number < test_fraction}
+    if 0 < test_fraction < 1 and len(numbers) > 1:
+        ordered = sorted(numbers, key=numbers.__getitem__)
+        held_out = (held_out | {ordered[0]}) - {ordered[-1]}
+    return [any(shown[0] in group and min(group) in held_out for group in groups) for shown in contents]
+
+
+CONTENTS = st.integers(0, 12).map(lambda n: hashlib.sha256(b"%d" % n).hexdigest() if n % 3 else f"missing {n}.png")
+
+
+@given(
+    st.lists(st.lists(CONTENTS, min_size=1, max_size=3), min_size=1, max_size=20), st.floats(0, 1), st.integers(0, 3)
+)
+def test_what_is_kept_of_a_record_is_enough_to_split(
+    contents: Sequence[Sequence[str]], fraction: float, seed: int
+) -> None:
+    assert split(contents, fraction, seed) == split_with_everything_in_memory(contents, fraction, seed)
+
+
+@given(st.lists(st.tuples(st.lists(CONTENTS, min_size=1, max_size=3), st.booleans()), min_size=1, max_size=20))
+def test_what_is_kept_of_a_record_is_enough_to_count_repeats(records: Sequence[tuple[Sequence[str], bool]]) -> None:
+    kept = Split(0)
+    for shown, pictured in records:
+        kept.add(shown, pictured)
+    pictures = [tuple(shown) for shown, pictured in records if pictured]
+    assert kept.repeated() == len(pictures) - len(set(pictures))
 
 
 @given(
