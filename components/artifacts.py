@@ -185,8 +185,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 
 def absolute_uri(uri: str) -> str:
-    """A URI without trailing slash; plain paths become absolute (workers run in other folders)."""
-    return uri.rstrip("/") if "://" in uri else str(Path(uri).absolute())
+    """A URI without trailing slash; paths, also as `file://`, become absolute ones (workers run in other folders)."""
+    path = uri.removeprefix("file://").removeprefix("local://")
+    return uri.rstrip("/") if "://" in path else str(Path(path).absolute())
 
 
 def digest_of(value: Any) -> str:

@@ -18,8 +18,14 @@ from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 
 
+def holds_credentials(uri: str) -> bool:
+    """Whether a URI names a user before its host, or a password after it."""
+    rest = uri.partition("://")[2]
+    return "@" in rest.split("/")[0] or "password=" in rest.partition("?")[2]
+
+
 def _without_credentials(uri: str | None) -> str | None:
-    if uri and "@" in uri.partition("://")[2].split("/")[0]:
+    if uri and holds_credentials(uri):
         raise ValueError("holds credentials; leave them to the environment, a config is logged")
     return uri
 
@@ -195,7 +201,7 @@ class EvaluateConfig(Settings):
 class CompareConfig(Settings):
     """What the before/after report shows."""
 
-    confidence: Fraction = 0.95
+    confidence: float = Field(0.95, gt=0, lt=1)
     bootstrap_samples: PositiveInt = 2000
     examples: PositiveInt = 24
     seed: int = 0

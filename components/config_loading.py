@@ -64,6 +64,10 @@ def _apply_override(layer: Layer, override: str) -> None:
         value: Any = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{override}: the value is not valid YAML") from None
+    if dotted == "extends":
+        raise ConfigError(
+            f"{override}: `extends` is for files: name that file as CONFIG, or write a file that extends it"
+        )
     keys = dotted.split(".")
     for key in reversed(keys):
         value = {key: value}

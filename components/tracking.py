@@ -16,17 +16,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.config import PipelineConfig
+from components.config import PipelineConfig, holds_credentials
 from components.errors import UserError
-from components.tracking_spool import Spool, one_line, refused
+from components.tracking_spool import PARENT_TAG, Spool, one_line, refused
 
 log = logging.getLogger(__name__)
 PARAM_LENGTH = 500
 
 
 def tracking_uri(config: PipelineConfig) -> str:
-    """The MLflow tracking URI: `tracking.uri`, MLflow's own MLFLOW_TRACKING_URI, or SQLite in the state folder."""
+    """The MLflow tracking URI: `tracking.uri`, MLflow's own MLFLOW_TRACKING_URI, or SQLite in the state folder.
+
+    Raises UserError for credentials in it: it is printed, logged and handed to Ray jobs.
+    """
     named = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if named and holds_credentials(named):
+        raise UserError(
+            "MLFLOW_TRACKING_URI: holds credentials, and is shown and stored; give them as MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
     return named or f"sqlite:///{state_dir(config) / 'mlflow.db'}"
 
 
@@ -172,7 +180,7 @@ def start_run(
     config: PipelineConfig, client: Any, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None
 ) -> RunTracker:
     """Create an MLflow run, below `parent` where one is given; such a child is made later when the server is away."""
-    links = {"mlflow.parentRunId": parent} if parent else {}
+    links = {PARENT_TAG: parent} if parent else {}
     create = {
         "experiment_id": experiment,
         "start_time": milliseconds(),

@@ -27,6 +27,7 @@ RETRY_SECONDS = 20.0
 FLUSH_SECONDS = 15.0
 POINTS_PER_CALL = 1000  # MLflow's limits
 PARAMS_PER_CALL = 100
+PARENT_TAG = "mlflow.parentRunId"
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 
 Entry = Mapping[str, Any] | Sequence[Any]
@@ -257,6 +258,12 @@ def replay_spools(client: Any, folder: Path) -> int:
             log.warning("tracking: %s still waits: %s", path, one_line(error))
             return total
     return total
+
+
+def parents_of_waiting(folder: Path) -> set[str]:
+    """Ids of the runs that have children which are not made yet."""
+    headers = [file.header for path in folder.glob("*.jsonl") if (file := SpoolFile.found(path))]
+    return {header["create"].get("tags", {}).get(PARENT_TAG, "") for header in headers if "create" in header}
 
 
 @contextlib.contextmanager

@@ -26,12 +26,18 @@ QUIET = {
 }
 
 
+def quieten() -> None:
+    """Telemetry off and retries short, in a process whose stores are another's choice; what the user has set stays."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 def prepare_environment(config: PipelineConfig) -> None:
     """Set what the tools read at import, without overriding what the user has set."""
+    quieten()
     folder = state_dir(config)
     folder.mkdir(parents=True, exist_ok=True)
     local = {
-        **QUIET,
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
     }

@@ -8,10 +8,12 @@ from typing import Any
 
 from components.config import PipelineConfig
 from components.errors import UserError
+from flows.environment import quieten
 
 
 def release_flow_run(flow: Any, flow_run: Any, state: Any) -> None:
     """Stop the Ray jobs of a flow run and close its MLflow runs. Idempotent; runs in another process than the flow."""
+    quieten()  # the worker's process, which no command of ours prepared
     with contextlib.chdir(Path(__file__).resolve().parent.parent):  # where the flow ran: paths in configs are relative
         config = PipelineConfig.model_validate(flow_run.parameters.get("config") or {})
         _release(config, str(flow_run.id))

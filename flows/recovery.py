@@ -15,7 +15,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from components.config import PipelineConfig
-from components.tracking import state_dir, tracking_client
+from components.errors import UserError
+from components.tracking import spool_dir, state_dir, tracking_client
+from components.tracking_spool import PARENT_TAG, parents_of_waiting, replay_spools
 from flows.processes import identity, is_alive
 
 log = logging.getLogger(__name__)
@@ -61,14 +63,11 @@ def close_dead_runs(config: PipelineConfig, in_prefect: bool = True) -> list[str
 
     Returns the MLflow run ids. A store that does not answer is tried again at the next start.
     """
+    leases = _dead_leases(config)
+    if leases:
+        _send_what_waits(config)
     closed: list[str] = []
-    for path in sorted(_folder(config).glob("*.json")):
-        try:
-            dead = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if dead.get("host") != socket.gethostname() or is_alive(dead):
-            continue
+    for path, dead in leases.items():
         try:
             closed += _close_mlflow(config, dead.get("mlflow_run_id"), dead.get("experiment_id"))
             if in_prefect:
@@ -83,6 +82,23 @@ def close_dead_runs(config: PipelineConfig, in_prefect: bool = True) -> list[str
     return closed
 
 
+def _dead_leases(config: PipelineConfig) -> dict[Path, dict[str, Any]]:
+    """Leases of processes of this machine that are no more."""
+    found: dict[Path, dict[str, Any]] = {}
+    for path in sorted(_folder(config).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            dead = json.loads(path.read_text())
+            if dead.get("host") == socket.gethostname() and not is_alive(dead):
+                found[path] = dead
+    return found
+
+
+def _send_what_waits(config: PipelineConfig) -> None:
+    """Send the spools of the dead, so that a child run that was to be made later is there to be closed."""
+    if any(spool_dir(config).glob("*.jsonl")):
+        replay_spools(tracking_client(config), spool_dir(config))
+
+
 def _folder(config: PipelineConfig) -> Path:
     return state_dir(config) / "live"
 
@@ -91,7 +107,9 @@ def _close_mlflow(config: PipelineConfig, parent: str | None, experiment: str | 
     if not parent:
         return []
     client = tracking_client(config)
-    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'") if experiment else []
+    if parent in parents_of_waiting(spool_dir(config)):
+        raise UserError("one of its steps is not recorded yet")  # sent later, it would stay open for ever
+    children = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}'") if experiment else []
     runs = [run for run in [*children, *_run(client, parent)] if run.info.status == "RUNNING"]
     for run in runs:
         client.set_terminated(run.info.run_id, "KILLED")

@@ -89,6 +89,11 @@ def test_a_storage_root_that_reads_as_a_pattern_is_refused(tmp_path: Path) -> No
         ArtifactStore("s3://bucket/run[1]", tmp_path)
 
 
+@pytest.mark.parametrize("root", ["file://{}/runs", "file://{}/runs/", "local://{}/runs", "{}/runs/"])
+def test_a_local_root_is_one_place_however_it_is_written(tmp_path: Path, root: str) -> None:
+    assert ArtifactStore(root.format(tmp_path), tmp_path).root == f"{tmp_path}/runs"
+
+
 def test_files_of_others_below_the_prefix_are_hashed(store: ArtifactStore) -> None:
     with store.create(KEY) as out:
         out.write_json("own.json", {})

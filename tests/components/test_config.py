@@ -113,3 +113,13 @@ def test_the_prefect_form_needs_no_value(repository: Path) -> None:
 def test_deployments_name_real_configs(repository: Path) -> None:
     for deployment in yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]:
         assert PipelineConfig.model_validate(deployment["parameters"]["config"]).name
+
+
+def test_extends_as_an_override_is_one_line() -> None:
+    text = message("configs/smoke.yaml", "extends=configs/demo.yaml")
+    assert text.startswith("extends=configs/demo.yaml: ") and "\n" not in text
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_confidence_without_an_interval_is_refused_before_anything_runs(value: int) -> None:
+    assert "compare.confidence" in message("configs/smoke.yaml", f"compare.confidence={value}")

@@ -12,7 +12,8 @@ import pytest
 
 from components import tracking_spool
 from components.config import PipelineConfig
-from components.tracking import RunTracker, open_tracking, spool_dir, start_run, tracking_client
+from components.errors import UserError
+from components.tracking import RunTracker, open_tracking, spool_dir, start_run, tracking_client, tracking_uri
 from components.tracking_spool import SpoolFile, locked, replay_spools
 
 
@@ -200,3 +201,13 @@ def test_a_data_set_keeps_the_manifests_digest(config: PipelineConfig, tmp_path:
     tracker.end("FINISHED")
     (found,) = client.get_run(tracker.run_id).inputs.dataset_inputs
     assert found.dataset.digest == "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize("uri", ["https://me:secret@host:5000", "postgresql://host/mlflow?user=me&password=secret"])
+def test_credentials_in_the_environments_uri_are_refused_and_not_repeated(
+    config: PipelineConfig, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME") as error:
+        tracking_uri(config)
+    assert "secret" not in str(error.value)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from components.config import PipelineConfig
-from components.tracking import open_tracking, start_run, tracking_client
+from components.tracking import open_tracking, spool_dir, start_run, tracking_client
+from components.tracking_spool import SpoolFile, locked
 from flows.processes import identity, is_alive
 from flows.recovery import close_dead_runs
 
@@ -21,6 +22,16 @@ from flows.recovery import close_dead_runs
 @pytest.fixture
 def config(tmp_path: Path) -> PipelineConfig:
     return PipelineConfig.model_validate({"tracking": {"state_dir": str(tmp_path)}})
+
+
+@pytest.fixture
+def killed() -> dict[str, float]:
+    """The identity of a process that is no more."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = identity(sleeper.pid)
+    sleeper.send_signal(signal.SIGKILL)
+    sleeper.wait()
+    return process
 
 
 def leave_a_lease(config: PipelineConfig, folder: Path, process: dict[str, float]) -> tuple[str, str]:
@@ -34,16 +45,43 @@ def leave_a_lease(config: PipelineConfig, folder: Path, process: dict[str, float
     return parent.run_id or "", child.run_id or ""
 
 
-def test_runs_of_a_dead_process_become_killed(config: PipelineConfig, tmp_path: Path) -> None:
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    process = identity(sleeper.pid)
-    sleeper.send_signal(signal.SIGKILL)
-    sleeper.wait()
-    runs = leave_a_lease(config, tmp_path, process)
+def test_runs_of_a_dead_process_become_killed(config: PipelineConfig, tmp_path: Path, killed: dict[str, float]) -> None:
+    runs = leave_a_lease(config, tmp_path, killed)
     assert set(close_dead_runs(config)) == set(runs)
     client = tracking_client(config)
     assert [client.get_run(run).info.status for run in runs] == ["KILLED", "KILLED"]
     assert not list((tmp_path / "live").iterdir())
+
+
+def waiting_child(config: PipelineConfig, parent: str) -> SpoolFile:
+    """What a step leaves that started while the server was away, and whose process was killed then."""
+    tags = {"mlflow.parentRunId": parent}
+    create = {"experiment_id": open_tracking(config)[1], "run_name": "train", "tags": tags}
+    spool = SpoolFile(spool_dir(config) / "new-1.jsonl", {"create": create})
+    spool.append([["train/loss", 1.0, 5, 1]])
+    return spool
+
+
+def test_a_child_that_was_to_be_made_later_is_closed_too(
+    config: PipelineConfig, tmp_path: Path, killed: dict[str, float]
+) -> None:
+    parent, _ = leave_a_lease(config, tmp_path, killed)
+    waiting_child(config, parent)
+    assert len(close_dead_runs(config)) == 3
+    client = tracking_client(config)
+    runs = client.search_runs([open_tracking(config)[1]])
+    assert {run.info.run_name for run in runs} == {"parent", "child", "train"}
+    assert {run.info.status for run in runs} == {"KILLED"}
+
+
+def test_a_lease_stays_as_long_as_a_child_waits_to_be_made(
+    config: PipelineConfig, tmp_path: Path, killed: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = waiting_child(config, leave_a_lease(config, tmp_path, killed)[0])
+    with locked(spool.path):  # it cannot be sent now
+        assert close_dead_runs(config) == []
+    assert "not recorded yet" in caplog.text and list((tmp_path / "live").iterdir())
+    assert len(close_dead_runs(config)) == 3 and not list((tmp_path / "live").iterdir())
 
 
 def test_runs_of_a_live_process_stay_open(config: PipelineConfig, tmp_path: Path) -> None:
