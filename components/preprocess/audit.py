@@ -9,13 +9,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from components.artifacts import filesystem
 from components.preprocess.graph import Report
+from components.preprocess.outcome import Outcome
+from components.preprocess.statistics import by_source
 from components.thumbnails import thumbnail
 from plm_model.codec import NO_TARGET, Codec
 from plm_model.tokenizer import Tokenizer
@@ -29,6 +32,7 @@ PICTURE_SIDE = 240
 ONE_OF_MANY_SIDE = 120
 COLUMNS = ("tokens", "targets", "media")
 
+Candidate = tuple[int, str, str, int]  # hash of the id, id, split, row of the split's table
 Kind = Literal["supervised", "unsupervised", "image", "wrong"]
 
 
@@ -62,7 +66,7 @@ class Audited:
     hidden_pictures: int
 
 
-def audit_page(out_uri: str, good: Sequence[Report], bad: Sequence[Report], codec: Codec, name: str) -> str:
+def audit_page(out_uri: str, outcome: Outcome, codec: Codec, name: str) -> str:
     """The whole page for the shards that lie in `out_uri`; every text is escaped, every picture is inlined."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -70,44 +74,54 @@ def audit_page(out_uri: str, good: Sequence[Report], bad: Sequence[Report], code
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page.filters |= {"number": "{:,}".format}
-    chosen = choose(good, EXAMPLES)
+    chosen = choose(outcome.good, EXAMPLES)
     rows = read_rows(out_uri, chosen)
-    sources = source_figures(good)
+    sources = source_figures(outcome.good)
     return page.get_template(FILE).render(
         name=name,
         examples=[audited(report, row, codec.tokenizer) for report, row in zip(chosen, rows, strict=True)],
         sources=sources[:SHOWN_SOURCES],
         hidden_sources=max(0, len(sources) - SHOWN_SOURCES),
-        good=len(good),
-        bad=len(bad),
+        good=sum(table.num_rows for table in outcome.good.values()),
+        bad=sum(table.num_rows for table in outcome.bad.values()),
         tokens_per_tile=codec.config.tokens_per_tile,
     )
 
 
-def choose(good: Iterable[Report], most: int) -> list[Report]:
+def choose(good: Mapping[str, Any], most: int) -> list[Report]:
     """Up to `most` examples, from each source in turn, the largest source first; within a source by a hash of the id."""
-    groups: dict[str, list[Report]] = {}
-    for report in good:
-        groups.setdefault(str(report.source), []).append(report)
-    ordered = [
-        heapq.nsmallest(most, groups[source], key=lambda report: (zlib.crc32(str(report.id).encode()), str(report.id)))
-        for source in sorted(groups, key=lambda source: (-len(groups[source]), source))
-    ]
+    sizes: Counter[str] = Counter()
+    first: dict[str, list[Candidate]] = {}
+    for candidate, source in candidates(good):
+        sizes[source] += 1
+        kept = first.setdefault(source, [])
+        kept.append(candidate)
+        if len(kept) == 8 * most:
+            kept[:] = heapq.nsmallest(most, kept)
+    ordered = [heapq.nsmallest(most, first[source]) for source in sorted(sizes, key=lambda name: (-sizes[name], name))]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*ordered))
-    return list(itertools.islice((report for report in turns if report is not None), most))
+    chosen = itertools.islice((candidate for candidate in turns if candidate is not None), most)
+    return [report_of(good[split], split, number) for _, _, split, number in chosen]
 
 
-def source_figures(good: Iterable[Report]) -> list[dict[str, Any]]:
+def candidates(good: Mapping[str, Any]) -> Iterator[tuple[Candidate, str]]:
+    """Each example with its source."""
+    for split, table in good.items():
+        numbers = itertools.count()
+        for batch in table.select(["id", "source"]).to_batches():
+            for id, source in zip(batch["id"].to_pylist(), batch["source"].to_pylist(), strict=True):
+                yield (zlib.crc32(id.encode()), id, split, next(numbers)), source
+
+
+def report_of(table: Any, split: str, number: int) -> Report:
+    (row,) = table.slice(number, 1).to_pylist()
+    return Report(split=split, **row)
+
+
+def source_figures(good: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Sums by source and split, the largest first."""
-    names = ("tokens", "supervised", "tiles", "frames")
-    sums: dict[tuple[str, str], dict[str, Any]] = {}
-    for report in good:
-        key = (str(report.source), report.split)
-        row = sums.setdefault(key, {"source": key[0], "split": key[1], "examples": 0, **dict.fromkeys(names, 0)})
-        row["examples"] += 1
-        for name in names:
-            row[name] += getattr(report, name)
-    return sorted(sums.values(), key=lambda row: (-row["examples"], row["source"], row["split"]))
+    rows = [{**row, "split": split} for split, table in good.items() for row in by_source(table)]
+    return sorted(rows, key=lambda row: (-row["examples"], row["source"], row["split"]))
 
 
 def read_rows(out_uri: str, reports: Sequence[Report]) -> list[dict[str, Any]]:

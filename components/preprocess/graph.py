@@ -61,10 +61,11 @@ class ChunkWorker:
     out_uri: str
 
     def __call__(self, lines: Any) -> Any:
-        """Table of `chunk`, `line`, `text` to a table of the fields of Report, or of one Stop."""
+        """Table of `chunk`, `line`, `text` to a table of `chunk` and the fields of Report, or of one Stop."""
         import pyarrow as pa
 
-        chunk = self.chunks[lines["chunk"][0].as_py()]
+        number = lines["chunk"][0].as_py()
+        chunk = self.chunks[number]
         reports: list[Report] = []
         try:
             fs, out = filesystem(self.out_uri)
@@ -76,7 +77,7 @@ class ChunkWorker:
                 raise
             stop = Stop(error.strerror or "disk full", error.errno, str(error.filename or out))
             return pa.Table.from_pylist([asdict(stop)], table_schema())
-        return pa.Table.from_pylist([asdict(report) for report in reports], table_schema())
+        return pa.Table.from_pylist([{**asdict(report), "chunk": number} for report in reports], table_schema())
 
     def rows(self, chunk: Chunk, lines: Any, reports: list[Report]) -> Iterator[dict[str, Any]]:
         """The rows of the shard; a report for every line, good or bad, goes to `reports` on the way."""
@@ -103,12 +104,12 @@ def table_schema() -> Any:
     import pyarrow as pa
 
     text = ("split", "id", "reason", "source", "shard", "stop", "file")
-    numbers = ("line", "row", "tokens", "supervised", "tiles", "frames", "media_bytes", "number")
+    numbers = ("chunk", "line", "row", "tokens", "supervised", "tiles", "frames", "media_bytes", "number")
     return pa.schema([*((name, pa.string()) for name in text), *((name, pa.int64()) for name in numbers)])
 
 
-def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) -> Iterator[list[Report]]:
-    """Run all chunks on the initialised Ray, at most `parallelism` at a time; the reports of a chunk as it ends.
+def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) -> Iterator[Any]:
+    """Run all chunks on the initialised Ray, at most `parallelism` at a time; the table of a chunk's reports as it ends.
 
     Chunks end in any order. UserError or OSError (disk full) when a worker found a reason to stop.
     """
@@ -120,10 +121,8 @@ def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) ->
     lines.context.enable_progress_bars = False
     done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism)
     for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        rows = table.to_pylist()
-        for row in rows:
-            raise_stop(row)
-        yield [Report(**{name: row[name] for name in Report.__dataclass_fields__}) for row in rows]
+        raise_stop(table)
+        yield table
 
 
 def keep_quiet() -> None:
@@ -133,7 +132,9 @@ def keep_quiet() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def raise_stop(row: dict[str, Any]) -> None:
+def raise_stop(reports: Any) -> None:
+    """Raise what a table says that is not of reports but of a Stop."""
+    (row,) = reports.slice(0, 1).to_pylist()
     if row["stop"] is None:
         return
     if row["number"]:

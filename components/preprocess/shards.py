@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 ROWS_PER_GROUP = 64  # rows read together when one of them is wanted
 GROUP_BYTES = 32 << 20
+INDEX_GROUP = 1 << 20  # rows
 ARRAYS = ("tokens", "targets", "pos", "seg", "group")
 COUNTS = ("supervised", "tiles", "frames")
 
@@ -73,11 +75,12 @@ def row_groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[s
         yield group
 
 
-def index_bytes(entries: Sequence[Mapping[str, Any]]) -> bytes:
-    """The file of an index."""
-    import pyarrow as pa
+def write_index(path: str | Path, entries: Any) -> None:
+    """Write the file of an index, of a table that has at least its columns; the same bytes however that is chunked."""
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(entries), index_schema()), sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    schema = index_schema()
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, entries.num_rows, INDEX_GROUP):
+            rows = entries.select(schema.names).slice(start, INDEX_GROUP)
+            writer.write_table(rows.cast(schema).combine_chunks(), INDEX_GROUP)

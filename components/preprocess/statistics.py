@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from components.preprocess.graph import Report
+import numpy as np
+
+from components.preprocess.outcome import SPLITS, Outcome
+from components.preprocess.shards import COUNTS
+
+SUMS = ("tokens", *COUNTS)
 
 
-def statistics(good: Sequence[Report], bad: Sequence[Report], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Figures by split: examples, rejected rows and their reasons, sums of tokens, tiles and bytes, and lengths."""
+def statistics(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Figures by split: examples, rejected rows, sums of tokens, tiles and bytes, and lengths."""
+    return {split: of_split(outcome.good[split], outcome.bad[split].num_rows) for split in SPLITS}
+
+
+def of_split(good: Any, rejected: int) -> dict[str, Any]:
+    lengths = good["tokens"].to_numpy()
     return {
-        split: of_split([r for r in good if r.split == split], [r for r in bad if r.split == split]) for split in splits
-    }
-
-
-def of_split(good: Sequence[Report], bad: Sequence[Report]) -> dict[str, Any]:
-    lengths = [report.tokens for report in good]
-    return {
-        "examples": len(good),
-        "rejected": len(bad),
-        "tokens": sum(lengths),
-        "supervised": sum(report.supervised for report in good),
-        "tiles": sum(report.tiles for report in good),
-        "frames": sum(report.frames for report in good),
-        "media_bytes": sum(report.media_bytes for report in good),
-        "longest": max(lengths, default=0),
+        "examples": good.num_rows,
+        "rejected": rejected,
+        **{name: total(good[name]) for name in (*SUMS, "media_bytes")},
+        "longest": int(lengths.max(initial=0)),
         "token_lengths": histogram(lengths),
-        "sources": dict(sorted(Counter(report.source for report in good).items())),
+        "sources": {row["source"]: row["examples"] for row in sorted(by_source(good), key=lambda row: row["source"])},
     }
 
 
-def histogram(lengths: Sequence[int]) -> dict[str, int]:
-    """How many examples have at most so many tokens and more than half of it: {"64": 3, "128": 9}."""
-    bins = Counter(1 << (length - 1).bit_length() for length in lengths)
-    return {str(upper): bins[upper] for upper in sorted(bins)}
+def total(column: Any) -> int:
+    import pyarrow.compute as pc
+
+    return pc.sum(column).as_py() or 0
+
+
+def by_source(good: Any) -> list[dict[str, Any]]:
+    """Of each source the number of its examples and the sums of what they cost."""
+    import pyarrow as pa
+
+    table = pa.table({"source": good["source"].cast(pa.string()), **{name: good[name] for name in SUMS}})
+    wanted = [("source", "count"), *((name, "sum") for name in SUMS)]
+    names = {"source": "source", "source_count": "examples", **{f"{name}_sum": name for name in SUMS}}
+    rows = table.group_by("source").aggregate(wanted).to_pylist()
+    return [{names[name]: value for name, value in row.items()} for row in rows]
+
+
+def histogram(lengths: np.ndarray) -> dict[str, int]:
+    """How many examples have at most so many tokens and more than half of it: {"64": 3, "128": 9}. `lengths` are at least 1."""
+    bits, counts = np.unique(np.frexp(np.asarray(lengths) - 1)[1], return_counts=True)
+    return {str(1 << bit): count for bit, count in zip(bits.tolist(), counts.tolist(), strict=True)}

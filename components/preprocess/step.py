@@ -7,8 +7,9 @@ bytes, however many workers there were.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import PipelineConfig
@@ -18,15 +19,14 @@ from components.media import MediaRoot
 from components.model_config import model_config
 from components.preprocess import audit
 from components.preprocess.encode import Encoder
-from components.preprocess.graph import ChunkWorker, Report, run_graph
+from components.preprocess.graph import ChunkWorker, run_graph
+from components.preprocess.outcome import SPLITS, Outcome, collect
 from components.preprocess.quarantine import FILE, require_within_budget, write_quarantine
 from components.preprocess.scan import Chunk, Scan
-from components.preprocess.shards import index_bytes
+from components.preprocess.shards import write_index
 from components.preprocess.statistics import statistics
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
-
-SPLITS = ("train", "test")
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -43,15 +43,15 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         frame_jpeg_quality=config.preprocess.frame_jpeg_quality,
     )
     chunks = scan(config, dataset)
-    reports = work(config, ChunkWorker(encoder, chunks, out.uri), dataset, context)
-    bad = [report for report in reports if report.reason is not None]
-    good = [report for report in reports if report.reason is None]
-    require_within_budget(bad, len(reports), config.preprocess.max_bad_fraction, context.resume_uri)
-    if not any(report.split == "train" for report in good):
-        raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {bad[0].reason}")
-    write_results(out, good, bad)
-    keep(out, context, {audit.FILE: audit.audit_page(out.uri, good, bad, encoder.codec, config.name).encode()})
-    context.progress(f"{len(good)} examples, {len(bad)} rows in quarantine")
+    outcome = work(config, ChunkWorker(encoder, chunks, out.uri), dataset, context)
+    require_within_budget(outcome, config.preprocess.max_bad_fraction, context.resume_uri)
+    if not outcome.good["train"].num_rows:
+        first = next(outcome.bad_rows())["reason"]
+        raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {first}")
+    figures = write_results(out, outcome)
+    keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, config.name).encode()})
+    examples, rejected = (sum(figures[split][name] for split in SPLITS) for name in ("examples", "rejected"))
+    context.progress(f"{examples} examples, {rejected} rows in quarantine")
 
 
 def make_codec(config: PipelineConfig, model: Artifact) -> Codec:
@@ -72,31 +72,26 @@ def scan(config: PipelineConfig, dataset: Artifact) -> list[Chunk]:
     return chunks
 
 
-def work(config: PipelineConfig, worker: ChunkWorker, dataset: Artifact, context: StepContext) -> list[Report]:
-    """Run all chunks; the reports in the order of the lines. Refuses to go on when a line got lost or was done twice."""
+def work(config: PipelineConfig, worker: ChunkWorker, dataset: Artifact, context: StepContext) -> Outcome:
+    """Run all chunks. Refuses to go on when a line got lost or was done twice."""
     total = sum(chunk.rows for chunk in worker.chunks)
-    reports: list[Report] = []
-    for finished in run_graph(worker, dataset.uri, config.preprocess.parallelism):
-        reports += finished
-        context.progress(f"{len(reports)} of {total} rows encoded")
-    reports.sort(key=lambda report: (SPLITS.index(report.split), report.line))
-    if len({(report.split, report.line) for report in reports}) != total or len(reports) != total:
-        raise RuntimeError(f"{len(reports)} reports came back for {total} rows")
-    return reports
+    reports = run_graph(worker, dataset.uri, config.preprocess.parallelism)
+    return collect(reports, worker.chunks, lambda rows: context.progress(f"{rows} of {total} rows encoded"))
 
 
-def write_results(out: ArtifactWriter, good: Sequence[Report], bad: Sequence[Report]) -> None:
-    """The index of each split, the quarantine and the statistics."""
-    for split in SPLITS:
-        entries = [asdict(report) for report in good if report.split == split]
-        if entries:
-            with out.open(f"{split}/index.parquet") as file:
-                file.write(index_bytes(entries))
+def write_results(out: ArtifactWriter, outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """The index of each split, the quarantine and the statistics, which are also returned."""
+    with tempfile.TemporaryDirectory() as folder:
+        for split in SPLITS:
+            if outcome.good[split].num_rows:
+                write_index(f"{folder}/{split}", outcome.good[split])
+                out.add_file(f"{folder}/{split}", f"{split}/index.parquet")
     with out.open(FILE, "w") as file:
-        write_quarantine(file, bad)
-    figures = statistics(good, bad, SPLITS)
+        write_quarantine(file, outcome)
+    figures = statistics(outcome)
     out.write_json("statistics.json", figures)
     out.counts.update(
         {f"{split}_{name}": figures[split][name] for split in SPLITS for name in ("examples", "rejected")}
     )
     out.counts.update(tokens=figures["train"]["tokens"], supervised=figures["train"]["supervised"])
+    return figures

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -18,7 +19,9 @@ from components.artifacts import filesystem
 from components.media import MediaRoot
 from components.preprocess.audit import LONG_RUN, audit_page, choose, spread, token_runs
 from components.preprocess.encode import Encoder
-from components.preprocess.graph import Report
+from components.preprocess.graph import Report, table_schema
+from components.preprocess.outcome import Outcome, collect
+from components.preprocess.scan import Chunk
 from components.preprocess.shards import write_shard
 from plm_model.codec import NO_TARGET, Codec
 from plm_model.config import PLMConfig
@@ -92,11 +95,16 @@ def report(row: dict[str, Any], number: int) -> Report:
     return Report("train", number + 1, row["id"], None, row["source"], "s.parquet", number, row["tokens_n"], **costs)
 
 
+def outcome_of(reports: Sequence[Report]) -> Outcome:
+    table = pa.Table.from_pylist([{**asdict(report), "chunk": 0} for report in reports], table_schema())
+    return collect([table], [Chunk("train", 0, 0, 1, rows=len(reports))], lambda rows: None)
+
+
 def html_of(folder: Path, rows: Sequence[dict[str, Any]], bad: Sequence[Report] = ()) -> str:
     fs, out = filesystem(str(folder / "out"))
     write_shard(fs, f"{out}/train/s.parquet", rows)
     reports = [report(row, number) for number, row in enumerate(rows)]
-    return audit_page(str(folder / "out"), reports, bad, Codec(TOKENIZER, CONFIG), "demo")
+    return audit_page(str(folder / "out"), outcome_of([*reports, *bad]), Codec(TOKENIZER, CONFIG), "demo")
 
 
 def page_of(folder: Path, *rows: dict[str, Any]) -> Page:
@@ -166,9 +174,10 @@ def test_many_pictures_are_sampled_with_the_first_and_the_last(tmp_path: Path) -
 def test_the_sample_takes_from_every_source_whatever_the_order() -> None:
     row = {"source": "big", "tokens_n": 9, "supervised": 1, "tiles": 0, "frames": 0}
     reports = [report(row | {"id": str(n), "source": "small" if n == 700 else "big"}, n) for n in range(1000)]
-    chosen = choose(reports, 24)
+    good = outcome_of(reports).good["train"]
+    chosen = choose({"train": good}, 24)
     assert len(chosen) == 24 and [one.source for one in chosen].count("small") == 1
-    assert choose(reversed(reports), 24) == chosen
+    assert choose({"train": good.take(list(range(1000))[::-1])}, 24) == chosen
     assert max(one.line for one in chosen) > 500
 
 
@@ -180,6 +189,6 @@ def test_the_same_shards_give_the_same_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rejected", [0, 1, 2])
 def test_rejected_rows_are_counted(tmp_path: Path, rejected: int) -> None:
     good = row(tmp_path, "x", ["Q", "A"])
-    bad = [replace(report(good, n), reason="broken") for n in range(rejected)]
+    bad = [Report("train", 2 + n, "x", "broken") for n in range(rejected)]
     html = html_of(tmp_path, [good], bad)
     assert {0: "could not" not in html, 1: "1 row could" in html, 2: "2 rows could" in html}[rejected]

@@ -5,11 +5,14 @@ import json
 import os
 import resource
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -21,9 +24,10 @@ from components.context import StepContext
 from components.errors import UserError
 from components.media import MediaRoot, require_inside
 from components.preprocess.encode import Encoder
-from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
-from components.preprocess.scan import Scan
-from components.preprocess.shards import ROWS_PER_GROUP, row_groups
+from components.preprocess.graph import ChunkWorker, Report, raise_stop, read_lines, table_schema
+from components.preprocess.outcome import collect
+from components.preprocess.scan import Chunk, Scan
+from components.preprocess.shards import ROWS_PER_GROUP, index_schema, row_groups, write_index
 from components.preprocess.statistics import histogram
 from components.preprocess.step import make_codec, run
 from components.tracking import SilentTracker
@@ -323,11 +327,11 @@ def test_full_disk_stops_the_step_with_the_error_of_the_system(place: Place, tmp
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        (row,) = work(lines).to_pylist()
+        stopped = work(lines)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(OSError, match="File too large"):
-        raise_stop(row)
+        raise_stop(stopped)
 
 
 def test_worker_reads_and_writes_an_object_store(s3_bucket: str, place: Place, tmp_path: Path) -> None:
@@ -356,6 +360,74 @@ def test_chunks_cover_every_line_once(tmp_path: Path) -> None:
     lines = [line for n, chunk in enumerate(chunks) for line in read_lines(chunk, n, str(tmp_path))["line"].to_pylist()]
     assert lines == [1, 3, 4, 5, 6, 7, 8, 9, 10]
     assert [chunk.rows for chunk in chunks] == [4, 4, 1]
+
+
+def reported(chunk: int, lines: Sequence[int], **fields: Any) -> pa.Table:
+    """What a worker says of lines: of odd ones that they are bad."""
+    rows = [
+        Report("train", line, f"id {line}", "odd", **fields)
+        if line % 2
+        else Report("train", line, f"id {line}", None, f"source {line % 3}", f"shard-{chunk}", line, line, 1, 2, 3, 4)
+        for line in lines
+    ]
+    return pa.Table.from_pylist([{**asdict(row), "chunk": chunk} for row in rows], table_schema())
+
+
+CHUNKS = [Chunk("train", 0, 0, 1, rows=4), Chunk("train", 1, 100, 5, rows=3)]
+
+
+def test_what_became_of_the_lines_is_in_their_order_however_the_chunks_end() -> None:
+    told: list[int] = []
+    tables = [reported(1, [5, 7, 8]), reported(0, [3, 4]), reported(0, [1, 2])]
+    outcome = collect(tables, CHUNKS, told.append)
+    assert told == [3, 5, 7]
+    assert outcome.good["train"]["line"].to_pylist() == [2, 4, 8]
+    assert outcome.good["train"]["source"].to_pylist() == ["source 2", "source 1", "source 2"]
+    assert [(row["file"], row["line"], row["id"]) for row in outcome.bad_rows()] == [
+        ("train.jsonl", line, f"id {line}") for line in (1, 3, 5, 7)
+    ]
+    assert outcome.good["test"].num_rows == outcome.bad["test"].num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        [reported(0, [1, 2, 3, 4])],
+        [reported(0, [1, 2, 3, 4]), reported(1, [5, 6])],
+        [reported(0, [1, 2, 3, 4]), reported(1, [5, 6, 7]), reported(1, [5, 6, 7])],
+        [reported(0, [1, 2, 3, 4]), reported(1, [5, 6, 6])],
+        [reported(0, [1, 2, 3, 4]), reported(1, [5, 6]), reported(1, [6])],
+    ],
+)
+def test_a_line_that_got_lost_or_was_done_twice_is_noticed(tables: Sequence[pa.Table]) -> None:
+    with pytest.raises(RuntimeError, match=r"came back"):
+        collect(tables, CHUNKS, lambda rows: None)
+
+
+def test_an_index_is_the_same_bytes_however_its_rows_came(tmp_path: Path) -> None:
+    lines = range(2, 20002, 2)
+    whole = pa.Table.from_pylist(reported(0, lines).to_pylist(), index_schema())
+    pq.write_table(whole, tmp_path / "whole", compression="zstd")
+    chunks = [Chunk("train", n, n, n * 200 + 2, rows=100) for n in range(100)]
+    tables = [reported(n, lines[n * 100 : n * 100 + 100]) for n in range(100)]
+    place = tables[0].schema.get_field_index("shard")
+    tables = [table.set_column(place, "shard", pa.array(["shard-0"] * 100)) for table in tables]
+    write_index(tmp_path / "pieces", collect(tables[::-1], chunks, lambda rows: None).good["train"])
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_memory_hardly_grows_with_the_rows() -> None:
+    def tables() -> Iterator[pa.Table]:
+        for n in range(10):
+            yield reported(n, range(1000 * n + 2, 1000 * n + 1002, 2))
+
+    chunks = [Chunk("train", n, n, 1000 * n + 2, rows=500) for n in range(10)]
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    outcome = collect(tables(), chunks, lambda rows: None)
+    kept = tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before
+    tracemalloc.stop()
+    assert kept / sum(table.num_rows for table in outcome.good.values()) < 150, "bytes a row"
 
 
 def test_row_groups_are_small_where_media_are_large() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from components.media import MediaRoot
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, read_lines
 from components.preprocess.scan import Scan
-from components.preprocess.shards import index_bytes
+from components.preprocess.shards import write_index
 from components.train.shards import Item, ShardReader, read_index, tiles_of
 from plm_model.codec import NO_TARGET, Codec
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
@@ -114,7 +115,7 @@ def preprocessed(rows: Mapping[str, Mapping[str, Any]], media: str, out: Path) -
         report for report in reports if report["reason"] is None and report["stop"] is None
     ]
     if good:
-        (out / "train/index.parquet").write_bytes(index_bytes(good))
+        write_index(out / "train/index.parquet", pa.Table.from_pylist(list(good)))
     return reports
 
 
