@@ -13,6 +13,7 @@ from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.errors import UserError
+from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,27 @@ def run_step(
     store: ArtifactStore,
     context: StepContext,
 ) -> Artifact:
-    """Run a step and commit its artifact; what an interrupted attempt left to resume is removed afterwards."""
+    """Run a step and commit its artifact; what an interrupted attempt left to resume is removed afterwards.
+
+    Where another process makes the same it is waited for, and its artifact taken, unless a fresh one is asked for.
+    """
+    with sole(resume_uri(store, key), context.progress):
+        if context.fresh:
+            remove_resumable(context.resume_uri)
+        elif made := store.find(key):
+            context.progress("made by another run meanwhile: reused")
+            return made
+        return _make(step, key, config, inputs, store, context)
+
+
+def _make(
+    step: Step,
+    key: StepKey,
+    config: PipelineConfig,
+    inputs: Mapping[str, Artifact],
+    store: ArtifactStore,
+    context: StepContext,
+) -> Artifact:
     module = importlib.import_module(step.module)
     try:
         with store.create(key, inputs) as out:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter, digest_of
 from components.config import GateConfig, PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.tracking import open_tracking, tracking_client
+from components.tracking import open_tracking, tracking_client, tracking_uri
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_TAG, COMPARISON_TAG = "plm.model_digest", "plm.comparison_digest"
@@ -222,19 +223,46 @@ def version_by_alias(client: Any, name: str, alias: str) -> Any | None:
         raise
 
 
-def registration_exists(config: PipelineConfig, artifact: Artifact) -> bool:
-    """Whether the version that a registration artifact names is still in the registry.
+def lapse(config: PipelineConfig, artifact: Artifact) -> str | None:
+    """Why a registration must be made again, or None: the registry is no longer as the artifact of this step left it.
 
-    False for a registration that could not be made, and where the store was deleted; a store that does not answer counts
-    as intact.
+    The challenger is the model of the last run, so one that another run has replaced is registered, and goes through the
+    gate, again. A champion that was moved by hand stays. A store that does not answer counts as unchanged.
     """
     from mlflow.exceptions import MlflowException
 
     registration = artifact.read_json("registration.json")
+    name, version = registration["name"], registration["version"]
+    if version is None:
+        return "the registry was away when it was to be registered"
+    gone = f"version {version} of {name} is not in the registry any more"
+    if not store_is_there(config):
+        return gone
+    try:
+        client = tracking_client(config)
+        found = client.get_model_version(name, version)
+        challenger = version_by_alias(client, name, CHALLENGER)
+    except MlflowException as error:
+        return gone if error.error_code == "RESOURCE_DOES_NOT_EXIST" else None
+    if found.tags.get(MODEL_TAG) != artifact.manifest["inputs"]["model"]["digest"]:
+        return gone
+    if challenger is None or challenger.version != version:
+        return f"version {version} of {name} is not the challenger any more"
+    return None
+
+
+def is_champion(config: PipelineConfig, registration: Mapping[str, Any]) -> bool:
+    """Whether the champion alias is now on the version of a registration; as it was then where the store is away."""
     if registration["version"] is None:
         return False
     try:
-        version = tracking_client(config).get_model_version(registration["name"], registration["version"])
-    except MlflowException as error:
-        return error.error_code != "RESOURCE_DOES_NOT_EXIST"
-    return version.tags.get(MODEL_TAG) == artifact.manifest["inputs"]["model"]["digest"]
+        champion = version_by_alias(tracking_client(config), registration["name"], CHAMPION)
+    except Exception:  # requests, sqlalchemy and MLflow families
+        return registration["champion"]
+    return champion is not None and champion.version == registration["version"]
+
+
+def store_is_there(config: PipelineConfig) -> bool:
+    """False where the SQLite file is not there, which a client would make."""
+    uri = tracking_uri(config)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()

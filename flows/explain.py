@@ -12,6 +12,7 @@ from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.config_loading import flatten
+from components.register import lapse
 from components.steps import STEPS
 
 
@@ -48,6 +49,8 @@ def decide(
     if key.step in refresh:
         return Decision(key.step, False, "refresh was asked for"), None
     if found := store.find(key):
+        if found.step == "register" and (reason := lapse(config, found)):
+            return Decision(key.step, False, reason), None
         return Decision(key.step, True, "nothing that it depends on changed"), found
     last = last_key(config, store, key.step)
     reason = "no earlier run of this pipeline made it" if last is None else "; ".join(differences(last, key))

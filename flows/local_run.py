@@ -36,6 +36,7 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, An
 
 def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> list[dict[str, Any]]:
     """Print for each step whether it would be reused and, if not, what changed."""
+    prepare_environment(config)
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
     decisions = explain(config, store, known_steps(refresh))

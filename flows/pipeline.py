@@ -50,7 +50,6 @@ class PipelineRun:
         step = STEPS[name]
         key = step.key(self.config, inputs)
         decision, found = decide(key, self.config, self.store, self.refresh)
-        found = self._still_registered(found)
         self.progress.say(name, f"reused: {decision.reason}" if found else f"runs: {decision.reason}")
         started = time.time()
         with self._child(name) as tracker:
@@ -108,12 +107,10 @@ class PipelineRun:
             progress=lambda text: self.progress.update(step.name, text),
             cache_dir=self.store.cache_dir,
             resume_uri=resume_uri(self.store, key),
-            fresh=step.name in self.refresh,
+            fresh=step.name in self.refresh or step.name == "register",  # its result is in the registry
             previous=self.store.find(previous_key) if previous_key else None,
             tags={**self.tags(), "mlflow_run_id": tracker.run_id or ""},
         )
-        if context.fresh:
-            remove_resumable(context.resume_uri)
         return run_step(step, key, self.config, inputs, self.store, context)
 
     def _run_as_job(self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], tracker: Any) -> Artifact:
@@ -176,14 +173,6 @@ class PipelineRun:
             self.progress.say("ray", "starting a local Ray")
             self.ray.enter_context(ray_session(self.config))
             self.steps.setdefault("_startup", {"seconds": 0.0})["seconds"] += time.time() - started
-
-    def _still_registered(self, found: Artifact | None) -> Artifact | None:
-        """A cached registration counts only while the registry still has that version."""
-        if found is None or found.step != "register":
-            return found
-        from components.register import registration_exists
-
-        return found if registration_exists(self.config, found) else None
 
     @contextlib.contextmanager
     def _child(self, name: str) -> Iterator[Any]:

@@ -22,7 +22,7 @@ class Progress:
         self._started = time.monotonic()
         self._last = 0.0
         self._open_line = False
-        self._relayed = ""
+        self._relayed = self._shown = ""
 
     def say(self, step: str, text: str) -> None:
         """A line that stays."""
@@ -31,14 +31,14 @@ class Progress:
         self._stream.flush()
 
     def update(self, step: str, text: str) -> None:
-        """A line that the next one replaces; without a terminal, at most one every few seconds."""
+        """A line that the next one replaces; without a terminal, at most one every few seconds, and none twice."""
         now = time.monotonic()
         if self._stream.isatty():
             self._stream.write(f"\r\x1b[2K{self._prefix(step)}{text}")
             self._open_line = True
-        elif now - self._last >= QUIET_SECONDS:
+        elif text != self._shown and now - self._last >= QUIET_SECONDS:
             self._stream.write(f"{self._prefix(step)}{text}\n")
-            self._last = now
+            self._last, self._shown = now, text
         self._stream.flush()
 
     def relay(self, step: str, uri: str) -> None:

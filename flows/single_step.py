@@ -10,11 +10,12 @@ from components.artifact_store import ArtifactStore
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
-from components.execution import find_inputs, ray_session, remove_resumable, resume_uri, run_step
+from components.execution import find_inputs, ray_session, resume_uri, run_step
 from components.ray_jobs import read_order
 from components.steps import STEPS, StepContext
 from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run, tracking_client
 from flows.environment import prepare_environment
+from flows.explain import decide, last_key, remember_key
 from flows.parent_run import ended, git_commit
 from flows.progress import Progress, publish_progress
 from flows.recovery import close_dead_runs, lease
@@ -41,26 +42,28 @@ def run_single_step(
         inputs = find_inputs(step, config, store)
         key = step.key(config, inputs)
     progress = _Reporter(name, progress_uri)
-    found = None if refresh else store.find(key)
+    _, found = decide(key, config, store, frozenset({name} if refresh else ()))
     if found is None:
         if not order_uri:
             close_dead_runs(config, in_prefect=False)
         tracker = _tracker(config, name, mlflow_run, ordered=order_uri is not None)
+        previous = None if order_uri else last_key(config, store, name)
         context = StepContext(
             tracker,
             progress,
             store.cache_dir,
             resume_uri(store, key),
-            fresh=refresh,
+            fresh=refresh or name == "register",  # its result is in the registry
+            previous=store.find(previous) if previous else None,
             tags={"mlflow.source.git.commit": git_commit()},
         )
-        if refresh:
-            remove_resumable(context.resume_uri)
         ray = ray_session(config) if step.uses_ray else contextlib.nullcontext()
         with lease(config) as held, ended(tracker), ray:
             if not mlflow_run:
                 held.update(mlflow_run_id=tracker.run_id)
             found = run_step(step, key, config, inputs, store, context)
+    if not order_uri:  # else the flow does it
+        remember_key(config, store, key)
     print(f"{name}: {found.uri}")
     return {"step": name, "uri": found.uri, "digest": found.digest, "key": key.digest}
 

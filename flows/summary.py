@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
 from components.artifacts import filesystem
+from components.register import is_champion
 from flows.pipeline import PipelineRun
 from flows.tasks import link, show_report
 
@@ -32,7 +34,7 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
         "prefect_flow_run_id": run.links.flow_run_id,
         "registered_model": registration.get("name"),
         "registered_model_version": registration.get("version"),
-        "champion": registration.get("champion"),
+        "champion": is_champion(run.config, registration) if registration else None,
         "report": f"{comparison.uri}/report.html",
         "model": run.artifacts["consolidate"].uri,
     }
@@ -88,9 +90,17 @@ def _markdown(summary: dict[str, Any]) -> str:
         f"## {summary['task']}: {summary['metric']}\n\n| before | after | gain | n |\n|---|---|---|---|\n"
         f"| {summary['accuracy_before']:.3f} | {summary['accuracy_after']:.3f} | {gain['gain']:+.3f} "
         f"[{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] | {summary['heldout']} |\n\n"
-        f"Registered as {summary['registered_model']} version {summary['registered_model_version']}.\n\n"
+        f"{registered(summary)}\n\n"
         f"| step | time | |\n|---|---|---|\n{rows}\n"
     )
+
+
+def registered(summary: Mapping[str, Any]) -> str:
+    """One sentence on what the registry holds of this run."""
+    if summary["registered_model_version"] is None:
+        return "Not registered: the registry was away; the same run again registers it."
+    alias = "champion" if summary["champion"] else "challenger"
+    return f"Registered as {summary['registered_model']} version {summary['registered_model_version']}, {alias}."
 
 
 def _url(uri: str) -> str:

@@ -13,7 +13,7 @@ from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.register import registration_exists, run
+from components.register import is_champion, lapse, run
 from components.tracking import tracking_client
 
 Register = Callable[..., Artifact]
@@ -132,9 +132,40 @@ def test_a_registration_is_gone_when_its_store_is(
     register: Register, config: PipelineConfig, tmp_path: Path, client: Any
 ) -> None:
     artifact = register(0.9)
-    assert registration_exists(config, artifact)
+    assert lapse(config, artifact) is None
     client.delete_registered_model(config.name)
-    assert not registration_exists(config, artifact)
+    assert "not in the registry any more" in (lapse(config, artifact) or "")
+
+
+def test_asking_about_a_registration_makes_no_store(register: Register, config: PipelineConfig, tmp_path: Path) -> None:
+    artifact = register(0.9)
+    elsewhere = config.model_copy(update={"tracking": config.tracking.model_copy(update={"state_dir": str(tmp_path)})})
+    assert "not in the registry any more" in (lapse(elsewhere, artifact) or "")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_that_goes_back_to_an_earlier_model_makes_it_the_challenger_again(
+    register: Register, config: PipelineConfig, client: Any
+) -> None:
+    """A becomes champion, then B, then A runs again: nothing is computed anew, and what is said of it is true."""
+    first = register(0.7, "first")
+    second = register(0.9, "second")
+    assert lapse(config, second) is None and "not the challenger" in (lapse(config, first) or "")
+    said = first.read_json("registration.json")
+    assert said["champion"] and not is_champion(config, said)
+    again = register(0.7, "first").read_json("registration.json")
+    aliases = client.get_registered_model(config.name).aliases
+    assert (again["version"], again["champion"]) == (said["version"], False)
+    assert aliases["challenger"] == said["version"] and is_champion(config, second.read_json("registration.json"))
+
+
+def test_a_champion_that_was_moved_by_hand_stays_where_it_is(
+    register: Register, config: PipelineConfig, client: Any
+) -> None:
+    first = register(0.7, "first").read_json("registration.json")
+    second = register(0.9, "second")
+    client.set_registered_model_alias(config.name, "champion", first["version"])
+    assert lapse(config, second) is None and not is_champion(config, second.read_json("registration.json"))
 
 
 def test_a_gate_on_a_metric_that_is_not_measured_is_refused(register: Register, config: PipelineConfig) -> None:
@@ -148,4 +179,4 @@ def test_an_optional_registry_that_is_away_is_only_noted(register: Register, con
     settings = config.model_copy(update={"tracking": tracking})
     artifact = register(0.9, settings=settings)
     assert artifact.read_json("registration.json")["version"] is None
-    assert not registration_exists(settings, artifact)
+    assert "was away" in (lapse(settings, artifact) or "")
