@@ -1,20 +1,25 @@
 """One look at the lines of a data set before the cluster works on it: where to cut, which ids repeat, what forbids a start.
 
 A chunk is the unit of work: one task reads its lines and writes the shard of the same number. Cutting by lines alone makes
-the shards independent of the number of workers. Only ids and offsets are kept in memory.
+the shards independent of the number of workers. Of a row 28 bytes are kept in memory: a digest of its id, and where it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components.errors import UserError
 from components.media import PathOutsideRoot, require_inside
 
+KEY_BYTES = 16
 CHUNK_BYTES = 32 << 20  # of JSON lines; well below the size at which Ray Data splits a block
 
 
@@ -40,16 +45,15 @@ class Chunk:
         return f"shard-{self.number:05d}.parquet"
 
 
-@dataclass
 class Scan:
-    """Cuts the files of one data set into chunks; ids are unique across all files that it sees.
+    """Cuts the files of one data set into chunks; ids are unique across all files that it sees."""
 
-    Of rows with the same id the first in reading order keeps it, be it good or bad.
-    """
-
-    rows_per_shard: int
-    accept_gpt_role: bool = False
-    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    def __init__(self, rows_per_shard: int, accept_gpt_role: bool = False) -> None:
+        self.rows_per_shard, self.accept_gpt_role = rows_per_shard, accept_gpt_role
+        self._chunks: list[Chunk] = []  # of all files
+        self._keys = bytearray()  # KEY_BYTES of each row that is JSON
+        self._lines = array("q")  # of these, negative where there is no id
+        self._places = array("I")  # numbers of their chunks
 
     def chunks(self, path: Path, split: str) -> list[Chunk]:
         """The chunks of one JSONL file. UserError for a path out of the data root and for an unaccepted role `gpt`."""
@@ -59,6 +63,7 @@ class Scan:
             if chunk is None or chunk.rows == self.rows_per_shard or chunk.stop - chunk.start >= CHUNK_BYTES:
                 chunk = Chunk(split, len(chunks), offset, line)
                 chunks.append(chunk)
+                self._chunks.append(chunk)
             chunk.stop = offset + len(raw)
             if raw.strip():
                 chunk.rows += 1
@@ -70,9 +75,29 @@ class Scan:
         if row is None:
             return  # the worker says what is wrong with it
         refuse_to_start(row, f"{chunk.file}:{line}", self.accept_gpt_role)
-        first_file, first_line = self.seen.setdefault(str(row.get("id")), (chunk.file, line))
-        if row.get("id") is not None and (first_file, first_line) != (chunk.file, line):
-            where = f"line {first_line}" if first_file == chunk.file else f"{first_file} line {first_line}"
+        id = row.get("id")
+        self._keys += hashlib.blake2b(str(id).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+        self._lines.append(line if id is not None else -line)
+        self._places.append(len(self._chunks) - 1)
+
+    def refuse_repeated(self) -> None:
+        """Tell the chunks which of their rows have an id that an earlier row of any file has, be that good or bad."""
+        if not self._lines:
+            return
+        keys = np.frombuffer(self._keys, f"S{KEY_BYTES}")
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        is_first = np.concatenate([[True], keys[1:] != keys[:-1]])
+        firsts = np.flatnonzero(is_first)
+        for place in np.flatnonzero(~is_first):
+            first = firsts[np.searchsorted(firsts, place) - 1]
+            self._refuse(order[place], order[first])
+
+    def _refuse(self, row: int, first: int) -> None:
+        line, first_line = self._lines[row], abs(self._lines[first])
+        chunk, first_chunk = self._chunks[self._places[row]], self._chunks[self._places[first]]
+        if line > 0:
+            where = f"line {first_line}" if first_chunk.file == chunk.file else f"{first_chunk.file} line {first_line}"
             chunk.repeated[line] = f"duplicate id of {where}"
 
 

@@ -67,6 +67,7 @@ def scan(config: PipelineConfig, dataset: Artifact) -> list[Chunk]:
     for split in SPLITS:
         if f"{split}.jsonl" in dataset.files:
             chunks += looking.chunks(dataset.local(f"{split}.jsonl"), split)
+    looking.refuse_repeated()
     if not any(chunk.split == "train" for chunk in chunks):
         raise UserError(f"{dataset.uri}/train.jsonl has no rows")
     return chunks

@@ -29,7 +29,7 @@ from components.preprocess.outcome import collect
 from components.preprocess.scan import Chunk, Scan
 from components.preprocess.shards import ROWS_PER_GROUP, index_schema, row_groups, write_index
 from components.preprocess.statistics import histogram
-from components.preprocess.step import make_codec, run
+from components.preprocess.step import make_codec, run, scan
 from components.tracking import SilentTracker
 from plm_model.codec import NO_TARGET
 from plm_model.config import PLMConfig
@@ -428,6 +428,29 @@ def test_memory_hardly_grows_with_the_rows() -> None:
     kept = tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before
     tracemalloc.stop()
     assert kept / sum(table.num_rows for table in outcome.good.values()) < 150, "bytes a row"
+
+
+def test_ids_that_an_earlier_row_has_are_refused(place: Place) -> None:
+    train = [asked("a"), asked("b"), asked("a"), "{", '{"text": "no id"}', '{"text": "no id"}', asked("a"), asked("c")]
+    chunks = scan(config(), place.dataset(train, [asked("c"), asked("d"), asked("d")]))
+    assert {(chunk.split, line): reason for chunk in chunks for line, reason in chunk.repeated.items()} == {
+        ("train", 3): "duplicate id of line 1",
+        ("train", 7): "duplicate id of line 1",
+        ("test", 1): "duplicate id of train.jsonl line 8",
+        ("test", 3): "duplicate id of line 2",
+    }
+    assert chunks[1].repeated.keys() == {7}
+
+
+def test_memory_of_the_scan_hardly_grows_with_the_rows(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(f'{{"id": "an id of a usual length, {n}"}}\n' for n in range(5000)))
+    looking = Scan(rows_per_shard=1000)
+    tracemalloc.start()
+    looking.chunks(tmp_path / "train.jsonl", "train")
+    looking.refuse_repeated()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / 5000 < 120, "bytes a row"
 
 
 def test_row_groups_are_small_where_media_are_large() -> None:
