@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey, filesystem
@@ -25,6 +27,7 @@ JOB_FOLDER = "/tmp/plm"  # on the node that runs the job's driver: caches and sp
 STOP_SECONDS = 25.0  # inside the 30 s that Prefect leaves a cancelled flow
 JOB_STOP_WAIT_SECONDS = "20"  # Ray's own default of 3 s is too short for a training driver to clean up
 MAX_ATTEMPTS = 100
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DASHBOARD_AWAY_SECONDS = 300.0
 
 
@@ -44,6 +47,25 @@ class StepJob:
 def step_entrypoint(step: str, config_uri: str, *options: str) -> str:
     """The `plm` command line of one step; no option may hold a secret, job entry points are readable by all."""
     return " ".join(["plm", step.replace("_", "-"), config_uri, *options])
+
+
+def check_tracking(config: PipelineConfig) -> None:
+    """Refuse a cluster elsewhere together with an SQLite store. Raises UserError.
+
+    An address of this machine may be a port that is forwarded: there the job itself looks for the file.
+    """
+    host = urlsplit(config.ray.address or "").hostname
+    elsewhere = host is not None and host not in (*LOOPBACK, socket.gethostname())
+    if elsewhere and tracking_uri(config).startswith("sqlite:"):
+        raise not_on_cluster(config, f"ray.address {config.ray.address}")
+
+
+def not_on_cluster(config: PipelineConfig, where: str) -> UserError:
+    """The error for a tracking store that jobs do not see."""
+    return UserError(
+        f"{where}: {tracking_uri(config)} is a file of the machine that starts the flow, so metrics of the jobs would be "
+        "lost; set tracking.uri=http://… to an MLflow server that both reach"
+    )
 
 
 def publish_job(

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter, digest_of
 from components.config import GateConfig, PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.tracking import open_tracking, tracking_client, tracking_uri
+from components.tracking import open_tracking, store_is_there, tracking_client
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_TAG, COMPARISON_TAG = "plm.model_digest", "plm.comparison_digest"
@@ -260,9 +259,3 @@ def is_champion(config: PipelineConfig, registration: Mapping[str, Any]) -> bool
     except Exception:  # requests, sqlalchemy and MLflow families
         return registration["champion"]
     return champion is not None and champion.version == registration["version"]
-
-
-def store_is_there(config: PipelineConfig) -> bool:
-    """False where the SQLite file is not there, which a client would make."""
-    uri = tracking_uri(config)
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()

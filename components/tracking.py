@@ -43,6 +43,12 @@ def state_dir(config: PipelineConfig) -> Path:
     return Path(config.tracking.state_dir).absolute()
 
 
+def store_is_there(config: PipelineConfig) -> bool:
+    """False where the store is an SQLite file that is not on this machine, or not yet; a client would make it."""
+    uri = tracking_uri(config)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+
+
 def tracking_client(config: PipelineConfig) -> Any:
     """An MLflow client on the config's tracking store."""
     from mlflow import MlflowClient

@@ -11,7 +11,7 @@ from components.steps import known_steps
 from flows.environment import prepare_environment
 from flows.hooks import release_flow_run
 from flows.pipeline import PipelineRun, pipeline_run
-from flows.recovery import lease
+from flows.recovery import close_dead_runs, lease
 from flows.summary import conclude
 from flows.tasks import current_flow_links
 
@@ -31,7 +31,9 @@ def finetune_flow(config: PipelineConfig = PipelineConfig(), refresh: list[str] 
     """
     again = known_steps(refresh or ())
     prepare_environment(config)
-    with lease(config) as held, pipeline_run(config, current_flow_links(), held, again) as run:
+    links = current_flow_links()
+    close_dead_runs(config, flow_run=links.flow_run_id)
+    with lease(config) as held, pipeline_run(config, links, held, again) as run:
         finetune(run)
         return conclude(run)
 

@@ -13,7 +13,6 @@ from components.tracking import state_dir
 from flows.environment import prepare_environment
 from flows.explain import explain
 from flows.prefect_server import PrefectServer
-from flows.recovery import close_dead_runs
 
 
 def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, Any]:
@@ -28,7 +27,6 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, An
     from flows.finetune import finetune_flow
 
     server.wait()
-    close_dead_runs(config)
     summary = finetune_flow(config, refresh=sorted(steps))
     _print_summary(summary)
     return summary

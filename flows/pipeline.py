@@ -15,6 +15,7 @@ from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import remove_resumable, resume_uri
+from components.ray_jobs import check_tracking
 from components.steps import STEPS, Step, StepContext
 from components.tracking import (
     SilentTracker,
@@ -219,10 +220,16 @@ def pipeline_run(
     """Check storage and tracking, open the parent run, and close everything truthfully however the block ends."""
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
+    check_tracking(config)
     tracker, experiment = open_parent(config)
     with contextlib.ExitStack() as ray, ended(tracker):
         run = PipelineRun(config, store, links, lease, Progress(), refresh, tracker, experiment, ray)
-        lease.update(prefect_flow_run_id=links.flow_run_id, mlflow_run_id=tracker.run_id, experiment_id=experiment)
+        lease.update(
+            prefect_flow_run_id=links.flow_run_id,
+            mlflow_run_id=tracker.run_id,
+            experiment_id=experiment,
+            ray_address=config.ray.address,
+        )
         for name, value in run.tags().items():
             tracker.tag(name, value)
         resolved = config.model_dump(mode="json", exclude={"extends"})

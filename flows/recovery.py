@@ -58,26 +58,29 @@ def lease(config: PipelineConfig) -> Iterator[Lease]:
     held.release_at_exit()
 
 
-def close_dead_runs(config: PipelineConfig, in_prefect: bool = True) -> list[str]:
-    """Mark runs of dead `plm` processes of this machine KILLED in MLflow and Crashed in Prefect.
+def close_dead_runs(config: PipelineConfig, in_prefect: bool = True, flow_run: str | None = None) -> list[str]:
+    """Mark runs of dead `plm` processes of this machine KILLED in MLflow and Crashed in Prefect, and stop their Ray jobs.
 
-    Returns the MLflow run ids. A store that does not answer is tried again at the next start.
+    Returns the MLflow run ids. A store that does not answer is tried again at the next start, and so is a cluster, as long
+    as the config names it. The flow run that asks keeps its jobs and its state: it is a retry that attaches to them.
     """
     leases = _dead_leases(config)
     if leases:
         _send_what_waits(config)
     closed: list[str] = []
     for path, dead in leases.items():
+        theirs = dead.get("prefect_flow_run_id") if dead.get("prefect_flow_run_id") != flow_run else None
+        stopped = _stop_jobs(dead.get("ray_address"), theirs)
         try:
             closed += _close_mlflow(config, dead.get("mlflow_run_id"), dead.get("experiment_id"))
             if in_prefect:
-                _close_prefect(dead.get("prefect_flow_run_id"))
+                _close_prefect(theirs)
         except Exception as error:  # MLflow and urllib families; the lease stays for the next start
             log.warning(
                 "the run of dead process %s stays open for now: %s", dead["pid"], " ".join(str(error).split())[:160]
             )
             continue
-        if in_prefect:
+        if in_prefect and (stopped or dead.get("ray_address") != config.ray.address):
             path.unlink(missing_ok=True)
     return closed
 
@@ -125,6 +128,23 @@ def _run(client: Any, run_id: str) -> list[Any]:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the store was deleted meanwhile
             return []
         raise
+
+
+def _stop_jobs(address: str | None, flow_run_id: str | None) -> bool:
+    """Stop the jobs of a dead flow run, which would go on beside those of the next one; False when the cluster is away."""
+    if not address or not flow_run_id:
+        return True
+    from components.ray_jobs import job_client, stop_jobs_of_flow_run
+
+    try:
+        stopped = stop_jobs_of_flow_run(job_client(address), flow_run_id)
+    except Exception as error:  # ours, requests and Ray families
+        reason = " ".join(str(error).split())[:160]
+        log.warning("Ray jobs of dead flow run %s may still run, look there: %s", flow_run_id, reason)
+        return False
+    for job in stopped:
+        log.warning("stopped Ray job %s of a dead run", job)
+    return True
 
 
 def _close_prefect(flow_run_id: str | None) -> None:

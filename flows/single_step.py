@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from typing import Any
 
@@ -11,9 +12,17 @@ from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import find_inputs, ray_session, resume_uri, run_step
-from components.ray_jobs import read_order
+from components.ray_jobs import not_on_cluster, read_order
 from components.steps import STEPS, StepContext
-from components.tracking import RunTracker, SilentTracker, open_tracking, spool_dir, start_run, tracking_client
+from components.tracking import (
+    RunTracker,
+    SilentTracker,
+    open_tracking,
+    spool_dir,
+    start_run,
+    store_is_there,
+    tracking_client,
+)
 from flows.environment import prepare_environment
 from flows.explain import decide, last_key, remember_key
 from flows.parent_run import ended, git_commit
@@ -87,6 +96,8 @@ class _JoinedRun(RunTracker):
 
 
 def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None, ordered: bool) -> Any:
+    if mlflow_run and not store_is_there(config):
+        raise not_on_cluster(config, f"{name} on {socket.gethostname()}")
     if mlflow_run:  # the pipeline has spoken to the store: from here on an outage stops nothing
         return _JoinedRun(tracking_client(config), mlflow_run, spool_dir(config))
     try:

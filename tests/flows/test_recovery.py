@@ -34,14 +34,16 @@ def killed() -> dict[str, float]:
     return process
 
 
-def leave_a_lease(config: PipelineConfig, folder: Path, process: dict[str, float]) -> tuple[str, str]:
+def leave_a_lease(
+    config: PipelineConfig, folder: Path, process: dict[str, float], **more: str | None
+) -> tuple[str, str]:
     client = tracking_client(config)
     experiment = open_tracking(config)[1]
     parent = start_run(config, client, experiment, "parent", {})
     child = start_run(config, client, experiment, "child", {}, parent.run_id)
     (folder / "live").mkdir()
     values = {**process, "host": socket.gethostname(), "mlflow_run_id": parent.run_id, "experiment_id": experiment}
-    (folder / "live" / "1.json").write_text(json.dumps(values))
+    (folder / "live" / "1.json").write_text(json.dumps({**values, **more}))
     return parent.run_id or "", child.run_id or ""
 
 
@@ -82,6 +84,20 @@ def test_a_lease_stays_as_long_as_a_child_waits_to_be_made(
         assert close_dead_runs(config) == []
     assert "not recorded yet" in caplog.text and list((tmp_path / "live").iterdir())
     assert len(close_dead_runs(config)) == 3 and not list((tmp_path / "live").iterdir())
+
+
+@pytest.mark.parametrize("used_still", [True, False])
+def test_a_cluster_that_is_away_is_one_line_and_asked_again_as_long_as_it_is_used(
+    config: PipelineConfig, tmp_path: Path, killed: dict[str, float], caplog: pytest.LogCaptureFixture, used_still: bool
+) -> None:
+    away = "http://127.0.0.1:9"
+    runs = leave_a_lease(config, tmp_path, killed, prefect_flow_run_id="flow-dead", ray_address=away)
+    if used_still:
+        config = config.model_copy(update={"ray": config.ray.model_copy(update={"address": away})})
+    assert set(close_dead_runs(config)) == set(runs)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "flows.recovery"]
+    assert "flow-dead may still run" in line and away in line and "\n" not in line
+    assert bool(list((tmp_path / "live").iterdir())) == used_still
 
 
 def test_runs_of_a_live_process_stay_open(config: PipelineConfig, tmp_path: Path) -> None:

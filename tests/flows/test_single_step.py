@@ -9,6 +9,7 @@ from PIL import Image
 
 from components.artifact_store import ArtifactStore
 from components.config import PipelineConfig
+from components.errors import UserError
 from flows.single_step import run_single_step
 
 
@@ -47,3 +48,11 @@ def test_ingest_by_itself_brings_in_only_what_changed(config: PipelineConfig, fo
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     found = store.find_digest("ingest", str(step("ingest", config)["key"]))
     assert found is not None and (found.counts["reused"], found.counts["fetched"]) == (2, 1)
+
+
+def test_a_job_that_does_not_see_the_flows_tracking_store_says_so(config: PipelineConfig, tmp_path: Path) -> None:
+    store = config.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path}/elsewhere/mlflow.db"})
+    away = config.model_copy(update={"tracking": store})
+    with pytest.raises(UserError, match=r"set tracking.uri=http"):
+        run_single_step("ingest", away, False, "0" * 32, None, None)
+    assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "runs" / "artifacts").exists()

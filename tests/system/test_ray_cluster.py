@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from components.errors import UserError
 from components.ray_jobs import StepJob, job_client, run_job, step_entrypoint, stop_jobs_of_flow_run
 from components.tracking import tracking_client
 from flows.prefect_server import free_port
+from flows.recovery import close_dead_runs
 from tests.system.conftest import BIN, Prefect, Workplace, wait_for
 
 whole_flow = pytest.mark.e2e  # minutes, nearly all of them imports in the processes of five jobs
@@ -195,6 +197,22 @@ def test_an_interrupted_wait_stops_the_job(address: str) -> None:
         run_job(client, job_of("sleep 300", "flow-interrupt"), None, 0.5, interrupt)
     assert client.get_job_status("flow-interrupt-train-a1").value == "STOPPED"
     assert stop_jobs_of_flow_run(client, "flow-interrupt") == []
+
+
+def test_the_job_of_a_killed_flow_is_stopped_by_the_next_start(address: str, tmp_path: Path) -> None:
+    client = job_client(address)
+    for flow_run in ("flow-killed", "flow-mine"):
+        job = job_of("sleep 300", flow_run)
+        client.submit_job(entrypoint=job.entrypoint, submission_id=job.submission_id(1), metadata=dict(job.metadata))
+    config = PipelineConfig.model_validate({"tracking": {"state_dir": str(tmp_path)}, "ray": {"address": address}})
+    dead = {"pid": 1, "started": 1.0, "host": socket.gethostname(), "ray_address": address}
+    (tmp_path / "live").mkdir()
+    for flow_run in ("flow-killed", "flow-mine"):
+        (tmp_path / "live" / f"{flow_run}.json").write_text(json.dumps({**dead, "prefect_flow_run_id": flow_run}))
+    close_dead_runs(config, in_prefect=False, flow_run="flow-mine")
+    assert client.get_job_status("flow-killed-train-a1").value == "STOPPED"
+    assert not client.get_job_status("flow-mine-train-a1").is_terminal(), "a retried flow run attaches to its job"
+    assert stop_jobs_of_flow_run(client, "flow-mine") == ["flow-mine-train-a1"]
 
 
 def test_an_address_without_a_cluster_is_one_line() -> None:
