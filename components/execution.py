@@ -7,12 +7,13 @@ import errno
 import importlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.errors import UserError
+from components.last_run import made_elsewhere
 from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
 
@@ -81,19 +82,43 @@ def remove_resumable(uri: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def find_inputs(step: Step, config: PipelineConfig, store: ArtifactStore) -> dict[str, Artifact]:
+def find_inputs(
+    step: Step, config: PipelineConfig, store: ArtifactStore, say: Callable[[str], None]
+) -> dict[str, Artifact]:
     """The whole artifacts that a step needs, found by their keys. Raises UserError naming the command that makes one."""
-    inputs: dict[str, Artifact] = {}
-    for name, source in step.inputs.items():
-        upstream = STEPS[source]
-        found = store.find(upstream.key(config, find_inputs(upstream, config, store)))
-        if found is None:
-            command = source.replace("_", "-")
-            raise UserError(
-                f"{step.name}: its input of step {source} is not there yet; run `plm {command}` with this config"
-            )
-        inputs[name] = found
-    return inputs
+    return _inputs(step, config, store, say, {})
+
+
+def _inputs(
+    step: Step, config: PipelineConfig, store: ArtifactStore, say: Callable[[str], None], known: dict[str, Artifact]
+) -> dict[str, Artifact]:
+    """The same; `known` has the steps that were found already, so that no source is listed twice."""
+    for source in step.inputs.values():
+        if source not in known:
+            inputs = _inputs(STEPS[source], config, store, say, known)
+            known[source] = _upstream(STEPS[source], step.name, config, inputs, store, say)
+    return {name: known[source] for name, source in step.inputs.items()}
+
+
+def _upstream(
+    step: Step,
+    needed_by: str,
+    config: PipelineConfig,
+    inputs: Mapping[str, Artifact],
+    store: ArtifactStore,
+    say: Callable[[str], None],
+) -> Artifact:
+    command = f"run `plm {step.name.replace('_', '-')}` with this config"
+    problem = UserError(f"{needed_by}: its input of step {step.name} is not there yet; {command}")
+    try:
+        if found := store.find(step.key(config, inputs)):
+            return found
+    except UserError as error:  # files that are not on this machine
+        problem = error
+    if elsewhere := made_elsewhere(step, config, store):
+        say(f"{step.name} as made at {elsewhere[1]}; copies of its files are not compared")
+        return elsewhere[0]
+    raise problem
 
 
 @contextlib.contextmanager

@@ -15,12 +15,16 @@ from components.context import StepContext as StepContext
 from components.errors import ConfigError
 from components.train.settings import with_effect
 
+OUTSIDE = "outside"  # in a key's config
+SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times
+
 
 @dataclass(frozen=True)
 class Step:
     """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts.
 
-    `parts` names the files of an input that count, where not all of them do.
+    `parts` names the files of an input that count, where not all of them do. `outside` says in which state the files of this
+    machine are that the config names; unlike `config`, a copy of them gives something else.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Step:
     on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
     uses_ray: bool = False  # works on an initialised Ray
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outside: Callable[[PipelineConfig], Mapping[str, Any]] | None = None
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
@@ -39,7 +44,8 @@ class Step:
             else artifact.digest
             for name, artifact in inputs.items()
         }
-        return StepKey(self.name, digests, self.config(config), code_digests(self.module))
+        outside = {OUTSIDE: self.outside(config)} if self.outside else {}
+        return StepKey(self.name, digests, {**self.config(config), **outside}, code_digests(self.module))
 
 
 def file_digest(path: str | None, what: str) -> str | None:
@@ -56,10 +62,18 @@ def _ingest(config: PipelineConfig) -> Mapping[str, Any]:
     from components.ingest.fingerprint import source_fingerprint
 
     source = config.ingest.source
+    state = {} if source.kind in SOURCES_ON_DISK else {"fingerprint": source_fingerprint(source)}
     return {
-        "ingest": {"source": source.model_dump(mode="json"), "fingerprint": source_fingerprint(source)},
+        "ingest": {"source": source.model_dump(mode="json", exclude={"registry"}), **state},  # whose data sets count
         "convert": {"image_column": config.convert.image_column},  # ingest copies what this column names
     }
+
+
+def _ingest_outside(config: PipelineConfig) -> Mapping[str, Any]:
+    from components.ingest.fingerprint import source_fingerprint
+
+    source = config.ingest.source
+    return {"fingerprint": source_fingerprint(source)} if source.kind in SOURCES_ON_DISK else {}
 
 
 def _convert(config: PipelineConfig) -> Mapping[str, Any]:
@@ -74,11 +88,14 @@ def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
+    tokenizer = file_digest(config.model.tokenizer, "model.tokenizer")
+    return {"name": config.name, "model": config.model.model_dump(mode="json") | {"tokenizer": tokenizer}}
+
+
+def _initialize_outside(config: PipelineConfig) -> Mapping[str, Any]:
     from components.base_model import source_state
 
-    tokenizer = file_digest(config.model.tokenizer, "model.tokenizer")
-    model = config.model.model_dump(mode="json") | {"tokenizer": tokenizer, "files": source_state(config.model)}
-    return {"name": config.name, "model": model}
+    return {"files": source_state(config.model)}
 
 
 def _train(config: PipelineConfig) -> Mapping[str, Any]:
@@ -115,9 +132,9 @@ def _register(config: PipelineConfig) -> Mapping[str, Any]:
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
-        Step("ingest", "components.ingest.step", {}, _ingest),
+        Step("ingest", "components.ingest.step", {}, _ingest, outside=_ingest_outside),
         Step("convert", "components.convert.step", {"raw": "ingest"}, _convert),
-        Step("initialize", "components.initialize", {}, _initialize),
+        Step("initialize", "components.initialize", {}, _initialize, outside=_initialize_outside),
         Step(
             "preprocess",
             "components.preprocess.step",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from components.artifact_store import ArtifactStore
-from components.artifacts import Artifact, StepKey, filesystem
+from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.config_loading import flatten
+from components.last_run import last_key
 from components.register import lapse
 from components.steps import STEPS
 
@@ -64,29 +64,6 @@ def differences(last: StepKey, now: StepKey) -> list[str]:
     lines += [f"config {name}: {old.get(name, '-')} -> {new.get(name, '-')}" for name in _changed(old, new)]
     lines += [f"code {name} changed" for name in _changed(last.code, now.code)]
     return lines or ["its artifact is missing or damaged"]
-
-
-def remember_key(config: PipelineConfig, store: ArtifactStore, key: StepKey) -> None:
-    """Keep the parts of a step's key, so that the next run can say what changed."""
-    fs, path = filesystem(_last_uri(config, store, key.step))
-    if "://" not in store.root:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    parts = {"inputs": key.inputs, "config": key.config, "code": key.code}
-    fs.pipe_file(path, json.dumps(parts, ensure_ascii=False).encode())
-
-
-def last_key(config: PipelineConfig, store: ArtifactStore, step: str) -> StepKey | None:
-    """The key that the step had in the last run of this pipeline."""
-    fs, path = filesystem(_last_uri(config, store, step))
-    try:
-        parts = json.loads(fs.cat_file(path))
-    except (FileNotFoundError, ValueError):
-        return None
-    return StepKey(step, parts["inputs"], parts["config"], parts["code"])
-
-
-def _last_uri(config: PipelineConfig, store: ArtifactStore, step: str) -> str:
-    return store.uri(config.name, "last", f"{step}.json")
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import remove_resumable, resume_uri
+from components.last_run import last_key, remember_key
 from components.ray_jobs import check_tracking
 from components.steps import STEPS, Step, StepContext
 from components.tracking import (
@@ -22,7 +23,7 @@ from components.tracking import (
     start_run,
     tracking_client,
 )
-from flows.explain import decide, last_key, remember_key
+from flows.explain import decide
 from flows.links import FlowLinks
 from flows.parent_run import ended, git_commit, log_text, mlflow_run_url, open_parent, system_metrics
 from flows.progress import Progress

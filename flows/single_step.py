@@ -12,6 +12,7 @@ from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import find_inputs, ray_session, resume_uri, run_step
+from components.last_run import last_key, remember_key
 from components.ray_jobs import not_on_cluster, read_order
 from components.steps import STEPS, StepContext
 from components.tracking import (
@@ -24,7 +25,7 @@ from components.tracking import (
     tracking_client,
 )
 from flows.environment import prepare_environment
-from flows.explain import decide, last_key, remember_key
+from flows.explain import decide
 from flows.parent_run import ended, git_commit
 from flows.progress import Progress, publish_progress
 from flows.recovery import close_dead_runs, lease
@@ -45,12 +46,12 @@ def run_single_step(
     step = STEPS[name]
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
+    progress = _Reporter(name, progress_uri)
     if order_uri:
         key, inputs = read_order(order_uri, store)
     else:
-        inputs = find_inputs(step, config, store)
+        inputs = find_inputs(step, config, store, progress)
         key = step.key(config, inputs)
-    progress = _Reporter(name, progress_uri)
     _, found = decide(key, config, store, frozenset({name} if refresh else ()))
     if found is None:
         if not order_uri:
