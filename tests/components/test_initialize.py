@@ -233,7 +233,7 @@ def test_a_damaged_checkpoint_is_refused(initialized: Initialize, tmp_path: Path
 
 
 def key_of(step: str = "initialize", **model: Any) -> str:
-    return StepKey(step, config=STEPS[step].config(PipelineConfig.model_validate({"model": model}))).digest
+    return STEPS[step].key(PipelineConfig.model_validate({"model": model}), {}).digest
 
 
 def test_the_key_follows_the_files_of_the_weights(tmp_path: Path) -> None:
