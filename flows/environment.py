@@ -25,6 +25,10 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# Ray's own servers listen on every interface unless the node's address is loopback, which is what this makes of it, on Linux
+# too. Not where this process belongs to a cluster.
+RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 def quieten() -> None:
     """Telemetry off and retries short, in a process whose stores are another's choice; what the user has set stays."""
@@ -37,7 +41,9 @@ def prepare_environment(config: PipelineConfig) -> None:
     quieten()
     folder = state_dir(config)
     folder.mkdir(parents=True, exist_ok=True)
+    own_ray = config.ray.address is None and "RAY_ADDRESS" not in os.environ
     local = {
+        **(RAY_ON_LOOPBACK if own_ray else {}),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
     }

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import QUIET
+from flows.environment import QUIET, RAY_ON_LOOPBACK
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Before anything imports Ray, MLflow or Prefect.
-for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}.items():
+for name, value in {**QUIET, **RAY_ON_LOOPBACK, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
 
 pytest_plugins = ["tests.s3_endpoint", "tests.mlflow_server"]

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.environment import RAY_ON_LOOPBACK
+
 
 @pytest.mark.e2e
 def test_a_training_goes_on_with_fewer_workers_when_a_node_is_gone(tmp_path: Path, repository: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", *RAY_ON_LOOPBACK)}
     command = [sys.executable, "-m", "tests.system.elastic_run", str(tmp_path)]
     run = subprocess.run(
         command, cwd=repository, env=environment, stdout=subprocess.PIPE, text=True, timeout=900, check=True
