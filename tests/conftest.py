@@ -11,6 +11,7 @@ import pytest
 from flows.environment import QUIET, RAY_ON_LOOPBACK
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+E2E_SECONDS = 900
 
 # Before anything imports Ray, MLflow or Prefect.
 for name, value in {**QUIET, **RAY_ON_LOOPBACK, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}.items():
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--weights", metavar="DIR", help="published weights, see tests/plm_model/test_published_answers.py"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items if config.pluginmanager.hasplugin("timeout") else ():
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(E2E_SECONDS))
 
 
 @pytest.fixture(scope="session")
