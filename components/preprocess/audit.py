@@ -84,6 +84,7 @@ def audit_page(out_uri: str, outcome: Outcome, codec: Codec, name: str) -> str:
         hidden_sources=max(0, len(sources) - SHOWN_SOURCES),
         good=sum(table.num_rows for table in outcome.good.values()),
         bad=sum(table.num_rows for table in outcome.bad.values()),
+        noted=outcome.all_noted().to_json().values(),
         tokens_per_tile=codec.config.tokens_per_tile,
     )
 

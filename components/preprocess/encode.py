@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,23 +14,29 @@ from plm_model.images import ImageError, tile_counts, verified_size
 from plm_model.record import Record, RecordError, VideoClip, parse_record
 from plm_model.video import VideoError, encode_frame, video_tiles
 
+# The key under which a row may say which line of the user's own file it was, such as `labels.csv:17`.
+USER_LINE = "from_line"
+
 
 class BadRow(ValueError):
-    """A row for the quarantine: its id where it has one, and the reason."""
+    """A row for the quarantine: its id and the user's own line where they are known, and the reason."""
 
-    def __init__(self, reason: str, id: str | None = None) -> None:
+    def __init__(self, reason: str, id: str | None = None, place: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.id = id
+        self.place = place
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the model sees of a record: media as a shard keeps them, and the tiles that each image or video becomes."""
+    """What the model sees of a record: media as a shard keeps them, the tiles that each image or video becomes, and the
+    kinds of what was noticed about them (`components.noted`)."""
 
     media: list[dict[str, Any]]
     tiles: list[int]
     frames: int = 0
+    notes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Encoder:
     frame_jpeg_quality: int | None = None
 
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
-        """The row of a shard (columns of `shards.schema`) of one line of JSON.
+        """The row of a shard (columns of `shards.schema`) of one line of JSON, and beside these columns `notes`, the kinds of
+        `components.noted` that were noticed about it, and `place`, the line of the user's file where the row says it.
 
         `source` names where the row comes from unless it has a `source` of its own; `refused` is a reason known before.
         BadRow when it cannot be used.
@@ -51,11 +58,11 @@ class Encoder:
         row = load(raw)
         known_id = visible(row["id"]) if row.get("id") is not None else None
         if refused is not None:
-            raise BadRow(refused, known_id)
+            raise BadRow(refused, known_id, user_line(row))
         try:
             return self.encode_record(parse_record(row, accept_gpt_role=self.accept_gpt_role), source)
         except (RecordError, RejectedRecord, ImageError, VideoError, MissingMedia) as error:
-            raise BadRow(visible(error), known_id) from error
+            raise BadRow(visible(error), known_id, user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
         shown = self.images(record.images) if record.video is None else self.video(record.video)
@@ -74,6 +81,8 @@ class Encoder:
             "supervised": example.supervised,
             "tiles": sum(shown.tiles),
             "frames": shown.frames,
+            "notes": sorted(shown.notes),
+            "place": user_line(record.row),
         }
 
     def images(self, paths: Sequence[str]) -> Shown:
@@ -104,6 +113,11 @@ def load(raw: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadRow(f"a row must be a JSON object, not {type(row).__name__}")
     return row
+
+
+def user_line(row: Mapping[str, Any]) -> str | None:
+    place = row.get(USER_LINE)
+    return visible(place) if isinstance(place, str) and place else None
 
 
 def image_size(path: str, data: bytes) -> tuple[int, int]:

@@ -23,7 +23,10 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass
 class Report:
-    """What became of one line: `reason` is None for an example, which then has a place in a shard and costs."""
+    """What became of one line: `reason` is None for an example, which then has a place in a shard and costs.
+
+    `notes` are the kinds of what was noticed about an example; `place` is the line of the user's own file, where known.
+    """
 
     split: str
     line: int
@@ -37,6 +40,8 @@ class Report:
     tiles: int = 0
     frames: int = 0
     media_bytes: int = 0
+    notes: Sequence[str] = ()
+    place: str | None = None
 
     @property
     def file(self) -> str:
@@ -86,13 +91,13 @@ class ChunkWorker:
             try:
                 row = self.encoder.encode(text.as_py(), chunk.file, chunk.repeated.get(line))
             except BadRow as error:
-                reports.append(Report(chunk.split, line, error.id, error.reason))
+                reports.append(Report(chunk.split, line, error.id, error.reason, place=error.place))
                 continue
             except UserError as error:
                 raise UserError(f"{chunk.file}:{line}: {error}") from error
-            costs = {name: row[name] for name in ("id", "source", "supervised", "tiles", "frames")}
+            told = {name: row[name] for name in ("id", "source", "supervised", "tiles", "frames", "notes", "place")}
             size = sum(len(item["data"]) for item in row["media"])
-            report = Report(chunk.split, line, shard=chunk.shard, row=written, tokens=row["tokens_n"], **costs)
+            report = Report(chunk.split, line, shard=chunk.shard, row=written, tokens=row["tokens_n"], **told)
             report.media_bytes = size
             reports.append(report)
             written += 1
@@ -103,9 +108,10 @@ def table_schema() -> Any:
     """Arrow schema that holds a Report or a Stop."""
     import pyarrow as pa
 
-    text = ("split", "id", "reason", "source", "shard", "stop", "file")
+    text = ("split", "id", "reason", "source", "shard", "place", "stop", "file")
     numbers = ("chunk", "line", "row", "tokens", "supervised", "tiles", "frames", "media_bytes", "number")
-    return pa.schema([*((name, pa.string()) for name in text), *((name, pa.int64()) for name in numbers)])
+    notes = ("notes", pa.list_(pa.string()))
+    return pa.schema([*((name, pa.string()) for name in text), *((name, pa.int64()) for name in numbers), notes])
 
 
 def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) -> Iterator[Any]:

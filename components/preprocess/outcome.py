@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from components.noted import Noted
 from components.preprocess.scan import Chunk
 from components.preprocess.shards import index_schema
 
@@ -19,16 +20,22 @@ FEW_VALUES = ("source", "shard")  # kept as numbers into a list of them
 
 @dataclass(frozen=True)
 class Outcome:
-    """By split: `good` has the columns of an index, `line` and `media_bytes`; `bad` has `line`, `id` and `reason`."""
+    """By split: `good` has the columns of an index, `line` and `media_bytes`; `bad` has `line`, `id`, `reason` and `place`;
+    `noted` counts what was noticed about the good ones."""
 
     good: Mapping[str, Any]
     bad: Mapping[str, Any]
+    noted: Mapping[str, Noted]
 
     def bad_rows(self) -> Iterator[dict[str, Any]]:
-        """{file, line, id, reason} of each bad row, in their order."""
+        """{file, line, id, reason, place} of each bad row, in their order."""
         for split, table in self.bad.items():
             for batch in table.to_batches():
                 yield from ({"file": f"{split}.jsonl", **row} for row in batch.to_pylist())
+
+    def all_noted(self) -> Noted:
+        """What was noticed in all splits together."""
+        return sum(self.noted.values(), Noted())
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Piece:
     last: int
     good: Any
     bad: Any
+    noted: Noted
 
     @property
     def rows(self) -> int:
@@ -62,6 +70,7 @@ def collect(reports: Iterable[Any], chunks: Sequence[Chunk], told: Callable[[int
     return Outcome(
         {split: joined(split, chunks, found, lambda piece: piece.good, good_schema()) for split in SPLITS},
         {split: joined(split, chunks, found, lambda piece: piece.bad, bad_schema()) for split in SPLITS},
+        {split: sum((piece.noted for piece in of_split(split, chunks, found)), Noted()) for split in SPLITS},
     )
 
 
@@ -75,7 +84,18 @@ def piece_of(table: Any) -> Piece:
     is_good = pc.is_null(table["reason"])
     good = narrow(table.filter(is_good), good_schema())
     bad = narrow(table.filter(pc.invert(is_good)), bad_schema())
-    return Piece(int(lines[0]), int(lines[-1]), good, bad)
+    return Piece(int(lines[0]), int(lines[-1]), good, bad, noted_in(table.filter(is_good)))
+
+
+def noted_in(good: Any) -> Noted:
+    """What was noticed about the examples of a table of reports."""
+    import pyarrow.compute as pc
+
+    noted = Noted()
+    some = pc.greater(pc.fill_null(pc.list_value_length(good["notes"]), 0), 0)
+    for row in good.filter(some).select(["split", "line", "place", "notes"]).to_pylist():
+        noted.add(row["notes"], row["place"] or f"{row['split']}.jsonl:{row['line']}")
+    return noted
 
 
 def narrow(table: Any, schema: Any) -> Any:
@@ -101,10 +121,14 @@ def joined(
 ) -> Any:
     import pyarrow as pa
 
-    tables = [
-        part(piece) for chunk, pieces in zip(chunks, found, strict=True) if chunk.split == split for piece in pieces
-    ]
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return pa.concat_tables([schema.empty_table(), *(part(piece) for piece in of_split(split, chunks, found))])
+
+
+def of_split(split: str, chunks: Sequence[Chunk], found: Sequence[Sequence[Piece]]) -> Iterator[Piece]:
+    """The pieces of a split in the order of its lines."""
+    for chunk, pieces in zip(chunks, found, strict=True):
+        if chunk.split == split:
+            yield from pieces
 
 
 def good_schema() -> Any:
@@ -118,4 +142,4 @@ def good_schema() -> Any:
 def bad_schema() -> Any:
     import pyarrow as pa
 
-    return pa.schema([("line", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
+    return pa.schema([("line", pa.int64()), ("id", pa.string()), ("reason", pa.string()), ("place", pa.string())])

@@ -15,8 +15,11 @@ SHOWN = 3
 
 
 def write_quarantine(file: Any, outcome: Outcome) -> None:
-    """One JSON object a bad row, {file, line, id, reason}, to an open text file."""
+    """One JSON object a bad row, {file, line, id, reason}, and `place` where the user's own line is known, to an open text
+    file."""
     for row in outcome.bad_rows():
+        if row["place"] is None:
+            del row["place"]
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -30,7 +33,7 @@ def require_within_budget(outcome: Outcome, max_bad_fraction: float, folder_uri:
     with fs.open(f"{folder}/{FILE}", "w", encoding="utf-8") as file:
         write_quarantine(file, outcome)
     first = itertools.islice(outcome.bad_rows(), SHOWN)
-    shown = "; ".join(f"{row['file']}:{row['line']}: {row['reason']}" for row in first)
+    shown = "; ".join(f"{row['place'] or row['file'] + ':' + str(row['line'])}: {row['reason']}" for row in first)
     more = f"; and {bad - SHOWN} more" if bad > SHOWN else ""
     raise UserError(
         f"{bad} of {bad + good} rows are bad, more than preprocess.max_bad_fraction={max_bad_fraction:g} allows: "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from components.noted import Noted
 from components.preprocess.outcome import SPLITS, Outcome
 from components.preprocess.shards import COUNTS
 
@@ -13,15 +14,20 @@ SUMS = ("tokens", *COUNTS)
 
 
 def statistics(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Figures by split: examples, rejected rows, sums of tokens, tiles and bytes, and lengths."""
-    return {split: of_split(outcome.good[split], outcome.bad[split].num_rows) for split in SPLITS}
+    """Figures by split: rows = used + repaired + rejected, examples, what was noticed about them, sums of tokens, tiles and
+    bytes, and lengths."""
+    return {split: of_split(outcome.good[split], outcome.bad[split].num_rows, outcome.noted[split]) for split in SPLITS}
 
 
-def of_split(good: Any, rejected: int) -> dict[str, Any]:
+def of_split(good: Any, rejected: int, noted: Noted) -> dict[str, Any]:
     lengths = good["tokens"].to_numpy()
     return {
-        "examples": good.num_rows,
+        "rows": good.num_rows + rejected,
+        "used": good.num_rows - noted.repaired,
+        "repaired": noted.repaired,
         "rejected": rejected,
+        "examples": good.num_rows,
+        "noted": noted.to_json(),
         **{name: total(good[name]) for name in (*SUMS, "media_bytes")},
         "longest": int(lengths.max(initial=0)),
         "token_lengths": histogram(lengths),

@@ -28,6 +28,8 @@ from components.preprocess.statistics import statistics
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
 
+COUNTED = ("rows", "examples", "used", "repaired", "rejected")
+
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Encode the rows of `inputs["dataset"]` for the checkpoint `inputs["model"]` on the initialised Ray.
@@ -50,8 +52,17 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {first}")
     figures = write_results(out, outcome)
     keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, config.name).encode()})
-    examples, rejected = (sum(figures[split][name] for split in SPLITS) for name in ("examples", "rejected"))
-    context.progress(f"{examples} examples, {rejected} rows in quarantine")
+    context.progress(last_line(figures, outcome))
+
+
+def last_line(figures: Mapping[str, Mapping[str, Any]], outcome: Outcome) -> str:
+    """What became of all rows: `90 examples, 2 of them repaired, 10 rows in quarantine; 2 boxes clamped, such as a.csv:4`."""
+    examples, repaired, rejected = (
+        sum(figures[split][name] for split in SPLITS) for name in ("examples", "repaired", "rejected")
+    )
+    mended = f", {repaired} of them repaired" if repaired else ""
+    noticed = outcome.all_noted().line()
+    return f"{examples} examples{mended}, {rejected} rows in quarantine" + (f"; {noticed}" if noticed else "")
 
 
 def make_codec(config: PipelineConfig, model: Artifact) -> Codec:
@@ -92,7 +103,8 @@ def write_results(out: ArtifactWriter, outcome: Outcome) -> dict[str, dict[str, 
     figures = statistics(outcome)
     out.write_json("statistics.json", figures)
     out.counts.update(
-        {f"{split}_{name}": figures[split][name] for split in SPLITS for name in ("examples", "rejected")}
+        {f"{split}_{name}": figures[split][name] for split in SPLITS for name in COUNTED}
+        | {f"noted_{kind}": count for kind, count in sorted(outcome.all_noted().counts.items())}
     )
     out.counts.update(tokens=figures["train"]["tokens"], supervised=figures["train"]["supervised"])
     return figures

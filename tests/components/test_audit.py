@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image
 
 from components.artifacts import filesystem
 from components.media import MediaRoot
+from components.noted import OBSERVATIONS
 from components.preprocess.audit import LONG_RUN, audit_page, choose, spread, token_runs
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import Report, table_schema
@@ -100,11 +101,11 @@ def outcome_of(reports: Sequence[Report]) -> Outcome:
     return collect([table], [Chunk("train", 0, 0, 1, rows=len(reports))], lambda rows: None)
 
 
-def html_of(folder: Path, rows: Sequence[dict[str, Any]], bad: Sequence[Report] = ()) -> str:
+def html_of(folder: Path, rows: Sequence[dict[str, Any]], more: Sequence[Report] = ()) -> str:
     fs, out = filesystem(str(folder / "out"))
     write_shard(fs, f"{out}/train/s.parquet", rows)
     reports = [report(row, number) for number, row in enumerate(rows)]
-    return audit_page(str(folder / "out"), outcome_of([*reports, *bad]), Codec(TOKENIZER, CONFIG), "demo")
+    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), Codec(TOKENIZER, CONFIG), "demo")
 
 
 def page_of(folder: Path, *rows: dict[str, Any]) -> Page:
@@ -184,6 +185,14 @@ def test_the_sample_takes_from_every_source_whatever_the_order() -> None:
 def test_the_same_shards_give_the_same_page(tmp_path: Path) -> None:
     rows = [row(tmp_path, str(number), ["What?", "A."], images=number % 2) for number in range(9)]
     assert html_of(tmp_path, rows) == html_of(tmp_path, rows)
+
+
+def test_what_was_noticed_is_a_table_with_its_first_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBSERVATIONS, "odd", "odd <rows>")
+    good = row(tmp_path, "x", ["Q", "A"])
+    assert "Noticed" not in html_of(tmp_path, [good])
+    html = html_of(tmp_path, [good], [replace(report(good, 1), row=0, notes=["odd"], place="labels.csv:17")])
+    assert "<tr><td>odd &lt;rows&gt;</td><td>labels.csv:17</td><td>1</td></tr>" in html
 
 
 @pytest.mark.parametrize("rejected", [0, 1, 2])

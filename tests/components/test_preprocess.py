@@ -17,19 +17,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components import noted
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
 from components.media import MediaRoot, require_inside
-from components.preprocess.encode import Encoder
+from components.preprocess.encode import BadRow, Encoder
 from components.preprocess.graph import ChunkWorker, Report, raise_stop, read_lines, table_schema
-from components.preprocess.outcome import collect
+from components.preprocess.outcome import Outcome, collect
+from components.preprocess.quarantine import require_within_budget
 from components.preprocess.scan import Chunk, Scan
 from components.preprocess.shards import ROWS_PER_GROUP, index_schema, row_groups, write_index
-from components.preprocess.statistics import histogram
-from components.preprocess.step import make_codec, run, scan
+from components.preprocess.statistics import histogram, statistics
+from components.preprocess.step import last_line, make_codec, run, scan
 from components.tracking import SilentTracker
 from plm_model.codec import NO_TARGET
 from plm_model.config import PLMConfig
@@ -387,6 +389,60 @@ def test_what_became_of_the_lines_is_in_their_order_however_the_chunks_end() -> 
         ("train.jsonl", line, f"id {line}") for line in (1, 3, 5, 7)
     ]
     assert outcome.good["test"].num_rows == outcome.bad["test"].num_rows == 0
+
+
+def noticed(line: int, notes: Sequence[str], split: str = "train", **fields: Any) -> Report:
+    return Report(split, line, f"id {line}", None, "a", "shard-00000.parquet", line, 10, notes=notes, **fields)
+
+
+def outcome_of(*reports: Report) -> Outcome:
+    chunks = [Chunk(split, 0, 0, 1, rows=sum(r.split == split for r in reports)) for split in ("train", "test")]
+    tables = [
+        pa.Table.from_pylist([{**asdict(r), "chunk": n} for r in reports if r.split == chunk.split], table_schema())
+        for n, chunk in enumerate(chunks)
+        if chunk.rows
+    ]
+    return collect(tables[::-1], chunks, lambda rows: None)
+
+
+def test_rows_are_used_repaired_or_rejected_and_what_was_noticed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(noted.REPAIRS, "mended", "rows mended")
+    monkeypatch.setitem(noted.OBSERVATIONS, "odd", "odd rows")
+    outcome = outcome_of(
+        noticed(1, ["odd"], place="labels.csv:17"),
+        noticed(2, ["mended", "odd"]),
+        Report("train", 3, "c", "broken", place="labels.csv:19"),
+        noticed(4, []),
+        noticed(1, ["odd"], split="test"),
+    )
+    figures = statistics(outcome)
+    counts = {name: figures["train"][name] for name in ("rows", "used", "repaired", "rejected", "examples")}
+    assert counts == {"rows": 4, "used": 2, "repaired": 1, "rejected": 1, "examples": 3}
+    assert figures["train"]["noted"] == {
+        "mended": {"meaning": "rows mended", "rows": 1, "first": ["train.jsonl:2"]},
+        "odd": {"meaning": "odd rows", "rows": 2, "first": ["labels.csv:17", "train.jsonl:2"]},
+    }
+    assert last_line(figures, outcome) == (
+        "4 examples, 1 of them repaired, 1 rows in quarantine; "
+        "1 rows mended, such as train.jsonl:2; 3 odd rows, such as labels.csv:17"
+    )
+
+
+def test_a_bad_row_is_named_by_the_line_of_the_users_file_where_that_is_known(tmp_path: Path) -> None:
+    outcome = outcome_of(Report("train", 3, "c", "broken", place="labels.csv:19"), Report("train", 4, "d", "cut"))
+    with pytest.raises(UserError, match=r"allows: labels\.csv:19: broken; train\.jsonl:4: cut\."):
+        require_within_budget(outcome, 0.0, str(tmp_path))
+    lines = (tmp_path / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("place") for line in lines] == ["labels.csv:19", None]
+
+
+def test_the_encoder_hands_on_the_line_of_the_users_file(place: Place) -> None:
+    encoder = Encoder(make_codec(config(), place.model(config())), MediaRoot(str(place.media)))
+    row = encoder.encode(asked("a", from_line="labels.csv:17").encode(), "train")
+    assert (row["place"], row["notes"]) == ("labels.csv:17", [])
+    with pytest.raises(BadRow) as raised:
+        encoder.encode(asked("a", "none.png", from_line="labels.csv:18").encode(), "train")
+    assert raised.value.place == "labels.csv:18"
 
 
 @pytest.mark.parametrize(
