@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from plm_model.checkpoint import Checkpoint, StoredTensor, exactly, require_tokenizer_fits
+from plm_model.checkpoint import Checkpoint, StoredTensor, exactly, require_tokenizer_fits, same_numbers
 from plm_model.config import PLMConfig, VisionConfig
-from plm_model.meta_layout import IGNORED, TIED, mapped, read_tokenizer, stored_tensors
+from plm_model.meta_layout import EMBEDDING, IGNORED, OUTPUT, TIED, mapped, read_tokenizer, stored_tensors
 from plm_model.safetensors_writer import WeightsError
 from plm_model.tokenizer import Tokenizer
 from plm_model.weights import entries_of, initial, seed_of
@@ -36,8 +36,10 @@ def assemble(config: PLMConfig, llama: Path, tower: Path, seed: int = 0) -> Chec
     Position embeddings are resized to the config's grid. WeightsError names a tensor that is missing, extra or misshapen.
     """
     decoder = {name: tensor for name, tensor in stored_tensors(llama).items() if name not in IGNORED}
-    for name in ("output.weight", TIED) if config.decoder.tied else ():
-        decoder.pop(name, None)
+    for name in (OUTPUT, TIED) if config.decoder.tied else ():
+        head = decoder.pop(name, None)
+        if head is not None and EMBEDDING in decoder and not same_numbers(head, decoder[EMBEDDING]):
+            raise WeightsError(f"{head.file}: {name} is not the embedding; set architecture.decoder.tied: false")
     found = decoder | tower_tensors(tower, config.vision)
     fresh = fresh_tensors(config, seed, re.compile(f"{PROJECTOR}|{LAYER_SCALE.pattern}"), found)
     tokenizer = read_tokenizer(llama, config.decoder.vocab_size)

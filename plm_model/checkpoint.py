@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from plm_model.tokenizer import Tokenizer
 from plm_model.weights import build, copy_into, entries_of, materialise
 
 Layout = Literal["plm", "hf", "meta"]
+COMPARED_ROWS = 4096
 ORIGINAL_PARAMS = "original_params.json"
 
 
@@ -62,6 +63,20 @@ class Checkpoint:
         for stored in self.tensors.values():
             sizes[stored.dtype] = sizes.get(stored.dtype, 0) + torch.Size(stored.shape).numel()
         return max(sizes, key=sizes.__getitem__)
+
+
+def same_numbers(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two stored matrices hold the same numbers, whatever their dtypes. Reads both, some rows at a time."""
+    if one.shape != other.shape:
+        return False
+    first, second = one.read(), other.read()
+    pieces = zip(first.split(COMPARED_ROWS), second.split(COMPARED_ROWS), strict=True)
+    return all(torch.equal(a.double(), b.double()) for a, b in pieces)
+
+
+def untied(config: PLMConfig) -> PLMConfig:
+    """The same model with an output matrix of its own."""
+    return replace(config, decoder=replace(config.decoder, tied=False))
 
 
 def load_into(model: PLM, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:

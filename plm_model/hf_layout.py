@@ -21,11 +21,14 @@ from plm_model.checkpoint import (
     exactly,
     read_original_params,
     require_tokenizer_fits,
+    same_numbers,
+    untied,
     write_json,
     write_original_params,
 )
 from plm_model.config import PLMConfig
-from plm_model.hf_config import config_json, processor_files, read_config
+from plm_model.hf_config import read_config
+from plm_model.hf_config_files import config_json, processor_files
 from plm_model.hf_tokenizer import hf_tokenizer_json, tokenizer_config, write_chat_template
 from plm_model.safetensors_writer import Entries, WeightsError
 from plm_model.stored_safetensors import stored_tensors
@@ -34,6 +37,7 @@ from plm_model.weights import read_json, save_tensors
 
 IGNORED = "rotary_emb.inv_freq"
 HEAD = "lm_head.weight"
+EMBEDDING = key_maps.hf_name("tok_embeddings.weight")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -45,8 +49,13 @@ def read_hf(directory: Path) -> Checkpoint:
         config, notes = read_config(read_json(path), image_processor(directory), HEAD in stored)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{directory}: {error}") from error
-    if config.decoder.tied:
-        stored.pop(HEAD, None)
+    head, embedding = stored.get(HEAD), stored.get(EMBEDDING)
+    if config.decoder.tied and head and embedding:
+        if same_numbers(head, embedding):
+            del stored[HEAD]
+        else:
+            config = untied(config)
+            notes.append(f"{HEAD} is not the embedding, though config.json says tie_word_embeddings: read as untied")
     tokenizer = Tokenizer.from_file(directory)
     require_tokenizer_fits(tokenizer, config)
     return Checkpoint(

@@ -91,6 +91,7 @@ def tokenizer_config(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
         **media,
         "extra_special_tokens": media,
         "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "left",  # answers go on from the end of a row: padded there, the shorter of a batch is wrong
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
     }

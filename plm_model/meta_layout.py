@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 
-from plm_model.checkpoint import Checkpoint, StoredTensor, exactly, require_tokenizer_fits, write_json
+from plm_model.checkpoint import (
+    Checkpoint,
+    StoredTensor,
+    exactly,
+    require_tokenizer_fits,
+    same_numbers,
+    untied,
+    write_json,
+)
 from plm_model.meta_params import params_json, read_params
 from plm_model.safetensors_writer import WeightsError
 from plm_model.tiktoken_ranks import RanksError, rank_file, tokenizer_json
@@ -23,7 +31,7 @@ from plm_model.weights import read_json
 PARAMS = "params.json"
 RANKS = "tokenizer.model"
 WHOLE, PARTS = "consolidated.pth", "consolidated.[0-9][0-9].pth"
-EMBEDDING, TIED = "tok_embeddings.weight", "output.tied_module.weight"
+EMBEDDING, OUTPUT, TIED = "tok_embeddings.weight", "output.weight", "output.tied_module.weight"
 IGNORED = ("rope.freqs", "rope_embeddings.freqs_cis")
 
 
@@ -40,9 +48,10 @@ def read_meta(directory: Path) -> Checkpoint:
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{directory / PARAMS}: {error}") from error
     require_tokenizer_fits(tokenizer, config)
-    if config.decoder.tied:
-        stored.pop(TIED, None)
     notes = [f"{directory / PARAMS}: fields kept but not used: {', '.join(unknown)}"] if unknown else []
+    if config.decoder.tied and (head := stored.pop(TIED, None)) and not same_numbers(head, embedding):
+        config, stored = untied(config), stored | {OUTPUT: head}
+        notes.append(f"{directory / PARAMS}: {TIED} is not the embedding, though weight_tying is true: read as untied")
     return Checkpoint(
         directory=directory,
         layout="meta",

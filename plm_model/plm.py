@@ -11,7 +11,7 @@ Shapes: T positions, N tiles, D decoder width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +28,7 @@ from plm_model.projector import Projector
 from plm_model.rope import decoder_rotary
 from plm_model.vision import VisionTransformer
 
+Scores = Callable[[torch.Tensor], torch.Tensor]  # rows [n, D] -> [n, V]
 IGNORED = -100
 CHUNK_ROWS = 1024
 
@@ -96,7 +97,7 @@ class PLM(nn.Module):
         """Cross entropy at each supervised position, in the pack's order: fp32 [n_supervised]."""
         layout = self.lay_out(batch)
         rows = self.norm(self.run(layout).index_select(0, layout.supervised))
-        return chunked_losses(rows, layout.targets, self.head_weight, chunk)
+        return chunked_losses(rows, layout.targets, self.output_scores, chunk)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Scores at the supervised positions: fp32 [n_supervised, V]."""
@@ -142,7 +143,7 @@ class PLM(nn.Module):
 
     def head(self, h: torch.Tensor) -> torch.Tensor:
         """Scores of hidden rows [n, D]: at least fp32 [n, V]."""
-        return scores(self.norm(h), self.head_weight)
+        return self.output_scores(self.norm(h))
 
     def towers(self) -> dict[str, list[nn.Module]]:
         """The blocks of each tower in order: what training shards, recomputes and compiles one by one."""
@@ -152,27 +153,26 @@ class PLM(nn.Module):
         """What turns tiles into features, each by itself."""
         return {"vision": self.vision_model}
 
-    @property
-    def head_weight(self) -> torch.Tensor:
-        """The output matrix [V, D]: the embedding itself when the config ties them."""
-        return self.tok_embeddings.weight if self.config.decoder.tied else self.output.weight
+    def output_scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """Scores of normalised rows [n, D]: at least fp32 [n, V]. The output layer is called, so that an adapter on it counts.
+
+        Where the config ties them, the output matrix is the embedding itself.
+        """
+        tied = self.config.decoder.tied
+        logits = F.linear(rows, self.tok_embeddings.weight) if tied else self.output(rows)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def scores(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    logits = F.linear(rows, weight)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def chunked_losses(rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, chunk: int) -> torch.Tensor:
+def chunked_losses(rows: torch.Tensor, targets: torch.Tensor, scores: Scores, chunk: int) -> torch.Tensor:
     """Cross entropy of each of n rows against its target, with the logits of at most `chunk` rows alive: [n].
 
     With more than one chunk the logits are computed again in the backward pass instead of being kept.
     """
     pieces = list(zip(rows.split(chunk), targets.split(chunk), strict=True))
     if len(pieces) == 1 or not torch.is_grad_enabled():
-        return torch.cat([row_losses(r, t, weight) for r, t in pieces])
-    return torch.cat([checkpoint(row_losses, r, t, weight, use_reentrant=False) for r, t in pieces])
+        return torch.cat([row_losses(r, t, scores) for r, t in pieces])
+    return torch.cat([checkpoint(row_losses, r, t, scores, use_reentrant=False) for r, t in pieces])
 
 
-def row_losses(rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(scores(rows, weight), targets, reduction="none")
+def row_losses(rows: torch.Tensor, targets: torch.Tensor, scores: Scores) -> torch.Tensor:
+    return F.cross_entropy(scores(rows), targets, reduction="none")

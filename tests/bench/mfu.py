@@ -152,7 +152,7 @@ def theirs(case: Case, device: torch.device) -> dict[str, float]:
     """Useful tokens per second of `transformers`, the rows of a pack padded to the longest of them."""
     from transformers import PerceptionLMConfig, PerceptionLMForConditionalGeneration
 
-    from plm_model.hf_config import config_json
+    from plm_model.hf_config_files import config_json
 
     values = config_json(case.config, {"bos": 0, "end_of_text": 1, "eot": 2, "video": 3}, "bfloat16")
     with device:

@@ -42,7 +42,7 @@ from components.train.parallel import Group
 from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 from plm_model.flops import StepCost, step_cost
-from plm_model.hf_config import config_json
+from plm_model.hf_config_files import config_json
 from plm_model.key_maps import hf_name, to_hf
 from plm_model.pack import Batch
 from plm_model.plm import PLM

@@ -150,6 +150,40 @@ def test_a_new_adapter_changes_nothing_and_all_but_it_is_frozen() -> None:
     assert all(p.requires_grad == ("lora_" in name) for name, p in model.named_parameters())
 
 
+@pytest.mark.case("E2")
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_on_any_linear_layer_learns(tied: bool) -> None:
+    """A weight that is used around its layer's call would leave the adapter without a gradient."""
+    config = odd_config()
+    config = replace(config, decoder=replace(config.decoder, tied=tied))
+    model = initialise(build(config), seed=0)
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    select(model, TrainConfig(lora=LoRASettings("", rank=2)))
+    from components.train.lora import initialise_adapters
+
+    initialise_adapters(model, seed=0)
+    model(batch(), chunk=3).sum().backward()
+    assert ("output" in linears) is not tied
+    assert all(model.get_parameter(f"{name}.lora_b").grad.abs().max() > 0 for name in linears)
+
+
+@pytest.mark.case("E2")
+def test_an_adapter_on_the_output_alone_is_trained_and_merged(
+    tmp_path: Path, step_context: Callable[..., StepContext]
+) -> None:
+    decoder = replace(tiny_config().decoder, vocab_size=400, tied=False)
+    write_shards(tmp_path / "shards")
+    base = write_base(tmp_path / "base", replace(tiny_config(), decoder=decoder))
+    shutil.copy(TOKENIZER, base.local() / "tokenizer.json")
+    job = trained(tmp_path, tmp_path / "run", lora=LoRASettings("^output$", rank=2, alpha=4.0))
+    model, _ = restored(job)
+    layer = model.get_submodule("output")
+    assert layer.lora_b.abs().max() > 1e-3
+    merged, _ = load_model(consolidated(job, tmp_path / "run", step_context()).local())
+    torch.testing.assert_close(merged.output.weight, layer.weight + 2 * layer.lora_b @ layer.lora_a)
+    torch.testing.assert_close(merged.logits(batch()), model.logits(batch()), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["selective", "full"])
 def test_dropout_in_an_adapter_is_the_same_when_it_is_computed_again(kind: str) -> None:
     gradients = []

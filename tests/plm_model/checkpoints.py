@@ -11,7 +11,7 @@ import torch
 
 from components.config_layers import read_file
 from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
-from plm_model.hf_config import config_json
+from plm_model.hf_config_files import config_json
 from plm_model.layouts import read_checkpoint, write_checkpoint
 from plm_model.plm import PLM
 from plm_model.tokenizer import Tokenizer

@@ -43,6 +43,17 @@ def test_position_embeddings_are_resized_to_the_grid_and_the_class_token_keeps_i
     torch.testing.assert_close(resized[1:], plane.flatten(2)[0].T)
 
 
+@pytest.mark.case("E3")
+def test_a_llama_whose_output_is_not_its_embedding_does_not_become_a_tied_model(tmp_path: Path) -> None:
+    state = llama(tmp_path, SCALED)
+    encoder(tmp_path / "pe.pt", SCALED)
+    torch.save(state | {"output.weight": state["output.weight"] + 1}, tmp_path / "llama" / "consolidated.00.pth")
+    with pytest.raises(
+        WeightsError, match=r"output\.weight is not the embedding; set architecture\.decoder\.tied: false"
+    ):
+        assemble(SCALED, tmp_path / "llama", tmp_path / "pe.pt")
+
+
 def test_layer_scale_that_the_encoder_lacks_starts_at_its_value_and_is_named(tmp_path: Path) -> None:
     llama(tmp_path, SCALED)
     encoder(tmp_path / "pe.pt", STAGE_1)

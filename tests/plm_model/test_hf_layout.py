@@ -162,10 +162,25 @@ def test_a_tensor_that_does_not_fit_is_named(
 
 
 def test_what_older_versions_stored_too_is_passed_over(tmp_path: Path) -> None:
-    reference_checkpoint(tmp_path)
+    embedding = reference_checkpoint(tmp_path).get_input_embeddings().weight.data
     key = "model.language_model.layers.0.self_attn.rotary_emb.inv_freq"
-    rewrite(tmp_path, {key: torch.zeros(8), "lm_head.weight": torch.zeros(1010, 64)})
+    rewrite(tmp_path, {key: torch.zeros(8), "lm_head.weight": embedding.clone()})
     assert read_checkpoint(tmp_path).config.decoder.tied
+
+
+@pytest.mark.case("E3")
+def test_an_output_that_is_not_the_embedding_is_kept_though_the_config_says_tied(tmp_path: Path) -> None:
+    embedding = reference_checkpoint(tmp_path).get_input_embeddings().weight.data
+    head = embedding.clone()
+    head[-1, -1] += 1
+    rewrite(tmp_path, {"lm_head.weight": head})
+    checkpoint = read_checkpoint(tmp_path)
+    assert not checkpoint.config.decoder.tied
+    assert torch.equal(dict(checkpoint.stream())["output.weight"], head)
+    assert any("lm_head.weight is not the embedding" in note for note in checkpoint.notes)
+    write_checkpoint(checkpoint, tmp_path / "again", "hf")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.equal(load_file(tmp_path / "again" / "model.safetensors")["lm_head.weight"], head)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +253,62 @@ def their_answer(
         pad_token_id=stops[0],
     )[0, example.length :].tolist()
     return [token for token in whole if token not in stops]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of ours in this layout, as a person who has `transformers` alone gets it."""
+    folder = tmp_path_factory.mktemp("exported")
+    reference_checkpoint(folder / "theirs")
+    write_checkpoint(read_checkpoint(folder / "theirs"), folder / "hf", "hf")
+    return folder / "hf"
+
+
+def chat(question: str, kind: str = "") -> list[dict[str, object]]:
+    media = [{"type": kind}] if kind else []
+    return [{"role": "user", "content": [*media, {"type": "text", "text": question}]}]
+
+
+@pytest.mark.case("E13")
+def test_a_batch_of_two_chats_of_an_export_gives_our_answers_in_transformers(exported: Path) -> None:
+    questions = ["What is two and two?", "Describe the weather of the last week, day by day, and what comes next."]
+    processor = AutoProcessor.from_pretrained(exported)
+    inputs = processor.apply_chat_template(
+        [chat(question) for question in questions],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        padding=True,
+        return_tensors="pt",
+    )
+    theirs = PerceptionLMForConditionalGeneration.from_pretrained(exported, dtype=torch.float32)
+    whole = theirs.generate(**inputs, max_new_tokens=12)[:, inputs["input_ids"].shape[1] :].tolist()
+    model, own_tokenizer = open_checkpoint(exported)
+    prompts = [text_prompt(Codec(own_tokenizer, model.config), question) for question in questions]
+    ours = generate(model, own_tokenizer, prompts, GenerationOptions(max_new_tokens=12))
+    stops = {IDS["end_of_text"], IDS["eot"]}
+    assert [[token for token in row if token not in stops] for row in whole] == [answer.token_ids for answer in ours]
+    assert inputs["attention_mask"].sum(1).tolist() == [example.length for example, _ in prompts]
+    assert len({tuple(answer.token_ids) for answer in ours}) == 2
+
+
+@pytest.mark.case("E13")
+def test_a_long_video_has_as_many_frames_in_transformers_as_in_ours(exported: Path) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (150, 56, 56, 3), dtype=np.uint8)
+    processor = AutoProcessor.from_pretrained(exported)
+    text = processor.apply_chat_template(chat("What happens?", "video"), add_generation_prompt=True)
+    inputs = processor(videos=[video], text=text, add_special_tokens=False, return_tensors="pt")
+    shown = [number * 150 // 32 for number in range(32)]
+    frames = np.ascontiguousarray(video[shown].transpose(0, 3, 1, 2))
+    torch.testing.assert_close(inputs["pixel_values_videos"], normalised(frames), atol=1e-6, rtol=0)
+    model, own_tokenizer = open_checkpoint(exported)
+    one = prompt(Codec(own_tokenizer, model.config), "What happens?", [frames])
+    ids = torch.where(inputs["input_ids"] == IDS["video"], SCALED.image_token_id, inputs["input_ids"])
+    assert ids[0].tolist() == one[0].tokens.tolist()
+    theirs = PerceptionLMForConditionalGeneration.from_pretrained(exported, dtype=torch.float32)
+    ours = generate(model, own_tokenizer, [one], GenerationOptions(max_new_tokens=12))[0]
+    answer = theirs.generate(**inputs, max_new_tokens=12)[0, one[0].length :].tolist()
+    assert [token for token in answer if token not in (IDS["end_of_text"], IDS["eot"])] == ours.token_ids
 
 
 PUBLISHED = {

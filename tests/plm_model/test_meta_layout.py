@@ -70,6 +70,16 @@ def test_a_release_reads_back_as_the_same_model(config: PLMConfig, dtype: torch.
     assert checkpoint.tokenizer.encode(text) == read_checkpoint(tmp_path / "own").tokenizer.encode(text)
 
 
+@pytest.mark.case("E3")
+def test_a_tied_output_with_other_numbers_is_kept_as_an_output_of_its_own(tmp_path: Path) -> None:
+    state = release(tmp_path)
+    head = state["tok_embeddings.weight"] * 2
+    torch.save(state | {"output.tied_module.weight": head}, tmp_path / "meta" / "consolidated.pth")
+    checkpoint = read_checkpoint(tmp_path / "meta")
+    assert not checkpoint.config.decoder.tied and "is not the embedding" in checkpoint.notes[0]
+    assert torch.equal(dict(checkpoint.stream())["output.weight"], head)
+
+
 def test_a_tied_output_is_a_second_name_for_one_copy(tmp_path: Path) -> None:
     state = release(tmp_path)
     assert "output.weight" not in state
