@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.config import PipelineConfig
 
 STEP_HELP = {
     "ingest": "bring the source's files in, checked and incremental",
@@ -23,12 +29,15 @@ STEP_HELP = {
 }
 
 
+READER_GONE = 141  # as a shell has it for SIGPIPE
+
+
 class Terminated(BaseException):
     """SIGTERM: everything that is open closes on the way out, as after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status, 0 only when all of it worked."""
+    """Run a command; returns the exit status, 0 only when all of it worked (all of them: `components.failures`)."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes KEY=VALUE only before the first option; people write them anywhere.
@@ -41,20 +50,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         result = arguments.run(arguments)
+        if arguments.json and result is not None:
+            print(json.dumps(result))
+        sys.stdout.flush()
     except (KeyboardInterrupt, Terminated):
         print("stopped; what was whole is kept, the same command goes on from there", file=sys.stderr)
         return 130
     except Exception as error:
-        from components.errors import UserError
-
-        if not isinstance(error, UserError):
-            raise
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 2
-    if arguments.json and result is not None:
-        print(json.dumps(result))
+        return READER_GONE if isinstance(error, BrokenPipeError) and _reader_gone() else _failed(error, arguments)
     return 0
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads our output any more, as after `plm … | head`; then nothing more is written."""
+    output = sys.stdout.fileno()
+    look = select.poll()
+    look.register(output, 0)
+    gone = any(event & select.POLLERR for _, event in look.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
+
+
+def _failed(error: Exception, arguments: argparse.Namespace) -> int:
+    """Say in one line what to mend, or that it is a fault of ours and where its traceback is; returns the status."""
+    from components.failures import report
+
+    failure = report(error, Path(getattr(arguments, "state_dir", "runs")).absolute())
+    for line in failure.lines:
+        print(f"error: {line}", file=sys.stderr)
+    return failure.status
 
 
 def _terminate(signum: int, frame: Any) -> None:
@@ -65,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plm",
         description="From a folder or a bucket of images to a benchmarked, registered vision-language model.",
+        epilog="Exit status: 0 all of it worked; 2 something to mend, said in a line that begins with `error:`; 70 a fault of "
+        "plm itself, whose traceback is in the file that is named; 130 stopped by a signal.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     finetune = _command(commands, "finetune", "the whole chain, as Prefect's finetune-flow, in this process", _finetune)
@@ -151,33 +178,41 @@ def _generate(arguments: argparse.Namespace) -> Any:
     return result
 
 
-def _finetune(arguments: argparse.Namespace) -> Any:
+def _config(arguments: argparse.Namespace) -> PipelineConfig:
+    """The config that a command names; from here on a fault's traceback goes to its state folder."""
     from components.config_loading import load_config
-    from flows.local_run import explain_plan, run_finetune
 
     config = load_config(arguments.config, arguments.overrides)
+    arguments.state_dir = config.tracking.state_dir
+    return config
+
+
+def _finetune(arguments: argparse.Namespace) -> Any:
+    from flows.local_run import explain_plan, run_finetune
+
+    config = _config(arguments)
     if arguments.explain:
         return explain_plan(config, arguments.refresh)
     return run_finetune(config, arguments.refresh)
 
 
 def _step(arguments: argparse.Namespace) -> Any:
-    from components.config_loading import load_config
     from flows.single_step import run_single_step
 
-    config = load_config(arguments.config, arguments.overrides)
+    config = _config(arguments)
     name = arguments.command.replace("-", "_")
     return run_single_step(name, config, arguments.refresh, arguments.mlflow_run, arguments.order, arguments.progress)
 
 
 def _ui(arguments: argparse.Namespace) -> None:
     from components.config import PipelineConfig
-    from components.config_loading import load_config
     from flows.ui import serve_pages
 
-    config = load_config(arguments.config, arguments.overrides) if arguments.config else PipelineConfig()
+    config = _config(arguments) if arguments.config else PipelineConfig()
     serve_pages(config, arguments.mlflow_port, arguments.prefect_port)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from flows import cli  # not this copy of it, whose classes are others than those that `plm` and its parts have
+
+    sys.exit(cli.main())

@@ -7,7 +7,9 @@ from typing import Any
 from prefect import flow
 
 from components.config import PipelineConfig
+from components.failures import boundary
 from components.steps import known_steps
+from components.tracking import state_dir
 from flows.environment import prepare_environment
 from flows.hooks import release_flow_run
 from flows.pipeline import PipelineRun, pipeline_run
@@ -30,12 +32,13 @@ def finetune_flow(config: PipelineConfig = PipelineConfig(), refresh: list[str] 
         refresh: Steps to run again although nothing that they depend on changed.
     """
     again = known_steps(refresh or ())
-    prepare_environment(config)
-    links = current_flow_links()
-    close_dead_runs(config, flow_run=links.flow_run_id)
-    with lease(config) as held, pipeline_run(config, links, held, again) as run:
-        finetune(run)
-        return conclude(run)
+    with boundary(state_dir(config)):
+        prepare_environment(config)
+        links = current_flow_links()
+        close_dead_runs(config, flow_run=links.flow_run_id)
+        with lease(config) as held, pipeline_run(config, links, held, again) as run:
+            finetune(run)
+            return conclude(run)
 
 
 def finetune(run: PipelineRun) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import STEP_HELP
+from flows.cli import STEP_HELP, main
 
 PLM = str(Path(sys.executable).parent / "plm")
 
@@ -88,3 +88,41 @@ def test_a_full_disk_is_one_line_and_keeps_nothing_half_written(tmp_path: Path) 
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 2 and "no space left" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert not list((tmp_path / "artifacts").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize("command", [[PLM], [sys.executable, "-m", "flows.cli"]], ids=["console script", "-m"])
+def test_both_ways_of_calling_it_end_alike(command: list[str]) -> None:
+    wrong = subprocess.run([*command, "ingest", "configs/smoke.yaml", "train.lrr=1"], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: override: train.lrr: unknown key; did you mean train.lr?\n"
+
+
+def test_a_fault_of_ours_is_one_line_and_its_traceback_a_file_below_the_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fault is planted; everything around it is real."""
+
+    def broken(*arguments: object) -> None:
+        raise AttributeError("planted")
+
+    for name in ("PREFECT_HOME", "PREFECT_API_DATABASE_CONNECTION_URL"):  # a command would set them for its process
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("components.ingest.step.run", broken)
+    state = tmp_path / "state"
+    overrides = [f"storage.root={tmp_path}/runs", f"tracking.state_dir={state}", "tracking.uri=http://127.0.0.1:9"]
+    assert main(["ingest", "configs/smoke.yaml", *overrides, "tracking.required=false"]) == 70
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    (file,) = (state / "logs").glob("fault-*.log")
+    assert line.startswith("error: this is a fault of plm, not of your input (AttributeError: planted)")
+    assert line.endswith(str(file)) and "in broken" in file.read_text()
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    """As in `plm finetune CONFIG --explain | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    overrides = [f"storage.root={tmp_path}", f"tracking.state_dir={tmp_path}"]
+    command = [PLM, "finetune", "configs/smoke.yaml", "--explain", *overrides]
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert ran.returncode == 141 and ran.stderr == ""
