@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -92,6 +93,7 @@ class MediaRoot:
                 real = os.path.realpath(target)
             if not below(real, self.real_root):
                 raise PathOutsideRoot(f"{path!r} is a link that leads out of the data root {self.uri}")
+            refuse_device(path, real)
         return target
 
     def _download(self, path: str, folder: Path) -> Path:
@@ -147,6 +149,16 @@ def require_file(path: str, place: str | Path) -> None:
         os.close(os.open(place, os.O_RDONLY))
         if os.path.isdir(place):
             raise MissingMedia(f"{path}: is a folder")
+
+
+def refuse_device(path: str, place: str) -> None:
+    """MissingMedia for what would be read for ever: a pipe, a socket, a device."""
+    try:
+        mode = os.stat(place).st_mode
+    except (OSError, ValueError):
+        return  # opening it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise MissingMedia(f"{path}: is a pipe or a device, not a file")
 
 
 def require_inside(path: str) -> None:

@@ -222,7 +222,7 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
     if not Path(source).is_file():
         raise VideoError("no such file")
     try:
-        with av.open(os.fspath(source), options={"format_whitelist": CONTAINERS}) as container:
+        with av.open(os.fspath(source), container_options={"format_whitelist": CONTAINERS}) as container:
             stream = video_stream(container)
             stream.codec_context.thread_count = 1
             yield container, stream

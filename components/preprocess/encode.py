@@ -16,6 +16,7 @@ from plm_model.video import VideoError, encode_frame, video_tiles
 
 # The key under which a row may say which line of the user's own file it was, such as `labels.csv:17`.
 USER_LINE = "from_line"
+NAME_LENGTH = 80
 
 
 class BadRow(ValueError):
@@ -56,13 +57,12 @@ class Encoder:
         BadRow when it cannot be used.
         """
         row = load(raw)
-        known_id = visible(row["id"]) if row.get("id") is not None else None
         if refused is not None:
-            raise BadRow(refused, known_id, user_line(row))
+            raise BadRow(refused, known_id(row), user_line(row))
         try:
             return self.encode_record(parse_record(row, accept_gpt_role=self.accept_gpt_role), source)
         except (RecordError, RejectedRecord, ImageError, VideoError, MissingMedia) as error:
-            raise BadRow(visible(error), known_id, user_line(row)) from error
+            raise BadRow(visible(error), known_id(row), user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
         shown = self.images(record.images) if record.video is None else self.video(record.video)
@@ -113,6 +113,21 @@ def load(raw: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadRow(f"a row must be a JSON object, not {type(row).__name__}")
     return row
+
+
+def identity(raw: bytes) -> tuple[str | None, str | None, str]:
+    """What names a row, as far as it can be read: its id, the line of the user's file, its media."""
+    try:
+        row = load(raw)
+    except BadRow:
+        return None, None, ""
+    media = row.get("image") or row.get("video") or ""
+    names = [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]
+    return known_id(row), user_line(row), visible(", ".join(names))[:NAME_LENGTH]
+
+
+def known_id(row: Mapping[str, Any]) -> str | None:
+    return visible(row["id"]) if row.get("id") is not None else None
 
 
 def user_line(row: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from components.artifacts import filesystem
 from components.errors import UserError
 from components.preprocess.encode import BadRow, Encoder
+from components.preprocess.row_process import SECONDS, row_process
 from components.preprocess.scan import Chunk
 from components.preprocess.shards import write_shard
 
+TASK_RETRIES = 3  # after a worker died: of the machine, or of its memory; Ray by itself never stops trying
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -59,11 +62,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class ChunkWorker:
-    """Writes the shards of chunks; called by Ray Data with a table of lines."""
+    """Writes the shards of chunks; called by Ray Data with a table of lines. A row may compute for `row_seconds`."""
 
     encoder: Encoder
     chunks: Sequence[Chunk]
     out_uri: str
+    row_seconds: float = SECONDS
 
     def __call__(self, lines: Any) -> Any:
         """Table of `chunk`, `line`, `text` to a table of `chunk` and the fields of Report, or of one Stop."""
@@ -87,9 +91,10 @@ class ChunkWorker:
     def rows(self, chunk: Chunk, lines: Any, reports: list[Report]) -> Iterator[dict[str, Any]]:
         """The rows of the shard; a report for every line, good or bad, goes to `reports` on the way."""
         written = 0
+        process = row_process(pickle.dumps(self.encoder), self.row_seconds)
         for line, text in zip(lines["line"].to_pylist(), lines["text"], strict=True):
             try:
-                row = self.encoder.encode(text.as_py(), chunk.file, chunk.repeated.get(line))
+                row = process.encode(text.as_py(), chunk.file, chunk.repeated.get(line))
             except BadRow as error:
                 reports.append(Report(chunk.split, line, error.id, error.reason, place=error.place))
                 continue
@@ -123,9 +128,12 @@ def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) ->
 
     keep_quiet()
     source = line_source(worker.chunks, dataset_uri)
-    lines = ray.data.read_datasource(source, concurrency=parallelism, override_num_blocks=len(worker.chunks))
+    retried = {"max_retries": TASK_RETRIES}
+    lines = ray.data.read_datasource(
+        source, concurrency=parallelism, override_num_blocks=len(worker.chunks), ray_remote_args=retried
+    )
     lines.context.enable_progress_bars = False
-    done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism)
+    done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism, **retried)
     for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         raise_stop(table)
         yield table

@@ -45,7 +45,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         frame_jpeg_quality=config.preprocess.frame_jpeg_quality,
     )
     chunks = scan(config, dataset)
-    outcome = work(config, ChunkWorker(encoder, chunks, out.uri), dataset, context)
+    outcome = work(config, ChunkWorker(encoder, chunks, out.uri, config.preprocess.row_seconds), dataset, context)
     require_within_budget(outcome, config.preprocess.max_bad_fraction, context.resume_uri)
     if not outcome.good["train"].num_rows:
         first = next(outcome.bad_rows())["reason"]
