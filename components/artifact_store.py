@@ -41,8 +41,9 @@ class ArtifactStore:
         try:
             if isinstance(self.fs, LocalFileSystem):
                 os.makedirs(self._path, exist_ok=True)
-            self.fs.pipe_file(probe, b"probe")
-            self.fs.rm_file(probe)
+            fs, _ = filesystem(self.root, probe=True)
+            fs.pipe_file(probe, b"probe")
+            fs.rm_file(probe)
         except Exception as error:  # botocore, aiohttp and OSError families: each means the same to the user
             raise UserError(f"storage.root {self.root}: cannot be written: {_short(error)}") from None
 

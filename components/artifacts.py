@@ -175,12 +175,18 @@ class ArtifactWriter:
             os.makedirs(os.path.dirname(target), exist_ok=True)
 
 
-def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URI and the path in it. Listings are never cached: other processes write too."""
-    options: dict[str, Any] = {}
-    if uri.startswith("s3://"):
-        options = {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 2}}}
-    fs, path = fsspec.core.url_to_fs(uri, **options)
+def filesystem(uri: str, probe: bool = False) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI and the path in it. Listings are never cached: other processes write too.
+
+    S3 is spoken to through `components.storage_client`, which tries again and verifies; with `probe` it gives up early.
+    """
+    if uri.startswith(("s3://", "s3a://")):
+        from components import storage_client
+
+        limits = storage_client.PROBE if probe else storage_client.LIMITS
+        client = storage_client.StorageClient(limits=limits)
+        return client, client._strip_protocol(uri).rstrip("/")
+    fs, path = fsspec.core.url_to_fs(uri)
     return fs, path.rstrip("/")
 
 

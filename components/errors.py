@@ -9,3 +9,14 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A configuration file or override is wrong; the message names the file, the key and the nearest known key."""
+
+
+class StorageError(UserError, OSError):
+    """A storage root does not give or take what it should; one line that names the URI and the endpoint.
+
+    Made as `StorageError(errno, line)`. It is an OSError too: to code that tells a storage from the data in it, it is the
+    storage's.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[1])

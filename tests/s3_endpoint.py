@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socket
 import threading
 import time
 import uuid
@@ -28,6 +31,27 @@ class Request:
     range: str | None
 
 
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests for a key; `kind` is one of 500, 503, 404, expired, flip,
+    short, reset, stall, lost_answer (of a request that was carried out), stale (a listing without the key).
+
+    `key` is a whole key, `method` LIST for listings of a prefix that the key starts with; `ranged` asks for (no) Range header.
+    """
+
+    kind: str
+    key: str
+    times: int = 1
+    method: str = "GET"
+    ranged: bool | None = None
+
+    def meets(self, request: Request) -> bool:
+        listing = request.method == "GET" and not request.key
+        method = "LIST" if listing else request.method
+        wanted = self.ranged in (None, request.range is not None)
+        return self.times > 0 and method == self.method and (listing or request.key == self.key) and wanted
+
+
 class S3Endpoint:
     """A running server: `url`, `client()`, `bucket()` for a fresh bucket, and the log of requests."""
 
@@ -37,6 +61,8 @@ class S3Endpoint:
         self._requests: list[Request] = []
         self.corrupt: dict[str, int] = {}  # key -> how many more answers come with one byte flipped
         self.delay_seconds = 0.0  # how long each GET of an object takes
+        self.faults: list[Fault] = []
+        self.stall_seconds = 2.0
         self._server = make_server("127.0.0.1", 0, self._serve, True, request_handler=MotoRequestHandler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -82,10 +108,55 @@ class S3Endpoint:
             spoil = request.method == "GET" and self.corrupt.get(key, 0) > 0
             if spoil:
                 self.corrupt[key] -= 1
+            fault = next((fault for fault in self.faults if fault.meets(request)), None)
+            if fault:
+                fault.times -= 1
         if request.method == "GET" and key:
             time.sleep(self.delay_seconds)
+        if fault and fault.kind in REFUSALS:
+            return _refuse(start_response, *REFUSALS[fault.kind])
+        if fault and fault.kind == "stall":
+            time.sleep(self.stall_seconds)
+        if fault and fault.kind in ("short", "reset", "stale", "lost_answer"):
+            return _spoilt(self._app, environ, start_response, fault)
         body = self._app(environ, start_response)
-        return [_flip_first_byte(b"".join(body))] if spoil else body
+        return [_flip_first_byte(b"".join(body))] if spoil or (fault and fault.kind == "flip") else body
+
+
+REFUSALS = {
+    "500": ("500 Internal Server Error", "InternalError", "We encountered an internal error."),
+    "503": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+    "404": ("404 Not Found", "NoSuchKey", "The specified key does not exist."),
+    "expired": ("400 Bad Request", "ExpiredToken", "The provided token has expired."),
+}
+
+
+def _refuse(start_response: Callable[..., Any], status: str, code: str, text: str) -> list[bytes]:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{text}</Message></Error>".encode()
+    start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _spoilt(app: Any, environ: dict[str, Any], start_response: Callable[..., Any], fault: Fault) -> Iterable[bytes]:
+    """The true answer, cut: shorter and saying so, broken off in the middle or before it, or a listing without the key."""
+    said: list[Any] = []
+    body = b"".join(app(environ, lambda *arguments: said.extend(arguments[:2])))
+    length = len(body)
+    if fault.kind == "short":
+        body = body[:-1]
+        length -= 1
+    elif fault.kind == "stale":
+        pattern = rb"<Contents>\s*<Key>[^<]*" + re.escape(fault.key.encode()) + rb"</Key>.*?</Contents>"
+        body = re.sub(pattern, b"", body, flags=re.DOTALL)
+        length = len(body)
+    headers = [(name, value) for name, value in said[1] if name.lower() != "content-length"]
+    start_response(said[0], [*headers, ("Content-Length", str(length))])
+    if fault.kind in ("reset", "lost_answer"):
+        yield body[: length // 2] if fault.kind == "reset" else b""
+        with contextlib.suppress(OSError):  # the client may have gone already
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return
+    yield body
 
 
 def _flip_first_byte(body: bytes) -> bytes:

@@ -11,13 +11,10 @@ Example: 20 MB in parts of 8 MB, killed in the second: the log says "0 8388608";
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
-import re
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -26,10 +23,10 @@ from typing import Any
 
 from components.errors import UserError
 from components.ingest.s3 import readable_refusals
+from components.object_sums import PLAIN_MD5, damage_of_file
 
 TRANSFER_ATTEMPTS = 4  # of one range, when the connection breaks
 OBJECT_ATTEMPTS = 2  # of a whole object, when it arrives damaged
-PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(eq=False)
@@ -171,48 +168,12 @@ def _finish(client: Any, download: Download) -> None:
     if not headers or not PLAIN_MD5.fullmatch(download.etag):
         with readable_refusals(download.uri, client):
             headers = client.head_object(Bucket=download.bucket, Key=download.key, ChecksumMode="ENABLED")
-    download.damage = damage_of(download.partial, download.size, download.etag, headers)
+    download.damage = damage_of_file(download.partial, download.size, download.etag, headers)
     if download.damage:
         download.discard()
         return
     download.partial.rename(download.path)
     download.log.unlink()
-
-
-def damage_of(path: Path, size: int, etag: str, headers: Mapping[str, Any]) -> str | None:
-    """How a file differs from the object that it is a copy of, or None.
-
-    Checked are the size, the SHA-256 or CRC-32 that the store keeps, and the etag where it is an MD5: not for objects
-    that were uploaded in parts or are encrypted with the user's own keys.
-    """
-    if path.stat().st_size != size:
-        return f"{path.stat().st_size} bytes instead of {size}"
-    expected: dict[str, str] = {}
-    for name in ("ChecksumSHA256", "ChecksumCRC32"):
-        if headers.get(name) and "-" not in headers[name] and headers.get("ChecksumType") != "COMPOSITE":
-            expected[name] = headers[name]
-    own_key = headers.get("SSECustomerAlgorithm") or headers.get("ServerSideEncryption") not in (None, "AES256")
-    if PLAIN_MD5.fullmatch(etag) and not own_key:
-        expected["ETag"] = etag
-    found = _checksums(path, expected)
-    wrong = [name for name in expected if found[name] != expected[name]]
-    return f"{wrong[0]} is {found[wrong[0]]} instead of {expected[wrong[0]]}" if wrong else None
-
-
-def _checksums(path: Path, wanted: Mapping[str, str]) -> dict[str, str]:
-    md5, sha, crc = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while wanted and (chunk := file.read(1 << 20)):
-            if "ETag" in wanted:
-                md5.update(chunk)
-            if "ChecksumSHA256" in wanted:
-                sha.update(chunk)
-            crc = zlib.crc32(chunk, crc)
-    return {
-        "ETag": md5.hexdigest(),
-        "ChecksumSHA256": base64.b64encode(sha.digest()).decode(),
-        "ChecksumCRC32": base64.b64encode(crc.to_bytes(4, "big")).decode(),
-    }
 
 
 def _write_at(handle: int, data: bytes, offset: int) -> None:

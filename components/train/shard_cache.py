@@ -61,7 +61,7 @@ class ShardFiles:
         with locked(locks / str(slot)):
             with contextlib.suppress(FileNotFoundError):
                 return self._open_cached(name, size)
-            return self._fetch(fs, f"{path}/{rel}", name, size)
+            return self._fetch(fs, f"{path}/{rel}", name, size, self.artifact.files[rel].get("sha256"))
 
     @property
     def _room(self) -> Path:
@@ -75,13 +75,16 @@ class ShardFiles:
         os.utime(path)
         return open(path, "rb")
 
-    def _fetch(self, fs: object, remote: str, name: str, size: int) -> IO[bytes]:
-        """Download to a temporary name that tells its size, rename, open before anyone can remove it."""
+    def _fetch(self, fs: object, remote: str, name: str, size: int, sha256: str | None) -> IO[bytes]:
+        """Download to a temporary name that tells its size, verify, rename, open before anyone can remove it."""
         partial = self._reserve(name, size)
         try:
             fs.get_file(remote, str(partial))  # type: ignore[attr-defined]
             if partial.stat().st_size != size:
                 raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
+            with open(partial, "rb") as file:
+                if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise OSError(f"{remote}: other bytes came than were written: their sha256 is not the manifest's")
             opened = open(partial, "rb")  # noqa: SIM115  the caller closes it
             with locked(self._room):  # whoever counts the bytes must not miss this file between its two names
                 partial.replace(self.folder / name)

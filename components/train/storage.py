@@ -71,8 +71,8 @@ class Reader(dcp.FileSystemReader):
         super().__init__(folder)
         self.folder = folder
         if "://" in folder:
-            self.fs = FileSystem()
-            self.path = self.fs.init_path(folder, use_listings_cache=False)
+            self.fs, self.path = FileSystem(), folder
+            self.fs.fs = filesystem(folder)[0]
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> dcp.Metadata:
         return read_metadata(self.folder)
@@ -83,9 +83,9 @@ class Writer(FsspecWriter):
 
     def __init__(self, folder: str) -> None:
         remote = "://" in folder
-        options = {"use_listings_cache": False} if remote else {}
         # The tensors are in the CPU's memory. With an own stream to copy them, the library would wait for the training's.
-        super().__init__(folder, sync_files=not remote, per_thread_copy_ahead=0, **options)
+        super().__init__(folder, sync_files=not remote, per_thread_copy_ahead=0)
+        self.fs.fs = filesystem(folder)[0]
         self.records: FileRecords = {}
         self.fs = RecordingFileSystem(self.fs, self.records)
 

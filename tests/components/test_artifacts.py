@@ -188,13 +188,13 @@ def test_an_s3_endpoint_that_is_away_is_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNOBODY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    import s3fs
+    from components.storage_client import StorageClient
 
-    s3fs.S3FileSystem.clear_instance_cache()
+    StorageClient.clear_instance_cache()
     with pytest.raises(UserError, match="s3://bucket/runs: cannot be written") as error:
         ArtifactStore("s3://bucket/runs", tmp_path).check()
     assert "\n" not in str(error.value) and "hush" not in str(error.value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    StorageClient.clear_instance_cache()
 
 
 def test_writing_past_the_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
