@@ -30,7 +30,7 @@ from s3fs.core import S3File, S3FileSystem
 
 from components.errors import StorageError
 from components.object_sums import damage_of, damage_of_file
-from components.storage_faults import Damaged, final, passing, reason
+from components.storage_faults import Damaged, final, passing, reason, require_same
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -274,15 +274,6 @@ def require_sound(data: bytes, answer: Answer, span: tuple[int, int] | None) -> 
         raise Damaged(f"{len(data)} bytes came, {wanted} were expected")
     if span is None and (damage := damage_of(data, wanted, answer.etag, answer.headers)):
         raise Damaged(f"the answer is damaged: {damage}")
-
-
-def require_same(body: Any, answer: Mapping[str, Any]) -> None:
-    """Damaged where the store says by its etag that it got other bytes than were sent."""
-    if isinstance(body, bytes | bytearray | memoryview):
-        data = bytes(body)
-        etag = str(answer.get("ETag", "")).strip('"')
-        if damage := damage_of(data, len(data), etag, {**answer, "ChecksumCRC32": None, "ChecksumSHA256": None}):
-            raise Damaged(f"the store got other bytes: {damage}")
 
 
 def uri_of(kwargs: Mapping[str, Any]) -> str:

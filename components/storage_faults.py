@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Mapping
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, HTTPClientError, NoCredentialsError
 from s3fs.core import S3_RETRYABLE_ERRORS
 
 from components.errors import StorageError
+from components.object_sums import damage_of
 
 PASSING = {
     *("SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "TooManyRequestsException", "RequestTimeout"),
@@ -71,3 +74,12 @@ def final(error: Exception, uri: str, said: str) -> Exception:
     if code or status or isinstance(error, BotoCoreError):
         return StorageError(errno.EACCES if status in (400, 401, 403) else errno.EIO, f"{uri}: {said}")
     return error
+
+
+def require_same(body: Any, answer: Mapping[str, Any]) -> None:
+    """Damaged where the store says by its etag that it got other bytes than were sent."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        data = bytes(body)
+        etag = str(answer.get("ETag", "")).strip('"')
+        if damage := damage_of(data, len(data), etag, {**answer, "ChecksumCRC32": None, "ChecksumSHA256": None}):
+            raise Damaged(f"the store got other bytes: {damage}")
