@@ -12,8 +12,26 @@ from typing import Any
 
 SHOWN_PLACES = 3
 # kind -> what it means, as the last line and the page of a step say it. One word of each may be in a row's notes.
-REPAIRS: dict[str, str] = {}
-OBSERVATIONS: dict[str, str] = {}
+REPAIRS: dict[str, str] = {
+    "box_clamped": "boxes cut at the edge of their image",
+    "drawn_box_clipped": "drawn boxes cut at the edge of their frame",
+    "box_frames_ignored": "boxes left out of frames behind the end of the video",
+    "number_as_text": "numbers taken as text",
+    "answer_first": "answers left out that stand before any question",
+    "answer_repeated": "answers left out that follow another answer",
+    "question_replaced": "questions left out that another question follows",
+    "question_last": "questions left out that nothing answers",
+    "cut_to_fit": "dialogues cut to what fits",
+    "weight_as_1": "answers of a weight that is neither 0 nor 1, trained as 1",
+}
+OBSERVATIONS: dict[str, str] = {
+    "text_only": "text only, without image or video",
+    "image_beats_video": "with an image and a video, of which the image is shown",
+    "empty_answer": "with an empty answer",
+    "weight_0": "with answers of weight 0, which are not trained",
+    "tag_in_answer": "with a tag such as <image> in an answer, where it stays text",
+    "tag_in_later_turn": "with a tag such as <image> in a later question, where it stays text",
+}
 
 
 @dataclass

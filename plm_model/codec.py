@@ -79,10 +79,27 @@ class Codec:
 
         A dialogue that is too long loses its last exchanges, never part of one.
         """
-        pieces = truncate(self.template.pieces(record, tile_counts), self.limit)
+        return self.encode_noted(record, tile_counts)[0]
+
+    def encode_noted(self, record: Record, tile_counts: Sequence[int]) -> tuple[Example, frozenset[str]]:
+        """The training example as of `encode`, and the kinds of what was noticed about it beside the record's own."""
+        whole = self.template.pieces(record, tile_counts)
+        pieces = truncate(whole, self.limit)
         sequence = np.array([token for piece in pieces for token in piece.tokens], np.int32)
         said = np.repeat([piece.supervised for piece in pieces], [len(piece.tokens) for piece in pieces])
-        return example(sequence[:-1], np.where(said, sequence, NO_TARGET)[1:])
+        self.require_whole(sequence, said, tile_counts)
+        notes = {"cut_to_fit"} if len(pieces) < len(whole) else ()
+        return example(sequence[:-1], np.where(said, sequence, NO_TARGET)[1:]), frozenset(notes)
+
+    def require_whole(self, sequence: np.ndarray, said: np.ndarray, tile_counts: Sequence[int]) -> None:
+        """RejectedRecord when what is left of a dialogue trains nothing, or lacks some of its images."""
+        if not said.any():
+            raise RejectedRecord(f"no answer that is trained is within the limit of {self.limit:,} tokens")
+        shown = int((sequence == self.tokenizer.image_id).sum())
+        if shown < sum(tile_counts) * self.config.tokens_per_tile:
+            raise RejectedRecord(
+                f"not all of its {len(tile_counts)} images are within the limit of {self.limit:,} tokens"
+            )
 
     def prompt(self, record: Record, tile_counts: Sequence[int]) -> Example:
         """What the model is given to answer the record's last question; no position has a target."""

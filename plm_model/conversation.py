@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from plm_model.config import ProcessorConfig
 from plm_model.record import Record, Turn
 from plm_model.tokenizer import Tokenizer
+from plm_model.turns import Exchange, exchanges_of
 
 IMAGE_TAG = "<image>"
 MEDIA_TAG = re.compile(r"<(?:image|video)>\n|\n<(?:image|video)>|<(?:image|video)>")
@@ -35,14 +36,6 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A question and its answer."""
-
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True)
 class Template:
     """The chat template of one model: which tokens stand around the texts, and where image placeholders go."""
 
@@ -51,13 +44,14 @@ class Template:
     tokens_per_tile: int
 
     def pieces(self, record: Record, tile_counts: Sequence[int]) -> list[Piece]:
-        """Question and answer in turn, the answers supervised; RejectedRecord when no question is answered."""
+        """Question and answer in turn, the answers that are trained supervised; RejectedRecord when no question is answered."""
         exchanges = pair_turns(record.turns)
         questions = self.questions([exchange.question for exchange in exchanges], tile_counts)
         pieces = []
         for number, (question, exchange) in enumerate(zip(questions, exchanges, strict=True)):
             pieces.append(Piece(self.user(question, first=number == 0), supervised=False))
-            pieces.append(Piece(self.assistant(exchange.answer, last=number == len(exchanges) - 1), supervised=True))
+            answer = self.assistant(exchange.answer, last=number == len(exchanges) - 1)
+            pieces.append(Piece(answer, supervised=exchange.trained))
         return pieces
 
     def prompt(self, record: Record, tile_counts: Sequence[int]) -> list[int]:
@@ -132,14 +126,7 @@ def pair_turns(turns: Sequence[Turn]) -> list[Exchange]:
 
     RejectedRecord when no question has an answer.
     """
-    exchanges = []
-    question: str | None = None
-    for turn in turns:
-        if turn.role == "human":
-            question = turn.text
-        elif question is not None:
-            exchanges.append(Exchange(question, turn.text))
-            question = None
+    exchanges = exchanges_of(turns)
     if not exchanges:
         raise RejectedRecord("no question is followed by an answer")
     return exchanges

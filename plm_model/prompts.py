@@ -19,7 +19,8 @@ from PIL import Image
 from plm_model.codec import Codec, Example
 from plm_model.conversation import IMAGE_TAG
 from plm_model.images import processor_for, tile_image
-from plm_model.record import parse_record
+from plm_model.record import Record, Turn
+from plm_model.turns import require_unicode
 from plm_model.video import Source, video_tiles
 
 Prompt = tuple[Example, np.ndarray]  # an encoded question, and uint8 [tiles, 3, H, W]
@@ -54,6 +55,6 @@ def prompt(codec: Codec, question: str, media: Sequence[np.ndarray]) -> Prompt:
         counts = [1] * tags
     elif len(media) > 1:
         question = IMAGE_TAG * len(media) + question.replace(IMAGE_TAG, "")
-    names = [str(number) for number in range(len(counts))]
-    row = {"id": "question", "image": names, "conversations": [{"from": "human", "value": question}]}
-    return codec.prompt(parse_record(row), counts), tiles
+    require_unicode(question, "question")
+    names = tuple(str(number) for number in range(len(counts)))
+    return codec.prompt(Record("question", names, (Turn("human", question),), row={}), counts), tiles

@@ -13,36 +13,22 @@ Every kind of row is a record:
     caption                        any media, and `text` in place of `conversations`: an empty question with that answer
     question and answer            any media, and `question` and `answer` in place of `conversations`
 
-An image beats a video where a row names both. Keys that are not read here are kept.
+An image beats a video where a row names both. Keys that are not read here are kept. What the original trains on is trained on:
+a box that sticks out is cut, a number is written as text; such repairs are among the record's `notes`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-from plm_model.regions import Box, BoxError, box_text, corners, place_boxes
+from plm_model.regions import SLACK, Box, BoxError, box_text, corners, in_shares, overhang, place_boxes
+from plm_model.turns import GptRoleError, RecordError, Turn, kinds_of, parse_turns, require_media, require_unicode
 
-Role = Literal["human", "assistant"]
-
-
-class RecordError(ValueError):
-    """A row that is not a conversation; the message names the key and what is wrong with it."""
-
-
-class GptRoleError(RecordError):
-    """A row that uses LLaVA's role `gpt`, read without the option that accepts it."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One thing said by one side."""
-
-    role: Role
-    text: str
+__all__ = ["GptRoleError", "Record", "RecordError", "Turn", "VideoClip", "parse_id", "parse_record", "require_size"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,8 @@ class VideoClip:
 class Record:
     """A conversation about images, or a video, or nothing. Boxes stand in the turns as text already.
 
-    `row` is the mapping it was read from, with every key.
+    `row` is the mapping it was read from, with every key; `notes` are the kinds of what was noticed about it, of which none is
+    an error: what is not used, and what is used otherwise than it stands.
     """
 
     id: str
@@ -73,20 +60,31 @@ class Record:
     turns: tuple[Turn, ...]
     row: Mapping[str, Any]
     video: VideoClip | None = None
+    notes: frozenset[str] = frozenset()
 
 
 def parse_record(row: Mapping[str, Any], *, accept_gpt_role: bool = False) -> Record:
     """Check a JSON row and give it types; RecordError naming the key that is wrong."""
     if not isinstance(row, Mapping):
         raise RecordError(f"a row must be a JSON object, not {type(row).__name__}")
+    notes: set[str] = set()
     images = parse_images(row.get("image"))
-    turns = parse_turns(row, accept_gpt_role)
+    video = None if images else parse_video(row)
+    turns = parse_turns(row, accept_gpt_role, notes)
+    media = len(images) or int(video is not None)
+    require_media(turns, media)
+    notes.update(kinds_of(turns, media))
+    if not media:
+        notes.add("text_only")
+    elif images and row.get("video"):
+        notes.add("image_beats_video")
     return Record(
         id=parse_id(row.get("id")),
         images=images,
-        turns=turns_with_boxes(turns, row) if images else turns,
+        turns=turns_with_boxes(turns, row, notes) if images else turns,
         row=dict(row),
-        video=None if images else parse_video(row),
+        video=video,
+        notes=frozenset(notes),
     )
 
 
@@ -100,7 +98,7 @@ def parse_id(value: Any) -> str:
 
 
 def parse_images(value: Any) -> tuple[str, ...]:
-    paths = [] if value is None else [value] if isinstance(value, str) else value
+    paths = [] if value in (None, "") else [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
         raise RecordError("`image` must be a path or a list of paths")
     return tuple(paths)
@@ -108,9 +106,9 @@ def parse_images(value: Any) -> tuple[str, ...]:
 
 def parse_video(row: Mapping[str, Any]) -> VideoClip | None:
     path = row.get("video")
-    if path is None:
+    if path in (None, "", []):
         return None
-    if not isinstance(path, str) or not path:
+    if not isinstance(path, str):
         raise RecordError("`video` must be a path")
     return VideoClip(path, parse_seconds(row, "start_time"), parse_seconds(row, "end_time"), parse_bbox_map(row))
 
@@ -138,75 +136,54 @@ def parse_bbox_map(row: Mapping[str, Any]) -> dict[int, Box]:
                 boxes[int(frame)] = corners(box)
             except BoxError as error:
                 raise RecordError(f"`bbox_map.{frame}`: {error}") from None
+    if boxes and all(map(in_shares, boxes.values())):
+        raise RecordError("the boxes of `bbox_map` lie between 0 and 1; they must be in pixels")
     return boxes
 
 
-def turns_with_boxes(turns: tuple[Turn, ...], row: Mapping[str, Any]) -> tuple[Turn, ...]:
+def turns_with_boxes(turns: tuple[Turn, ...], row: Mapping[str, Any], notes: set[str]) -> tuple[Turn, ...]:
     """The turns with the text of a box of `bbox` for each placeholder."""
-    boxes = parse_bbox(row) if row.get("bbox") is not None else []
+    boxes = parse_bbox(row, notes) if row.get("bbox") is not None else []
     try:
         return tuple(replace(turn, text=place_boxes(turn.text, boxes)) for turn in turns)
     except BoxError as error:
         raise RecordError(str(error)) from None
 
 
-def parse_bbox(row: Mapping[str, Any]) -> list[str]:
-    """The text of each box of an image of `width` x `height`."""
+def parse_bbox(row: Mapping[str, Any], notes: set[str]) -> list[str]:
+    """The text of each box of an image of `width` x `height`; one that sticks out is cut, as the original does."""
     boxes, size = row["bbox"], (row.get("width"), row.get("height"))
     if not isinstance(boxes, list):
         raise RecordError("`bbox` must be a list of boxes [x, y, w, h]")
     if not all(is_number(side) and side > 0 for side in size):
-        raise RecordError("`bbox` needs the image's `width` and `height` in pixels beside it")
+        raise RecordError(
+            f"`bbox` needs the image's `width` and `height` in pixels beside it, as numbers, not {size[0]!r} and {size[1]!r}"
+        )
     texts = []
     for number, box in enumerate(boxes):
         try:
             texts.append(box_text(box, *size))
+            if overhang(box, *size) > SLACK:
+                notes.add("box_clamped")
         except BoxError as error:
             raise RecordError(f"`bbox[{number}]`: {error}") from None
     return texts
 
 
+def require_size(record: Record, sizes: Sequence[tuple[int, int]]) -> None:
+    """RecordError when the boxes of a record are of an image of another size than any of its upright images, `sizes`."""
+    if not record.row.get("bbox"):
+        return
+    said = (record.row["width"], record.row["height"])
+    if any(all(abs(a - b) <= SLACK for a, b in zip(said, size, strict=True)) for size in sizes):
+        return
+    there = ", ".join(f"{width}x{height}" for width, height in sizes)
+    turned = any(all(abs(a - b) <= SLACK for a, b in zip(said, size[::-1], strict=True)) for size in sizes)
+    raise RecordError(
+        f"`bbox` counts on an image of {said[0]:g}x{said[1]:g} (`width`, `height`), but upright {record.images[0]} has {there}"
+        + ("; width and height are swapped, or EXIF turns the image and not its boxes" if turned else "")
+    )
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def parse_turns(row: Mapping[str, Any], accept_gpt_role: bool) -> tuple[Turn, ...]:
-    conversation = row.get("conversations")
-    if conversation is None:
-        return parse_plain(row)
-    if not isinstance(conversation, list) or not conversation:
-        raise RecordError("`conversations` must be a non-empty list")
-    return tuple(parse_turn(turn, f"conversations[{n}]", accept_gpt_role) for n, turn in enumerate(conversation))
-
-
-def parse_plain(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The turns of a row without `conversations`: its `text`, or its `question` and `answer`."""
-    keys = ("text",) if isinstance(row.get("text"), str) else ("question", "answer")
-    if not all(isinstance(row.get(key), str) for key in keys):
-        raise RecordError("`conversations` is missing, and neither `text` nor `question` and `answer` is there instead")
-    for key in keys:
-        require_unicode(row[key], key)
-    question, answer = ("", row["text"]) if len(keys) == 1 else (row["question"], row["answer"])
-    return Turn("human", question), Turn("assistant", answer)
-
-
-def parse_turn(turn: Any, where: str, accept_gpt_role: bool) -> Turn:
-    if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
-        raise RecordError(f"`{where}` must be an object with the strings `from` and `value`")
-    require_unicode(turn["value"], f"{where}.value")
-    role = turn.get("from")
-    if role == "gpt":
-        if not accept_gpt_role:
-            raise GptRoleError(f"`{where}.from` is `gpt`; write `assistant`, or set convert.accept_gpt_role=true")
-        role = "assistant"
-    if role not in ("human", "assistant"):
-        raise RecordError(f"`{where}.from` is {role!r}; it must be `human` or `assistant`")
-    return Turn(role, turn["value"])
-
-
-def require_unicode(text: str, where: str) -> None:
-    """JSON can spell half of a surrogate pair, which no tokenizer or file takes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RecordError(f"`{where}` holds half of a surrogate pair at character {error.start}") from error

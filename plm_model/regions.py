@@ -20,7 +20,8 @@ PLACEHOLDER = re.compile(r"<\|bbox(\d+)\|>")
 BOX_TEXT = re.compile(r"\[\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\]")
 RED = (255, 0, 0)
 LINE_WIDTH = 4
-SLACK = 1.0  # pixels by which annotated boxes may stick out, from rounding
+SLACK = 1.0  # pixels by which annotated boxes may stick out and sizes may be off, from rounding
+FAR = 0.05  # of the shorter side: a box that sticks out by more is looked at twice
 FRAME_AXIS = 32  # texts count a clip's frames from 0 to 31, however many it has
 
 
@@ -29,13 +30,38 @@ class BoxError(ValueError):
 
 
 def box_text(box: Sequence[float], width: float, height: float) -> str:
-    """The text of a box [x, y, w, h] in pixels on an image of that size; BoxError when it does not lie on it."""
+    """The text of a box [x, y, w, h] in pixels on an image of that size; what sticks out of the image is cut off.
+
+    BoxError when it cannot be such a box: it has no area on the image, is given in shares of the sides, or sticks far out
+    where its numbers read as [x1, y1, x2, y2] do not.
+    """
     x, y, w, h = numbers_of(box)
     if w < 0 or h < 0:
         raise BoxError(f"the box {list(box)} has a negative width or height")
+    if w == 0 or h == 0:
+        raise BoxError(f"the box {list(box)} has no area; its last two numbers must be its width and height")
+    if in_shares((x, y, w, h)):
+        raise BoxError(f"the numbers of the box {list(box)} lie between 0 and 1; they must be pixels")
     require_on_image((x, y, x + w, y + h), width, height)
+    fits_as_corners = 0 <= x < w <= width + SLACK and 0 <= y < h <= height + SLACK
+    if fits_as_corners and overhang(box, width, height) > FAR * min(width, height):
+        raise BoxError(
+            f"the box {list(box)} sticks out of the image of {width:g}x{height:g}; it seems to be [x1, y1, x2, y2], but "
+            "must be [x, y, w, h]"
+        )
     shares = (x / width, y / height, (x + w) / width, (y + h) / height)
     return "[" + ",".join(f"{int(min(max(share, 0.0), 0.999) * 1000):03d}" for share in shares) + "]"
+
+
+def overhang(box: Sequence[float], width: float, height: float) -> float:
+    """By how many pixels a box [x, y, w, h] sticks out of an image of that size, at most; 0 where it does not."""
+    x, y, w, h = box
+    return max(-x, -y, x + w - width, y + h - height, 0.0)
+
+
+def in_shares(box: Box) -> bool:
+    """Whether a box seems to be in shares of its image's sides instead of pixels."""
+    return max(box) <= 1
 
 
 def place_boxes(text: str, boxes: Sequence[str]) -> str:
@@ -64,7 +90,10 @@ def corners(box: Any) -> Box:
 
 
 def draw_box(image: Image.Image, box: Box) -> None:
-    """Draw a red rectangle, 4 pixels wide, inside the box (x1, y1, x2, y2); BoxError when it lies outside the image."""
+    """Draw a red rectangle, 4 pixels wide, inside the box (x1, y1, x2, y2); of what lies outside the image nothing is seen.
+
+    BoxError when all of it lies outside.
+    """
     from PIL import ImageDraw
 
     require_on_image(box, image.width, image.height)
@@ -86,8 +115,9 @@ def numbers_of(box: Any) -> Box:
 
 
 def require_on_image(box: Box, width: float, height: float) -> None:
+    """BoxError when nothing of a box (x1, y1, x2, y2) lies on an image of that size."""
     x1, y1, x2, y2 = box
-    if x1 < -SLACK or y1 < -SLACK or x2 > width + SLACK or y2 > height + SLACK:
+    if x2 < 0 or y2 < 0 or x1 >= width or y1 >= height:
         raise BoxError(
             f"the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) is outside the image of {width:g}x{height:g}"
         )

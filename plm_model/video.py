@@ -18,11 +18,13 @@ from PIL import Image
 from plm_model.config import ProcessorConfig
 from plm_model.frames import FrameTable, Source, UnshownFrame, VideoError, counted_table, frame_table, read_frames
 from plm_model.images import squash
-from plm_model.regions import Box, BoxError, draw_box
+from plm_model.regions import SLACK, Box, BoxError, draw_box, overhang
 
 __all__ = ["VideoError", "decode_frame", "encode_frame", "read_clip", "sample_frames", "video_tiles"]
 
 T = TypeVar("T")
+
+FRAMES_BEHIND = 0.02  # of a video's frames: boxes may go on so far behind its end, where somebody counted otherwise
 
 
 def video_tiles(
@@ -33,6 +35,7 @@ def video_tiles(
     end: float | None = None,
     boxes: Mapping[int, Box] | None = None,
     name: str | None = None,
+    notes: set[str] | None = None,
 ) -> np.ndarray:
     """The tiles of a clip, one for each frame that the model sees: uint8 [frames, 3, image_size, image_size].
 
@@ -42,7 +45,7 @@ def video_tiles(
     def tile(frame: Image.Image) -> np.ndarray:
         return squash(frame, image_size, image_size)
 
-    return np.stack(read_clip(source, processor.max_video_frames, tile, start, end, boxes, name))
+    return np.stack(read_clip(source, processor.max_video_frames, tile, start, end, boxes, name, notes))
 
 
 def read_clip(
@@ -53,20 +56,22 @@ def read_clip(
     end: float | None = None,
     boxes: Mapping[int, Box] | None = None,
     name: str | None = None,
+    notes: set[str] | None = None,
 ) -> list[T]:
     """What `keep` makes of each frame (RGB, in the video's own size) that stands for a clip, in their order.
 
     `source` is a file; `start` and `end` are seconds, None for the video's own. `boxes` maps numbers of the file's frames
     to (x1, y1, x2, y2) in pixels, drawn on them in red. VideoError, which begins with `name` (the file where it is None),
-    when the file is no whole video, or has no such clip, or a box does not belong to it.
+    when the file is no whole video, or has no such clip, or a box does not belong to it. Kinds of what is noticed beside that
+    are added to `notes`.
     """
-    boxes = boxes or {}
+    given, notes = boxes or {}, set() if notes is None else notes
 
     def read(table: FrameTable) -> list[T]:
         numbers = sample_frames(table.count, table.fps, max_frames, start, end)
-        require_boxes(boxes, numbers, table.count)
+        boxes = boxes_of(given, numbers, table.count, notes)
         frames = read_frames(source, table, numbers)
-        return [keep(marked(frame, boxes, number)) for number, frame in zip(numbers, frames, strict=True)]
+        return [keep(marked(frame, boxes, number, notes)) for number, frame in zip(numbers, frames, strict=True)]
 
     try:
         try:
@@ -77,10 +82,13 @@ def read_clip(
         raise VideoError(f"{name or source}: {error}") from error
 
 
-def marked(frame: np.ndarray, boxes: Mapping[int, Box], number: int) -> Image.Image:
+def marked(frame: np.ndarray, boxes: Mapping[int, Box], number: int, notes: set[str]) -> Image.Image:
     """A frame as an image, with its box where it has one."""
     image = Image.fromarray(frame)
     if number in boxes:
+        x1, y1, x2, y2 = boxes[number]
+        if overhang((x1, y1, x2 - x1, y2 - y1), image.width, image.height) > SLACK:
+            notes.add("drawn_box_clipped")
         try:
             draw_box(image, boxes[number])
         except BoxError as error:
@@ -119,14 +127,21 @@ def evenly(numbers: range, limit: int) -> list[int]:
     return [numbers[round(place * (len(numbers) - 1) / (chosen - 1))] for place in range(chosen)]
 
 
-def require_boxes(boxes: Mapping[int, Box], numbers: list[int], count: int) -> None:
-    """BoxError when boxes belong to frames that the video does not have, or none to one that the model sees."""
+def boxes_of(boxes: Mapping[int, Box], numbers: list[int], count: int, notes: set[str]) -> Mapping[int, Box]:
+    """The boxes of a video of `count` frames. Those of few frames behind its end are left out, as the original does.
+
+    BoxError when boxes belong to other frames than the video's, or none to one that the model sees.
+    """
     if not boxes:
-        return
-    if max(boxes) >= count:
-        raise BoxError(f"bbox_map names frame {max(boxes)}, but the video has {count} frames")
-    if not boxes.keys() & set(numbers):
+        return {}
+    there = {number: box for number, box in boxes.items() if number < count}
+    if len(there) < len(boxes):
+        if max(boxes) >= count + max(1, round(FRAMES_BEHIND * count)):
+            raise BoxError(f"bbox_map names frame {max(boxes)}, but the video has {count} frames")
+        notes.add("box_frames_ignored")
+    if not there.keys() & set(numbers):
         raise BoxError(f"bbox_map has no box on any of the {len(numbers)} sampled frames")
+    return there
 
 
 def encode_frame(tile: np.ndarray, jpeg_quality: int | None = None) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from components.media import MediaRoot, MissingMedia
 from plm_model.codec import Codec
 from plm_model.conversation import RejectedRecord
 from plm_model.images import ImageError, tile_counts, verified_size
-from plm_model.record import Record, RecordError, VideoClip, parse_record
+from plm_model.record import Record, RecordError, VideoClip, parse_record, require_size
 from plm_model.video import VideoError, encode_frame, video_tiles
 
 # The key under which a row may say which line of the user's own file it was, such as `labels.csv:17`.
@@ -65,12 +65,12 @@ class Encoder:
             raise BadRow(visible(error), known_id(row), user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
-        shown = self.images(record.images) if record.video is None else self.video(record.video)
-        example = self.codec.encode(record, shown.tiles)
+        shown = self.images(record) if record.video is None else self.video(record.video)
+        example, notes = self.codec.encode_noted(record, shown.tiles)
         return {
             "id": record.id,
             "source": visible(record.row.get("source") or source),
-            "record": json.dumps(record.row),
+            "record": json.dumps({key: value for key, value in record.row.items() if key != USER_LINE}),
             "tokens": example.tokens,
             "targets": example.targets,
             "pos": example.pos,
@@ -81,26 +81,27 @@ class Encoder:
             "supervised": example.supervised,
             "tiles": sum(shown.tiles),
             "frames": shown.frames,
-            "notes": sorted(shown.notes),
+            "notes": sorted(record.notes | shown.notes | notes),
             "place": user_line(record.row),
         }
 
-    def images(self, paths: Sequence[str]) -> Shown:
-        """Images as they are, decoded once to know their size and that they are whole."""
-        data = [self.media.read(path) for path in paths]
-        sizes = [image_size(path, image) for path, image in zip(paths, data, strict=True)]
+    def images(self, record: Record) -> Shown:
+        """Images as they are, decoded once to know their size, which that of boxes must be, and that they are whole."""
+        data = [self.media.read(path) for path in record.images]
+        sizes = [image_size(path, image) for path, image in zip(record.images, data, strict=True)]
+        require_size(record, sizes)
         counts = tile_counts(sizes, self.codec.config.processor, self.codec.config.vision.image_size)
         return Shown([{"kind": "image", "data": image} for image in data], counts)
 
     def video(self, clip: VideoClip) -> Shown:
         """The frames of a clip that the model sees, as tiles: decoded, marked and resized here, once for all epochs."""
         config = self.codec.config
+        notes: set[str] = set()
         with self.media.file(clip.path) as file:
-            tiles = video_tiles(
-                file, config.processor, config.vision.image_size, clip.start, clip.end, clip.boxes, name=clip.path
-            )
+            where = (clip.start, clip.end, clip.boxes, clip.path)
+            tiles = video_tiles(file, config.processor, config.vision.image_size, *where, notes)
         media = [{"kind": "frame", "data": encode_frame(tile, self.frame_jpeg_quality)} for tile in tiles]
-        return Shown(media, [len(tiles)], len(tiles))
+        return Shown(media, [len(tiles)], len(tiles), frozenset(notes))
 
 
 def load(raw: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from plm_model.generation import GenerationOptions
 from plm_model.hub import local_directory
 from plm_model.images import decode_image
 from plm_model.prompts import image_prompt
-from plm_model.regions import Box, BoxError, box_text, corners, draw_box, find_boxes
+from plm_model.regions import SLACK, Box, BoxError, box_text, corners, draw_box, find_boxes, overhang
 
 FIND = "Where in the image is this: {what}? Answer with its bounding box, [x1, y1, x2, y2]."
 DESCRIBE = "Describe the region {box} of the image."
@@ -53,9 +53,12 @@ def find(ask: Ask, image: Image.Image, what: str) -> Box:
 
 
 def describe(ask: Ask, image: Image.Image, box: Box) -> str:
-    """What the model says of a region of the image."""
+    """What the model says of a region of the image; BoxError when it is not on the image."""
     x1, y1, x2, y2 = box
-    return ask(image, DESCRIBE.format(box=box_text((x1, y1, x2 - x1, y2 - y1), image.width, image.height)))
+    region, size = (x1, y1, x2 - x1, y2 - y1), (image.width, image.height)
+    if overhang(region, *size) > SLACK:
+        raise BoxError(f"the box {list(box)} is outside the image of {size[0]}x{size[1]}")
+    return ask(image, DESCRIBE.format(box=box_text(region, *size)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from plm_model.codec import NO_TARGET, Codec
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
 from plm_model.pack import collate
 from plm_model.tokenizer import Tokenizer
-from plm_model.video import video_tiles
+from plm_model.video import decode_frame, video_tiles
 from tests.components.training_set import artifact
 from tests.plm_model.video_files import picture, write_video
 
@@ -79,11 +79,12 @@ BAD = {
     "clip_behind_the_end": ({"video": "v.mp4", "start_time": 9, "text": ""}, "v.mp4: start_time 9 s is after the end"),
     "missing_image": ({"image": ["a.png", "c.png"], "text": "<image><image>"}, "c.png: no such file"),
     "fewer_tags": (ROWS["multi_image"] | said("<image>?", "a"), "the questions hold 1 <image> tags, but .* 2 images"),
-    "box_outside_the_image": (ROWS["image_region"] | {"bbox": [[90, 0, 20, 9]]}, r"`bbox\[0\]`: .* is outside the image"),
+    "box_outside_the_image": (ROWS["image_region"] | {"bbox": [[96, 0, 20, 9]]}, r"`bbox\[0\]`: .* is outside the image"),
+    "other_size": (ROWS["image_region"] | {"width": 64, "height": 96}, "image of 64x96 .* a.png has 96x64; .* swapped"),
     "nan_box": (ROWS["image_region"] | {"bbox": [[float("nan"), 0, 2, 9]]}, r"`bbox\[0\]`: a box must be four numbers"),
     "missing_box": (ROWS["image_region"] | {"bbox": []}, r"<\|bbox0\|> stands in the text, but `bbox` has 0 boxes"),
     "box_outside_the_frame": (
-        ROWS["RCap"] | {"bbox_map": {"0": [0, 0, 99, 9]}}, "v.mp4: frame 0: the box .* is outside the image of 96x64"
+        ROWS["RCap"] | {"bbox_map": {"0": [96, 0, 99, 9]}}, "v.mp4: frame 0: the box .* is outside the image of 96x64"
     ),
     "missing_frame": (ROWS["RCap"] | {"bbox_map": {"48": [0, 0, 9, 9]}}, "bbox_map names frame 48, but .* has 12 frames"),
     "no_sampled_box": (ROWS["RCap"] | {"bbox_map": {"1": [0, 0, 9, 9]}}, "no box on any of the 8 sampled frames"),
@@ -192,6 +193,54 @@ def test_bad_row_is_reported_with_its_reason(media: Path, tmp_path: Path, name: 
     ]
     with pytest.raises(ValueError, match=BAD[name][1]):
         raise ValueError(reports[1]["reason"])
+
+
+REPAIRED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "box_over_the_edge": (ROWS["image_region"] | {"bbox": [[90, 0, 20, 9]]}, ["box_clamped"]),
+    "one_frame_more": (
+        ROWS["RCap"] | {"bbox_map": BOXES | {"12": [0, 0, 40, 40]}},
+        ["box_frames_ignored"],
+    ),
+    "drawn_over_the_edge": (ROWS["RCap"] | {"bbox_map": {"0": [0, 0, 99, 9]}}, ["drawn_box_clipped"]),
+    "number": (ROWS["image"] | said("What?", 7), ["number_as_text"]),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.case("D17")
+def test_rows_that_the_original_trains_on_are_repaired_as_there(media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = {name: row for name, (row, _) in REPAIRED.items()}
+    reports = preprocessed(rows, str(media), out)
+    assert [(report["reason"], report["notes"]) for report in reports] == [
+        (None, notes) for _, notes in REPAIRED.values()
+    ]
+    _, region = entry(out, "box_over_the_edge")
+    assert "[937,000,999,140]" in TOKENIZER.decode(region["tokens"])
+    _, number = entry(out, "number")
+    assert TOKENIZER.decode(number["tokens"]).endswith("assistant\n\n7")
+    frames = read_frames_of(entry(out, "one_frame_more")[1])
+    assert (
+        frames == video_tiles(media / "v.mp4", CONFIG.processor, 28, boxes={0: (20, 12, 70, 50), 5: (0, 0, 40, 40)})
+    ).all()
+
+
+def read_frames_of(row: dict[str, Any]) -> np.ndarray:
+    return np.stack([decode_frame(item["data"]) for item in row["media"]])
+
+
+@pytest.mark.case("D16")
+def test_boxes_of_a_picture_that_exif_turns_are_compared_with_the_upright_one(media: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0)).save(media / "turned.jpg", exif=exif.tobytes())
+    stored = ROWS["image_region"] | {"image": "turned.jpg"}
+    upright = stored | {"width": 64, "height": 96, "bbox": [[8, 12, 24, 36]]}
+    bad, good = preprocessed({"stored": stored, "upright": upright}, str(media), tmp_path / "out")
+    assert good["reason"] is None and good["notes"] == []
+    assert bad["reason"] == (
+        "`bbox` counts on an image of 96x64 (`width`, `height`), but upright turned.jpg has 64x96; "
+        "width and height are swapped, or EXIF turns the image and not its boxes"
+    )
 
 
 def test_path_of_a_video_out_of_the_root_is_refused_before_any_work(media: Path, tmp_path: Path) -> None:

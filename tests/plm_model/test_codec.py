@@ -77,6 +77,30 @@ def test_last_exchange_is_dropped_when_it_does_not_fit() -> None:
     assert TOKENIZER.decode(cut.tokens).endswith("b")
 
 
+@pytest.mark.case("D19")
+def test_a_dialogue_that_is_cut_to_fit_says_so() -> None:
+    record = dialogue("a", "b", "c", "d")
+    whole, notes = CODEC.encode_noted(record, [])
+    assert notes == frozenset()
+    assert Codec(TOKENIZER, CONFIG, max_tokens=whole.length - 1).encode_noted(record, [])[1] == {"cut_to_fit"}
+
+
+def test_a_dialogue_is_not_cut_before_one_of_its_images() -> None:
+    record = dialogue("<image>", "b", "<image>", "d", image=["x", "y"])
+    whole = CODEC.encode(record, [1, 1])
+    with pytest.raises(
+        RejectedRecord, match=f"not all of its 2 images are within the limit of {whole.length - 1} tokens"
+    ):
+        Codec(TOKENIZER, CONFIG, max_tokens=whole.length - 1).encode(record, [1, 1])
+
+
+@pytest.mark.case("D19")
+def test_a_record_of_which_nothing_is_trained_is_rejected() -> None:
+    said = [{"from": "human", "value": "a"}, {"from": "assistant", "value": "b", "weight": 0}]
+    with pytest.raises(RejectedRecord, match="no answer that is trained is within the limit"):
+        CODEC.encode(parse_record({"id": "a", "conversations": said}), [])
+
+
 def test_example_that_just_fits_is_whole() -> None:
     whole = CODEC.encode(dialogue("a", "b"), [])
     assert Codec(TOKENIZER, CONFIG, max_tokens=whole.length).encode(dialogue("a", "b"), []).length == whole.length

@@ -100,6 +100,18 @@ def test_turns_without_partner(roles: Sequence[str], texts: Sequence[str], kept:
     assert answer[0] == f"{ASSISTANT}{kept[1]}<|eot_id|><|end_of_text|>"
 
 
+@pytest.mark.case("D19")
+def test_an_answer_of_weight_0_is_given_and_not_trained() -> None:
+    turns = [{"from": ("human", "assistant")[n % 2], "value": text} for n, text in enumerate("abcd")]
+    record = parse_record({"id": "a", "conversations": [turns[0], {**turns[1], "weight": 0}, *turns[2:]]})
+    assert rendered(TEMPLATE, record, []) == [
+        (f"{SYSTEM}{USER}a<|eot_id|>", False),
+        (f"{ASSISTANT}b<|eot_id|>", False),
+        (f"{USER}c<|eot_id|>", False),
+        (f"{ASSISTANT}d<|eot_id|><|end_of_text|>", True),
+    ]
+
+
 def test_no_answered_question_is_rejected() -> None:
     with pytest.raises(RejectedRecord, match="no question is followed by an answer"):
         TEMPLATE.pieces(dialogue("q"), [])
@@ -129,7 +141,7 @@ def test_box_of_a_region_stands_in_question_and_answer() -> None:
 
 
 def test_prompt_about_a_video_is_a_prefix_of_its_training_sequence() -> None:
-    record = dialogue("<video>\nWhat?", "Rain", video="v.mp4", bbox_map={"0": [0, 0, 1, 1]})
+    record = dialogue("<video>\nWhat?", "Rain", video="v.mp4", bbox_map={"0": [0, 0, 8, 8]})
     sequence = [token for piece in TEMPLATE.pieces(record, [2]) for token in piece.tokens]
     prompt = TEMPLATE.prompt(record, [2])
     assert sequence[: len(prompt)] == prompt

@@ -20,7 +20,6 @@ def test_box_is_said_in_thousandths_of_the_sides() -> None:
         ([0, 0, 100, 200], "[000,000,999,999]"),
         ([29, 57, 1, 1], "[290,285,300,290]"),
         ([-0.4, 0, 100.9, 200.9], "[000,000,999,999]"),
-        ([50, 50, 0, 0], "[500,250,500,250]"),
     ],
 )
 def test_shares_are_cut_not_rounded_and_end_at_999(box: list[float], text: str) -> None:
@@ -30,9 +29,8 @@ def test_shares_are_cut_not_rounded_and_end_at_999(box: list[float], text: str) 
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ([90, 0, 20, 5], r"from \(90, 0\) to \(110, 5\) is outside the image of 100x200"),
-        ([0, -9, 20, 20], "outside the image"),
-        ([0, 0, 20, 300], "outside the image"),
+        ([100, 0, 20, 5], r"from \(100, 0\) to \(120, 5\) is outside the image of 100x200"),
+        ([0, -30, 20, 20], "outside the image"),
         ([0, 0, math.nan, 5], "must be four numbers, not .*nan"),
         ([0, 0, math.inf, 5], "must be four numbers"),
         ([0, 0, 5], "must be four numbers"),
@@ -45,6 +43,40 @@ def test_shares_are_cut_not_rounded_and_end_at_999(box: list[float], text: str) 
 def test_box_outside_the_image_or_no_box_is_refused(box: Any, message: str) -> None:
     with pytest.raises(BoxError, match=message):
         box_text(box, 100, 200)
+
+
+@pytest.mark.case("D17")
+@pytest.mark.parametrize(
+    ("box", "text"),
+    [
+        ([90, 0, 20, 5], "[900,000,999,025]"),
+        ([0, -9, 20, 20], "[000,000,200,055]"),
+        ([0, 0, 20, 300], "[000,000,200,999]"),
+    ],
+)
+def test_box_that_sticks_out_is_cut_at_the_edge(box: list[float], text: str) -> None:
+    assert box_text(box, 100, 200) == text
+
+
+@pytest.mark.case("D16")
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([80, 60, 160, 120], r"sticks out of the image of 160x120; it seems to be \[x1, y1, x2, y2\]"),
+        ([0.1, 0.1, 0.5, 0.5], "between 0 and 1; they must be pixels"),
+        ([0, 0, 1, 1], "between 0 and 1; they must be pixels"),
+        ([10, 10, 0, 0], "has no area"),
+        ([10, 10, 5, 0], "has no area"),
+        (["10", "10", "20", "20"], "must be four numbers, not "),
+    ],
+)
+def test_box_that_is_none_in_pixels_is_refused(box: list[Any], message: str) -> None:
+    with pytest.raises(BoxError, match=message):
+        box_text(box, 160, 120)
+
+
+def test_box_of_corners_that_fits_cannot_be_told_from_one_with_a_size() -> None:
+    assert box_text([10, 10, 100, 100], 160, 120) == "[062,083,687,916]"
 
 
 def test_placeholders_become_their_boxes() -> None:
@@ -81,6 +113,21 @@ def test_rectangle_is_red_and_four_pixels_wide() -> None:
     assert red[6:26, 5:9].all() and red[6:26, 27:31].all() and red[6:10, 5:31].all() and red[22:26, 5:31].all()
     assert red.sum() == 20 * 26 - 12 * 18
     assert (pixels[~red] == 9).all()
+
+
+@pytest.mark.case("D17")
+def test_rectangle_over_the_edge_is_drawn_as_the_original_draws_it() -> None:
+    """Without its sides that lie outside, as Pillow draws it."""
+    image = Image.new("RGB", (40, 30), (9, 9, 9))
+    draw_box(image, (20, 10, 60, 50))
+    red = (np.asarray(image) == (255, 0, 0)).all(-1)
+    assert red[10:, 20:24].all() and red[10:14, 20:].all()
+    assert red.sum() == 20 * 20 - 16 * 16
+
+
+def test_rectangle_outside_the_image_is_refused() -> None:
+    with pytest.raises(BoxError, match=r"from \(50, 0\) to \(60, 9\) is outside the image of 40x30"):
+        draw_box(Image.new("RGB", (40, 30)), (50, 0, 60, 9))
 
 
 def test_frames_are_counted_on_an_axis_of_32() -> None:

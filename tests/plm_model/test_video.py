@@ -115,9 +115,9 @@ def test_box_is_red_four_pixels_wide_and_on_its_frame_alone(clip: Path, pictures
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ({12: (0, 0, 9, 9)}, "bbox_map names frame 12, but the video has 12 frames"),
+        ({0: (0, 0, 9, 9), 13: (0, 0, 9, 9)}, "bbox_map names frame 13, but the video has 12 frames"),
         ({1: (0, 0, 9, 9)}, "bbox_map has no box on any of the 8 sampled frames"),
-        ({0: (0, 0, 99, 9)}, r"frame 0: the box from \(0, 0\) to \(99, 9\) is outside the image of 96x64"),
+        ({0: (96, 0, 99, 9)}, r"frame 0: the box from \(96, 0\) to \(99, 9\) is outside the image of 96x64"),
     ],
 )
 def test_boxes_of_another_video_are_refused(clip: Path, boxes: dict[int, tuple[float, ...]], message: str) -> None:
