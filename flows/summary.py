@@ -37,6 +37,7 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
         "champion": is_champion(run.config, registration) if registration else None,
         "report": f"{comparison.uri}/report.html",
         "model": run.artifacts["consolidate"].uri,
+        "failed_checkpoints": run.artifacts["train"].counts.get("failed_checkpoints", 0),
     }
     name = f"eval/{result['task']}/{result['metric']}"
     run.tracker.log_metrics({name: result["after"], f"{name}/base": result["before"], f"{name}/gain": result["gain"]})

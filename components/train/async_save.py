@@ -16,13 +16,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,9 +34,9 @@ from components.artifacts import filesystem
 from components.train.checkpoint import write_notes, write_records
 from components.train.parallel import Group
 from components.train.retention import prune, remove
+from components.train.room import BESIDE_TENSORS, free_bytes
 from components.train.storage import FileRecords, Writer, different, publish, quiet
 
-ROOM_BESIDE_TENSORS = 2 << 20  # bytes of metadata, state and file headers
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 log = logging.getLogger(__name__)
 
@@ -57,6 +55,8 @@ class Saver:
     keep: int
     keep_best: bool = False
     failure: CheckpointFailed | None = None
+    failed: int = 0  # checkpoints that could not be written, in all and since the last whole one
+    failed_in_a_row: int = 0
     folder: str | None = None
     _pg: Any = None
     _thread: threading.Thread | None = None
@@ -97,8 +97,11 @@ class Saver:
                 torch.cuda.set_device(self.group.device)  # a new thread is at device 0, whatever the rank's is
             step_back()
             self._save(state, metrics, live, ready)
+            self.failed_in_a_row = 0
         except Exception as error:
             self.failure = error if isinstance(error, CheckpointFailed) else CheckpointFailed(in_one_line(error))
+            self.failed_in_a_row += 1
+            self.failed += 1
             log.warning("no checkpoint of step %s: %s", state["step"], self.failure)
         finally:
             self._copied.set()
@@ -183,7 +186,7 @@ def step_back() -> None:
 
 def reserve(folder: str, live: Mapping[str, Tensor], state: Mapping[str, Any], metrics: str) -> None:
     """Make the folder of a checkpoint. CheckpointFailed where a local disk has no room for it."""
-    needed = ROOM_BESIDE_TENSORS + sum(tensor.numel() * tensor.element_size() for tensor in live.values())
+    needed = BESIDE_TENSORS + sum(tensor.numel() * tensor.element_size() for tensor in live.values())
     if "://" not in folder:
         require_room(filesystem(folder)[1], needed)
     write_notes(folder, state, metrics)
@@ -191,10 +194,7 @@ def reserve(folder: str, live: Mapping[str, Tensor], state: Mapping[str, Any], m
 
 def require_room(path: str, needed: int) -> None:
     """CheckpointFailed, naming the bytes, where the disk that would hold `path` has less than `needed` left."""
-    place = Path(path)
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_bytes(path)
     if free < needed:
         raise CheckpointFailed(
             f"{path}: a checkpoint needs {needed:,} bytes, {free:,} are free; the one before it is whole. "

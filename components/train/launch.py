@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache = Path(tempfile.gettempdir(), "plm-cache") if "://" in options.out else Path(options.out, "cache")
         inputs = folder_artifact(options.shards, cache), folder_artifact(options.base, cache)
         job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
-        left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)))
+        left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.checkpoints)
         if left_out and rank == 0:
             print(said_of(left_out), flush=True)
         if not settings.use_gpu:

@@ -6,6 +6,7 @@ from components.artifacts import Artifact
 from components.errors import UserError
 from components.train.assembly import check_settings
 from components.train.plan import Cost
+from components.train.room import checkpoint_bytes, require_room_for_all
 from components.train.settings import TrainConfig
 from components.train.shards import INDEX, plan_spec, read_index
 from components.train.skipped import Skipped
@@ -13,14 +14,19 @@ from components.train.validation import require_test_split
 from plm_model.weights import build, load_config
 
 
-def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int) -> list[Skipped]:
-    """Raises UserError for settings, data and model that do not fit; gives the examples that no pack can hold."""
+def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, checkpoints: str) -> list[Skipped]:
+    """Raises UserError for settings, data and model that do not fit, or no room for the checkpoints at that URI.
+
+    Gives the examples that no pack can hold.
+    """
     require_test_split(shards, settings)
     _, left_out = plan_spec(read_index(shards.local(INDEX)), settings, Cost())
     try:
-        check_settings(build(load_config(base.local()), device="meta"), settings, world)
+        model = build(load_config(base.local()), device="meta")
+        check_settings(model, settings, world)
     except ValueError as error:
         raise UserError(str(error)) from None
+    require_room_for_all(checkpoints, checkpoint_bytes(model, settings), settings)
     return left_out
 
 

@@ -49,10 +49,10 @@ class MetricsLog:
         self._send, self._live = send, live
         self._keep(text, "w")
 
-    def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a line: the step, the time in ms since 1970, and the metrics to six digits."""
+    def append(self, step: int, metrics: Mapping[str, float], text: str | None = None) -> None:
+        """Add a line: the step, the time in ms since 1970, the metrics to six digits, and what is to be said in words."""
         values = {name: float(f"{value:.6g}") for name, value in metrics.items()}
-        line = {"step": step, "time": int(time.time() * 1000), **values}
+        line = {"step": step, "time": int(time.time() * 1000), **values, **({"text": text} if text else {})}
         written = json.dumps(line) + "\n"
         self.text += written
         self.last |= line
@@ -124,12 +124,14 @@ def forwarding(board: str, steps: int, context: StepContext) -> Iterator[None]:
 
 def record(line: Mapping[str, Any], context: StepContext) -> None:
     """Pass one line to the tracker; the same line twice counts once."""
-    metrics = {name: value for name, value in line.items() if name not in ("step", "time")}
+    metrics = {name: value for name, value in line.items() if name not in ("step", "time", "text")}
     context.tracker.log_metrics(metrics, step=line["step"], at=line.get("time"))
 
 
 def describe(line: Mapping[str, Any], steps: int) -> str:
     """`step 120/700  loss 0.53  lr 1.0e-03  4.2k tok/s  eta 1:10`, or `step 120/700  val loss 0.61`."""
+    if "text" in line:
+        return f"step {line['step']}/{steps}  {line['text']}"
     if "train/loss" not in line:
         return f"step {line['step']}/{steps}  val loss {line['val/loss']:.3f}"
     speed = line["train/tokens_per_s"]

@@ -61,6 +61,7 @@ class Run:
     tiles: int = 0
     started: float = field(default_factory=time.time)
     anomalies: list[Anomaly] = field(default_factory=list)
+    failed_checkpoints: int = 0
 
     @property
     def left_out(self) -> set[int]:
@@ -100,6 +101,7 @@ class Run:
             "seconds": self.state["seconds"] + seconds,
             "attempt_seconds": seconds,
             "anomalies": self.all_anomalies,
+            "failed_checkpoints": self.state.get("failed_checkpoints", 0) + self.failed_checkpoints,
             "recent_losses": guard.state(),
         }
 

@@ -132,6 +132,7 @@ WITHOUT_EFFECT = {
     "max_failures",
     "keep_checkpoints",
     "checkpoint_patience_s",
+    "max_failed_checkpoints",
     "log_every",
     "workers",
     "min_workers",
@@ -220,6 +221,8 @@ class TrainConfig:
     """Which checkpoint the training gives: `best` has the lowest validation loss, or training loss where none is measured."""
     checkpoint_patience_s: float = 300.0
     """How long the last checkpoint is tried again, with training done and in memory, while the disk has no room for it."""
+    max_failed_checkpoints: int = 3
+    """Checkpoints in a row that could not be written, after which the training stops."""
     log_every: int = 10
     validate_every: int | None = None
     """Steps between two losses on the test split, `val/loss`; without it none is measured."""
@@ -233,7 +236,7 @@ class TrainConfig:
         require_positive(
             self, "steps", "lr", "packs_per_step", "pack_tokens", "pack_tiles", "workers", "cpus_per_worker"
         )
-        require_positive(self, "checkpoint_every", "keep_checkpoints", "log_every")
+        require_positive(self, "checkpoint_every", "keep_checkpoints", "log_every", "max_failed_checkpoints")
         require_within(self, "min_lr_ratio", 0.0, 1.0)
         require_at_least(self, 0, "warmup_steps", "loader_workers")
         require_positive(self, "shard_cache_gb")

@@ -34,7 +34,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
     if context.fresh:
         remove(context.resume_uri)
-    left_out = check(config.train, inputs["shards"], inputs["base"], config.train.workers)
+    left_out = check(config.train, inputs["shards"], inputs["base"], config.train.workers, checkpoints)
     if left_out:
         context.progress(f"{said_of(left_out)}; see {skipped.FILE}")
     replay(checkpoints, context)
@@ -42,6 +42,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     fit(config.train, inputs, checkpoints, context)
     state = publish(checkpoints, config.train, out)
     publish_traces(context, out)
+    if failed := state.get("failed_checkpoints", 0):
+        context.progress(f"trained; {failed} checkpoints on the way could not be written, the last one is whole")
     with out.open(skipped.FILE, "w") as file:
         left_out += skipped.read_skipped(skipped.skipped_uri(checkpoints))
         skipped.write_skipped(file, left_out)
@@ -52,6 +54,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         "tiles": state["tiles"],
         "restarts": state["restarts"],
         "anomalies": len(state["anomalies"]),
+        "failed_checkpoints": state.get("failed_checkpoints", 0),
         "world_size": state["world_size"],
         "seconds_in_loop": round(state["attempt_seconds"], 3),
         "seconds_around_loop": round(max(time.time() - began - state["attempt_seconds"], 0.0), 3),

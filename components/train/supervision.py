@@ -44,11 +44,12 @@ class Supervision:
     validate: Callable[[], float] | None = None  # the loss on the test split
     saved: int = 0  # the step of the checkpoint that was begun last
     measured: tuple[int, float] | None = None  # the last step that was validated, and its loss
+    told: int = 0  # failed checkpoints that the log knows of
 
     def hooks(self) -> Hooks:
         return Hooks(
             on_metrics=self._log,
-            on_checkpoint=self._save,
+            on_checkpoint=self._save_at_interval,
             veto=self.guard.veto,
             before_update=self.saver.wait_copied,
             after_step=self._after_step,
@@ -69,7 +70,13 @@ class Supervision:
             self.agreement.close()
             if self.saved != self.settings.steps:
                 self._save(self.settings.steps)
-            insist(self.saver, lambda: self._save(self.settings.steps), self.settings.checkpoint_patience_s)
+            insist(self.saver, self._save_last, self.settings.checkpoint_patience_s)
+            self._tell_failures()
+
+    def _save_last(self, seconds_left: float) -> None:
+        """Try the last checkpoint once more."""
+        self._tell_failures(f"trying again for {seconds_left:.0f} s")
+        self._save(self.settings.steps)
 
     def _log(self, step: int, metrics: Metrics) -> None:
         self._judge()
@@ -81,12 +88,30 @@ class Supervision:
                 self.measured = step, self.validate()
             self.run.log.append(step, {"val/loss": self.measured[1]})
 
+    def _save_at_interval(self, step: int) -> None:
+        with self.watchdog.paused():
+            self.saver.wait()
+        self._tell_failures()
+        if step < self.settings.steps:  # what is trained to its end is not given up: see `insist`
+            require_some(self.saver, step, self.settings.max_failed_checkpoints)
+        self._save(step)
+
     def _save(self, step: int) -> None:
         self._judge()
         with self.watchdog.paused():
+            self.saver.wait()
+            self._tell_failures()
             state = self.run.at(step, self.optimizer, self.guard, self.group)
             self.saver.start({**state, "score": self._score(step)}, self.run.log.text)
         self.saved = step
+
+    def _tell_failures(self, then: str = "training goes on") -> None:
+        """Put a checkpoint that could not be written into the log, and so on the screen and to the tracker."""
+        failure, failed = self.saver.failure, self.saver.failed
+        if failure is not None and failed > self.told:
+            self.told = self.run.failed_checkpoints = failed
+            text = f"no checkpoint of step {self.saved} could be written ({failed} so far): {failure}; {then}"
+            self.run.log.append(self.saved, {"train/failed_checkpoints": failed}, text)
 
     def _score(self, step: int) -> float | None:
         """What a checkpoint of now is measured by: a validation of this very step, where there is one at times."""
@@ -106,6 +131,7 @@ class Supervision:
         self.watchdog.step_done()
         with self.watchdog.paused():  # a trace of a GPU's steps takes minutes to write
             self.profiler.after_step(work.step)
+        self._tell_failures()
         checkpoint, stop = self.agreement.exchange()
         if stop and work.step != self.settings.steps:
             self._leave(work.step)
@@ -129,12 +155,25 @@ def write_anomalies(folder: str, lines: Sequence[Mapping[str, Any]]) -> None:
     fs.pipe_file(f"{path}/{ANOMALIES}", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def insist(saver: Saver, save: Callable[[], None], patience_s: float) -> None:
-    """Wait for the last checkpoint; a failed one is tried again for so long, then it is a UserError."""
-    for _ in range(int(patience_s / RETRY_SECONDS)):
+def require_some(saver: Saver, step: int, most: int) -> None:
+    """UserError when so many checkpoints in a row could not be written that going on would be for nothing."""
+    if saver.failed_in_a_row >= most:
+        raise UserError(
+            f"{saver.failed_in_a_row} checkpoints in a row could not be written, so training ends at step {step} "
+            f"(train.max_failed_checkpoints={most}): {saver.failure}"
+        )
+
+
+def insist(saver: Saver, save: Callable[[float], None], patience_s: float) -> None:
+    """Wait for the last checkpoint; a failed one is tried again for so long, then it is a UserError.
+
+    `save(seconds_left)` begins it anew.
+    """
+    tries = int(patience_s / RETRY_SECONDS)
+    for number in range(tries):
         if saver.wait() is None:
             return
         time.sleep(RETRY_SECONDS)
-        save()
+        save((tries - number) * RETRY_SECONDS)
     if failure := saver.wait():
         raise UserError(f"the last checkpoint could not be written: {failure}")

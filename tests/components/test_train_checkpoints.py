@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ from components.train.parallel import Group
 from components.train.retention import best, kept
 from components.train.storage import Reader, UnsafeCheckpoint, quiet, read_metadata
 from components.train.supervision import insist
+from tests.components.full_disk import largest_file
 
 
 class Saving:
@@ -133,17 +132,6 @@ def test_a_disk_without_room_is_named_before_anything_is_written(
     assert saving.steps() == [1]
 
 
-@contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Writing beyond `size` bytes of a file fails, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def test_a_disk_that_fills_up_leaves_the_last_good_one_and_the_next_save_works(tmp_path: Path) -> None:
     saving = Saving(tmp_path, numel=1 << 20)
     saving.save(1)
@@ -158,7 +146,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one_and_the_next_save_works(t
 def retry(saving: Saving, patience_s: float, on_retry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.train.supervision.RETRY_SECONDS", 0.01)
 
-    def again() -> None:
+    def again(seconds_left: float) -> None:
         on_retry()
         saving.saver.start({"step": 9}, "")
 

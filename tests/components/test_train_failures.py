@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,19 +11,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from components.errors import UserError
 from components.train import checkpoint, worker
 from components.train.agreement import CHECKPOINT_NOW, Stopped, ask
 from components.train.guards import TrainingDiverged
 from components.train.loader import StepWork, step_work
 from components.train.parallel import Group
+from components.train.preflight import check
+from components.train.progress import describe
+from components.train.room import checkpoint_bytes
 from components.train.settings import GuardSettings, TrainConfig
 from components.train.worker import TrainJob, prepare, run_rank
+from plm_model.weights import build
+from tests.components.full_disk import largest_file
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 CPU = torch.device("cpu")
@@ -227,3 +236,53 @@ class signals:
 
     def __exit__(self, *error: object) -> None:
         self.ended.set()
+
+
+# Checkpoints that cannot be written
+
+
+@pytest.mark.case("R6")
+def test_checkpoints_that_fail_are_told_at_once_and_counted(data: Path, tmp_path: Path) -> None:
+    work, lines = job(data, tmp_path, checkpoint_every=2, log_every=1), []
+    with contextlib.ExitStack() as full:
+        full.enter_context(largest_file(40_000))
+
+        def send(line: dict[str, Any]) -> None:
+            if "text" in line:
+                lines.append(describe(line, 12))
+            if len(lines) == 2:
+                full.close()
+
+        run_rank(work, CPU, send)
+    assert lines[0].startswith("step 2/12  no checkpoint of step 2 could be written (1 so far): no space left while")
+    assert lines[1].startswith("step 4/12  no checkpoint of step 4 could be written (2 so far): no space left while")
+    assert len(lines) == 2 and state(work)["failed_checkpoints"] == 2 and state(work)["step"] == 12
+    kept = checkpoint.read_metrics(checkpoint.newest(work.checkpoints) or "")
+    assert [json.loads(line)["train/failed_checkpoints"] for line in kept.splitlines() if "text" in line] == [1, 2]
+
+
+@pytest.mark.case("R6")
+def test_a_training_whose_checkpoints_all_fail_stops(data: Path, tmp_path: Path) -> None:
+    work = job(data, tmp_path, checkpoint_every=2, max_failed_checkpoints=2)
+    message = r"2 checkpoints in a row could not be written, so training ends at step 6 \(.*=2\): no space left"
+    with largest_file(40_000), pytest.raises(UserError, match=message):
+        run_rank(work, CPU)
+    assert checkpoint.newest(work.checkpoints) is None
+    run_rank(work, CPU)
+    assert state(work)["step"] == 12
+
+
+@pytest.mark.case("R6")
+def test_a_disk_without_room_for_all_that_is_kept_is_named_before_the_start(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = job(data, tmp_path, keep_checkpoints=2)
+    one = checkpoint_bytes(build(tiny_config()), work.settings)
+    run_rank(work, CPU)
+    assert sum(path.stat().st_size for path in Path(checkpoint.newest(work.checkpoints) or "").iterdir()) < one
+    checks = partial(check, work.settings, work.shards, work.base, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * one - 1))
+    message = rf"2 checkpoints and one that is written need {3 * one:,} bytes .* {3 * one - 1:,} are free"
+    with pytest.raises(UserError, match=message):
+        checks(f"{tmp_path}/elsewhere/checkpoints")
+    assert checks(work.checkpoints) == checks("s3://bucket/checkpoints") == []  # what lies there will go

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from components.context import StepContext
 from components.train.progress import MetricsLog, describe, live_file, record
 
@@ -55,6 +57,16 @@ def test_lines_are_told_in_words() -> None:
     told = describe({"step": 120, **LINE}, 700)
     assert told == "step 120/700  loss 0.531  lr 1.0e-03  4.2k tok/s  eta 1:10"
     assert describe({"step": 120, "val/loss": 0.61}, 700) == "step 120/700  val loss 0.610"
+
+
+@pytest.mark.case("R6")
+def test_what_is_said_in_words_is_shown_and_its_number_tracked(step_context: Callable[..., StepContext]) -> None:
+    lines: list[dict[str, Any]] = []
+    MetricsLog("", lines.append).append(120, {"train/failed_checkpoints": 2}, "no checkpoint of step 120")
+    assert describe(lines[0], 700) == "step 120/700  no checkpoint of step 120"
+    context = step_context()
+    record(lines[0], context)
+    assert context.tracker.metrics == {"train/failed_checkpoints": 2.0}
 
 
 def test_the_tracker_gets_the_time_of_the_measurement(step_context: Callable[..., StepContext]) -> None:
