@@ -73,7 +73,7 @@ def _make(
 
 def resume_uri(store: ArtifactStore, key: StepKey) -> str:
     """Where a step with this key may leave what an interrupted attempt can resume."""
-    return store.uri("resume", key.step, key.digest[:20])
+    return store.uri("resume", key.step, STEPS[key.step].resumes(key).digest[:20])
 
 
 def remove_resumable(uri: str) -> None:

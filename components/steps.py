@@ -13,7 +13,7 @@ from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext as StepContext
 from components.errors import ConfigError
-from components.train.settings import with_effect
+from components.train.settings import FREE_TO_CHANGE, of_result
 
 OUTSIDE = "outside"  # in a key's config
 SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times
@@ -35,6 +35,8 @@ class Step:
     uses_ray: bool = False  # works on an initialised Ray
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     outside: Callable[[PipelineConfig], Mapping[str, Any]] | None = None
+    # The key of what an interrupted attempt left: of a step that compares by itself what it resumes, less counts.
+    resumes: Callable[[StepKey], StepKey] = lambda key: key
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
@@ -99,7 +101,12 @@ def _initialize_outside(config: PipelineConfig) -> Mapping[str, Any]:
 
 
 def _train(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"train": with_effect(config.model_dump(mode="json", include={"train"})["train"])}
+    return {"train": of_result(config.model_dump(mode="json", include={"train"})["train"])}
+
+
+def _train_resumes(key: StepKey) -> StepKey:
+    settings = {name: value for name, value in key.config["train"].items() if name not in FREE_TO_CHANGE}
+    return StepKey(key.step, key.inputs, {"train": settings}, {})
 
 
 def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
@@ -151,6 +158,7 @@ STEPS: dict[str, Step] = {
             _train,
             on_cluster=True,
             uses_ray=True,
+            resumes=_train_resumes,
         ),
         Step(
             "consolidate",

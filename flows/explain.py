@@ -11,18 +11,22 @@ from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, StepKey
 from components.config import PipelineConfig
 from components.config_loading import flatten
+from components.execution import resume_uri
 from components.last_run import last_key
 from components.register import lapse
 from components.steps import STEPS
+from components.train.interrupted import interrupted, lines
+from components.train.settings import of_weights
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a step is reused, and why not."""
+    """Whether a step is reused, and why not; `notes` tell of what an interrupted attempt left."""
 
     step: str
     reused: bool
     reason: str
+    notes: tuple[str, ...] = ()
 
 
 def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str]) -> list[Decision]:
@@ -32,7 +36,8 @@ def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str
     for step in STEPS.values():
         waiting = [source for source in step.inputs.values() if source not in made]
         if waiting:
-            decisions.append(Decision(step.name, False, f"waits for {' and '.join(waiting)}, made anew"))
+            notes = interrupted_notes(config, store, None) if step.name == "train" else ()
+            decisions.append(Decision(step.name, False, f"waits for {' and '.join(waiting)}, made anew", notes))
             continue
         key = step.key(config, {name: made[source] for name, source in step.inputs.items()})
         decision, found = decide(key, config, store, refresh)
@@ -54,7 +59,18 @@ def decide(
         return Decision(key.step, True, "nothing that it depends on changed"), found
     last = last_key(config, store, key.step)
     reason = "no earlier run of this pipeline made it" if last is None else "; ".join(differences(last, key))
-    return Decision(key.step, False, reason), None
+    notes = interrupted_notes(config, store, key) if key.step == "train" else ()
+    return Decision(key.step, False, reason, notes), None
+
+
+def interrupted_notes(config: PipelineConfig, store: ArtifactStore, key: StepKey | None) -> tuple[str, ...]:
+    """Of the trainings of this pipeline that were interrupted: the one that goes on, and how to go on with the others.
+
+    `key` is that of the training that is asked for; None while its inputs are still to be made.
+    """
+    settings = of_weights(config.model_dump(mode="json", include={"train"})["train"])
+    found = interrupted(store.uri("resume", "train"), config.name, settings, key and key.inputs)
+    return tuple(lines(found, resume_uri(store, key) if key else None))
 
 
 def differences(last: StepKey, now: StepKey) -> list[str]:

@@ -40,6 +40,8 @@ def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> list[dict[st
     decisions = explain(config, store, known_steps(refresh))
     for decision in decisions:
         print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {decision.reason}")
+        for note in decision.notes:
+            print(f"{'':<22} {note}")
     return [vars(decision) for decision in decisions]
 
 
@@ -63,3 +65,5 @@ def _print_summary(summary: dict[str, Any]) -> None:
         f"accuracy  before {summary['accuracy_before']:.3f}, after {summary['accuracy_after']:.3f} "
         f"on {summary['heldout']} held-out images ({interval})"
     )
+    if failed := summary["failed_checkpoints"]:
+        print(f"warning   {failed} checkpoints of the training could not be written; the last one is whole")

@@ -53,6 +53,8 @@ class PipelineRun:
         key = step.key(self.config, inputs)
         decision, found = decide(key, self.config, self.store, self.refresh)
         self.progress.say(name, f"reused: {decision.reason}" if found else f"runs: {decision.reason}")
+        for note in decision.notes:
+            self.progress.say(name, note)
         started = time.time()
         with self._child(name) as tracker:
             artifact = self._tracked(step, key, inputs, found, tracker)

@@ -52,7 +52,9 @@ def run_single_step(
     else:
         inputs = find_inputs(step, config, store, progress)
         key = step.key(config, inputs)
-    _, found = decide(key, config, store, frozenset({name} if refresh else ()))
+    decision, found = decide(key, config, store, frozenset({name} if refresh else ()))
+    for note in decision.notes:
+        progress.say(note)
     if found is None:
         if not order_uri:
             close_dead_runs(config, in_prefect=False)
@@ -81,6 +83,10 @@ def run_single_step(
 class _Reporter:
     def __init__(self, step: str, uri: str | None) -> None:
         self._step, self._uri, self._shown, self._sent = step, uri, Progress(), 0.0
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._shown.say(self._step, text)
 
     def __call__(self, text: str) -> None:
         self._shown.update(self._step, text)

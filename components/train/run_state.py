@@ -18,10 +18,7 @@ from components.train.loader import StepWork
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.progress import MetricsLog, live_file
-from components.train.settings import TrainConfig, with_effect
-
-# What may change in the middle of a run: when it is saved and looked at, and which checkpoint is taken.
-FREE_TO_CHANGE = {"checkpoint_every", "result", "validate_every", "profile"}
+from components.train.settings import TrainConfig, of_weights
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,7 @@ class Identity:
 
     @classmethod
     def of(cls, settings: TrainConfig, plan: str, shards: str, base: str) -> Identity:
-        given = {name: value for name, value in asdict(settings).items() if name not in FREE_TO_CHANGE}
-        return cls(json.loads(json.dumps(with_effect(given))), plan, shards, base)
+        return cls(json.loads(json.dumps(of_weights(asdict(settings)))), plan, shards, base)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """`train.lr: 0.001, now 0.01` for everything that is not as in the state of a checkpoint."""

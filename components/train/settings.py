@@ -145,6 +145,24 @@ WITHOUT_EFFECT = {
 }
 
 
+# What may change in the middle of a run: when it is saved and looked at, and which checkpoint is taken.
+FREE_TO_CHANGE = {"checkpoint_every", "result", "validate_every", "profile"}
+
+
+def of_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide the weights of every step, as `section.key` -> value: what goes on has the same."""
+    return {name: value for name, value in with_effect(settings).items() if name.split(".")[0] not in FREE_TO_CHANGE}
+
+
+def of_result(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a training gives, as `section.key` -> value.
+
+    The last checkpoint is the same whenever others were made and validated; which one is best depends on both.
+    """
+    chosen = ("result", "checkpoint_every", "validate_every") if settings["result"] == "best" else ("result",)
+    return of_weights(settings) | {name: settings[name] for name in chosen}
+
+
 def with_effect(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The settings that determine the model, as `section.key` -> value."""
     found: dict[str, Any] = {}

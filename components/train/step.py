@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
+from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext
-from components.train import skipped
-from components.train.settings import TrainConfig
+from components.train import interrupted, skipped
+from components.train.settings import TrainConfig, of_weights
+
+SHOWN_MODULES = 3
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -34,6 +37,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
     if context.fresh:
         remove(context.resume_uri)
+    versions = note(config, inputs, context)
     left_out = check(config.train, inputs["shards"], inputs["base"], config.train.workers, checkpoints)
     if left_out:
         context.progress(f"{said_of(left_out)}; see {skipped.FILE}")
@@ -54,11 +58,24 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         "tiles": state["tiles"],
         "restarts": state["restarts"],
         "anomalies": len(state["anomalies"]),
+        "code_versions": versions,
         "failed_checkpoints": state.get("failed_checkpoints", 0),
         "world_size": state["world_size"],
         "seconds_in_loop": round(state["attempt_seconds"], 3),
         "seconds_around_loop": round(max(time.time() - began - state["attempt_seconds"], 0.0), 3),
     }
+
+
+def note(config: PipelineConfig, inputs: Mapping[str, Artifact], context: StepContext) -> int:
+    """Leave beside the checkpoints what this training is; gives how many versions of the code have worked on it."""
+    settings = of_weights(config.model_dump(mode="json", include={"train"})["train"])
+    digests = {name: inputs[name].digest for name in interrupted.INPUTS}
+    changed = interrupted.take_notes(
+        context.resume_uri, config.name, settings, digests, code_digests("components.train.step")
+    )
+    if changed:
+        context.progress(f"begun with other code: {', '.join(changed[:SHOWN_MODULES])} changed since")
+    return (interrupted.read(context.resume_uri, interrupted.NOTES) or {}).get("code_versions", 1)
 
 
 def replay(checkpoints: str, context: StepContext) -> None:
