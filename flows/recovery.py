@@ -11,8 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from uuid import UUID
 
 from components.config import PipelineConfig
 from components.errors import UserError
@@ -21,6 +20,7 @@ from components.tracking_spool import PARENT_TAG, parents_of_waiting, replay_spo
 from flows.processes import identity, is_alive
 
 log = logging.getLogger(__name__)
+OPEN_STATES = ("RUNNING", "PENDING")
 
 
 class Lease:
@@ -75,7 +75,7 @@ def close_dead_runs(config: PipelineConfig, in_prefect: bool = True, flow_run: s
             closed += _close_mlflow(config, dead.get("mlflow_run_id"), dead.get("experiment_id"))
             if in_prefect:
                 _close_prefect(theirs)
-        except Exception as error:  # MLflow and urllib families; the lease stays for the next start
+        except Exception as error:  # MLflow's, Prefect's and httpx's families; the lease stays for the next start
             log.warning(
                 "the run of dead process %s stays open for now: %s", dead["pid"], " ".join(str(error).split())[:160]
             )
@@ -148,30 +148,23 @@ def _stop_jobs(address: str | None, flow_run_id: str | None) -> bool:
 
 
 def _close_prefect(flow_run_id: str | None) -> None:
-    api_url = os.environ.get("PREFECT_API_URL")
-    if not flow_run_id or not api_url:
+    if not flow_run_id or not os.environ.get("PREFECT_API_URL"):
         return
-    crashed = {"type": "CRASHED", "name": "Crashed", "message": "The process of this run was killed."}
-    try:
-        flow = _get(f"{api_url}/flow_runs/{flow_run_id}")
-    except HTTPError as error:
-        if error.code == 404:  # another server's run, or its database was deleted
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    crashed = Crashed(message="The process of this run was killed.")
+    # Prefect's own client: it has the login, the certificates and the proxy of Prefect's settings.
+    with get_client(sync_client=True) as client:
+        try:
+            flow = client.read_flow_run(UUID(flow_run_id))
+        except (ObjectNotFound, ValueError):  # another server's run, its database was deleted, or it is no id
             return
-        raise
-    running = _post(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-    for task in running or []:
-        if task["state_type"] in ("RUNNING", "PENDING"):
-            _post(f"{api_url}/task_runs/{task['id']}/set_state", {"state": crashed, "force": True})
-    if flow["state_type"] in ("RUNNING", "PENDING"):
-        _post(f"{api_url}/flow_runs/{flow_run_id}/set_state", {"state": crashed, "force": True})
-
-
-def _get(url: str) -> Any:
-    with urlopen(url, timeout=10) as answer:
-        return json.load(answer)
-
-
-def _post(url: str, body: Any) -> Any:
-    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read() or b"null")
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow.id]))
+        for task in client.read_task_runs(flow_run_filter=of_run):
+            if task.state_type in OPEN_STATES:
+                client.set_task_run_state(task.id, crashed, force=True)
+        if flow.state_type in OPEN_STATES:
+            client.set_flow_run_state(flow.id, crashed, force=True)

@@ -17,6 +17,7 @@ from components.tracking import open_tracking, spool_dir, start_run, tracking_cl
 from components.tracking_spool import SpoolFile, locked
 from flows.processes import identity, is_alive
 from flows.recovery import close_dead_runs
+from tests.prefect_page import page_session
 
 
 @pytest.fixture
@@ -52,6 +53,30 @@ def test_runs_of_a_dead_process_become_killed(config: PipelineConfig, tmp_path: 
     assert set(close_dead_runs(config)) == set(runs)
     client = tracking_client(config)
     assert [client.get_run(run).info.status for run in runs] == ["KILLED", "KILLED"]
+    assert not list((tmp_path / "live").iterdir())
+
+
+@pytest.mark.case("R1")
+def test_the_flow_run_of_a_dead_process_is_closed_at_a_server_with_a_login(
+    prefect_api: str, config: PipelineConfig, tmp_path: Path, killed: dict[str, float]
+) -> None:
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    running = {"type": "RUNNING"}
+    with page_session(prefect_api) as page:
+        flow = page.post("flows/", json={"name": "dead"}).json()["id"]
+        flow_run = page.post("flow_runs/", json={"flow_id": flow, "state": running}).json()["id"]
+        task = {"flow_run_id": flow_run, "task_key": "train", "dynamic_key": "0", "state": running}
+        task_run = page.post("task_runs/", json=task).json()["id"]
+        (tmp_path / "live").mkdir()
+        lease = {**killed, "host": socket.gethostname(), "prefect_flow_run_id": flow_run}
+        (tmp_path / "live" / "1.json").write_text(json.dumps(lease))
+        # What a process has that was started with the variables of this one; Prefect may have been imported before them.
+        given = {PREFECT_API_URL: prefect_api, PREFECT_API_AUTH_STRING: os.environ["PREFECT_API_AUTH_STRING"]}
+        with temporary_settings(given):
+            close_dead_runs(config)
+        closed = [page.get(f"flow_runs/{flow_run}").json(), page.get(f"task_runs/{task_run}").json()]
+    assert [run["state_name"] for run in closed] == ["Crashed", "Crashed"]
     assert not list((tmp_path / "live").iterdir())
 
 

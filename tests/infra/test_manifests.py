@@ -19,7 +19,7 @@ TELEMETRY_OFF = {
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
-SECRET_NAME = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|TOKEN|ROOT_USER")
+SECRET_NAME = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|TOKEN|ROOT_USER|AUTH_STRING")
 
 
 def pinned(package: str) -> str:
@@ -91,6 +91,17 @@ def test_secrets_come_from_the_environment_and_have_no_default(services: dict[st
     assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for _, value in secrets), secrets
     urls = [value for _, value in settings if "@postgres" in str(value)]
     assert len(urls) == 2 and all(re.search(r":\$\{\w+:\?[^}]+\}@", url) for url in urls), urls
+
+
+@pytest.mark.case("R1")
+def test_the_pages_answer_their_own_names_and_pages_only(services: dict[str, Any]) -> None:
+    mlflow, prefect = (services[name]["environment"] for name in ("mlflow", "prefect"))
+    for hosts, port in ((mlflow["MLFLOW_SERVER_ALLOWED_HOSTS"], 5000), (prefect["PLM_PREFECT_HOSTS"], 4200)):
+        assert all(re.fullmatch(rf"[\w.]+:{port}", host) for host in hosts.split(",")), hosts
+    origins = [mlflow["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"], prefect["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"]]
+    assert "*" not in "".join(origins) and prefect["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] == "true"
+    assert "flows.prefect_door:create_app" in services["prefect"]["command"]
+    assert "flows/prefect_door.py" in (INFRA / "Dockerfile").read_text()
 
 
 def test_no_secret_stands_in_the_cluster(ray_documents: dict[str, Any]) -> None:

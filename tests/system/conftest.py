@@ -118,17 +118,16 @@ class Prefect:
         return line.split("UUID:")[1].strip()
 
     def get(self, path: str) -> Any:
-        from urllib.request import urlopen
-
-        with urlopen(f"{self.api}/{path}", timeout=20) as answer:
-            return json.load(answer)
+        return self._ask("GET", path)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        from urllib.request import Request, urlopen
+        return self._ask("POST", path, json=body)
 
-        request = Request(f"{self.api}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urlopen(request, timeout=20) as answer:
-            return json.load(answer)
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
+        from tests.prefect_page import page_session
+
+        with page_session(self.api) as page:
+            return page.request(method, path, **options).raise_for_status().json()
 
     def state(self, flow_run: str) -> str:
         return self.get(f"flow_runs/{flow_run}")["state_name"]
