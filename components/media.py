@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from components.artifacts import Artifact, filesystem
 from components.errors import UserError
+from components.media_path import OutsideRoot, path_below
 
 PARALLEL_DOWNLOADS = 8
 NAMES_NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -162,11 +163,11 @@ def refuse_device(path: str, place: str) -> None:
 
 
 def require_inside(path: str) -> None:
-    """PathOutsideRoot unless the path, as written, is relative and stays below the root."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    drive = bool(parts) and parts[0].endswith(":")
-    if not parts or path.startswith(("/", "\\", "~")) or ".." in parts or drive or "://" in path:
-        raise PathOutsideRoot(f"{path!r} leaves the data root; write paths relative to it, without `..`")
+    """PathOutsideRoot unless the path, as a record names it, is relative and stays below the root."""
+    try:
+        path_below(path)
+    except OutsideRoot as error:
+        raise PathOutsideRoot(str(error)) from None
 
 
 def below(path: str, root: str) -> bool:

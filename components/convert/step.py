@@ -1,8 +1,8 @@
 """Convert: the annotation rows of an ingest as conversations, split into train and test.
 
 The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows), `rejects.jsonl` (file, line, reason, row
-of what did not become a record) and `media.json` (the digest of the media). Media stay where they are: records name them
-relative to the root that the manifest's link `media` names.
+of what did not become a record, what ingest rejected included) and `media.json` (the digest of the media). Media stay where
+they are: records name them relative to the root that the manifest's link `media` names.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import ConvertConfig, PipelineConfig
 from components.context import StepContext
-from components.convert.records import Reject, read_records
+from components.convert.records import read_records
 from components.convert.split import Split
 from components.errors import UserError
 from components.ingest.parts import Part, read_parts
+from components.ingest.rejects import Reject, read_rejects, reasons
 
 SHOWN_REJECTS = 3
 
@@ -45,9 +46,12 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     # A record's side is known when all have been seen; until then they wait on the disk, not in memory.
     with tempfile.TemporaryFile(dir=context.cache_dir) as waiting:
         with out.open("rejects.jsonl", "w") as rejects:
-            for part in read_parts(raw):
-                found = read_part(raw, part, settings, split, waiting, rejects)
-                require_some(found, part)
+            refused, parts = read_rejects(raw), read_parts(raw)
+            known = {part.annotations: reasons(refused.pop(part.annotations, {})) for part in parts}
+            tally += read_refused(refused, rejects)
+            for part in parts:
+                found = read_part(raw, part, settings, split, waiting, rejects, known[part.annotations])
+                require_some(found if found.rows else tally, part)
                 tally += found
         check(tally, settings)
         held_out = split.held_out(settings.test_fraction)
@@ -64,21 +68,35 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
 
 
 def read_part(
-    raw: Artifact, part: Part, settings: ConvertConfig, split: Split, records: IO[bytes], rejects: Any
+    raw: Artifact,
+    part: Part,
+    settings: ConvertConfig,
+    split: Split,
+    records: IO[bytes],
+    rejects: Any,
+    refused: Mapping[int, str],
 ) -> Tally:
     """Read one annotation file: its records and rejects to their files as JSON lines, what the records show to `split`."""
     tally = Tally()
     with raw.open(part.annotations) as stream:
-        for row in read_records(stream, part, settings):
+        for row in read_records(stream, part, settings, refused):
             tally.rows += 1
             if isinstance(row, Reject):
                 tally.rejected += 1
                 tally.first += [row] if len(tally.first) < SHOWN_REJECTS else []
-                rejects.write(json_line(asdict(row)))
+                rejects.write(row.json_line())
                 continue
             split.add(shown_by(row, raw), pictured=bool(row.get("image")))
             records.write(json_line(row).encode())
     return tally
+
+
+def read_refused(refused: Mapping[str, Mapping[int, Reject]], rejects: Any) -> Tally:
+    """Pass on what ingest rejected of files that it did not bring in as they are: rows of Parquet files."""
+    found = [reject for lines in refused.values() for reject in lines.values()]
+    for reject in found:
+        rejects.write(reject.json_line())
+    return Tally(len(found), len(found), found[:SHOWN_REJECTS])
 
 
 def write_sides(out: ArtifactWriter, records: Iterable[bytes], held_out: Iterable[bool]) -> None:

@@ -2,107 +2,96 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from components.errors import UserError
+from components.ingest.row import BadRow, Row, cut, require_text_file
+from components.ingest.table import DELIMITERS, table_rows
+from components.media_path import shown
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
-SHOWN_CHARACTERS = 200  # of a line that cannot be read, in reports
+ARRAY = "a JSON array; write one object a line, such as by `jq -c '.[]' FILE`"
+CURES = {
+    ".json": ": `jq -c '.[]' FILE.json > FILE.jsonl` makes an object a line of a JSON array",
+    ".xlsx": "; save it as CSV UTF-8",
+    ".xls": "; save it as CSV UTF-8",
+    ".parquet": "; `kind: parquet` reads it",
+    ".gz": "; unpack it",
+    ".zip": "; unpack it",
+    ".zst": "; unpack it",
+}
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+MAX_DEPTH = 400  # of lists and objects in each other; JSON's own reader and writer end at about 1,000
 
 
-@dataclass(frozen=True)
-class Row:
-    """One annotation: the line it ends on (from 1) and its values; CSV values are strings."""
-
-    line: int
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A line that is not an annotation, and why."""
-
-    line: int
-    reason: str
-    text: str
-
-
-def is_json_lines(name: str) -> bool:
-    return posixpath.splitext(name)[1].lower() in JSON_LINES
-
-
-def read_rows(raw: IO[bytes], name: str, columns: tuple[str, ...] = ()) -> Iterator[Row | BadRow]:
+def read_rows(raw: IO[bytes], name: str, image_column: str, columns: Sequence[str] = ()) -> Iterator[Row | BadRow]:
     """Rows of an annotation file; `name` decides the format and stands in messages.
 
-    Raises UserError for an unknown format, a file that is not UTF-8 CSV, or a CSV that lacks one of `columns`.
+    Raises UserError for an unknown format, a file that is not UTF-8 text, and for a CSV whose header lacks one of `columns`
+    or `image_column` (which a column `video` may stand for), or has a column twice.
     """
     suffix = posixpath.splitext(name)[1].lower()
     if suffix in JSON_LINES:
-        return _json_rows(raw)
+        return _json_rows(raw, name)
     if suffix in DELIMITERS:
-        return _csv_rows(raw, name, DELIMITERS[suffix], columns)
-    raise UserError(f"{name}: annotations must be one of {', '.join((*DELIMITERS, *JSON_LINES))}")
+        return table_rows(raw, name, DELIMITERS[suffix], image_column, columns)
+    raise UserError(
+        f"{name}: annotations must be one of {', '.join((*DELIMITERS, *JSON_LINES))}{CURES.get(suffix, '')}"
+    )
 
 
-def inside(name: str, where: str) -> str:
-    """A path of an annotation row in normal form. Raises UserError when it leads out of the data root."""
-    normal = posixpath.normpath(name)
-    if name.startswith("/") or normal == ".." or normal.startswith("../"):
-        raise UserError(f"{where}: {name!r} leads out of the data root; use a path relative to it")
-    return normal
-
-
-def images_of(row: Row, column: str) -> list[str]:
-    """The image names in a column: one string or a list of them; anything else counts as none."""
-    value = row.values.get(column)
-    names = value if isinstance(value, list) else [value]
-    return [name for name in names if isinstance(name, str) and name]
-
-
-def _csv_rows(raw: IO[bytes], name: str, delimiter: str, columns: tuple[str, ...]) -> Iterator[Row | BadRow]:
-    reader = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = reader.fieldnames or ()
-        missing = [column for column in columns if column not in header]
-        if header and missing:
-            raise UserError(f"{name}: no column {missing[0]!r}; it has {', '.join(map(repr, header))}")
-        for values in reader:
-            if None in values or None in values.values():
-                yield BadRow(reader.line_num, f"does not have {len(header)} fields like the header", _shown(values))
-            else:
-                yield Row(reader.line_num, values)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{name}:{reader.line_num}: not CSV: {error}") from None
-
-
-def _shown(values: Mapping[Any, Any]) -> str:
-    return ",".join(str(value) for value in values.values())[:SHOWN_CHARACTERS]
-
-
-def _json_rows(raw: IO[bytes]) -> Iterator[Row | BadRow]:
+def _json_rows(raw: IO[bytes], name: str) -> Iterator[Row | BadRow]:
     for line, data in enumerate(raw, start=1):
-        data = data.removeprefix(b"\xef\xbb\xbf") if line == 1 else data
-        if not data.strip():
+        if line == 1 and (data[:2] in UTF16_MARKS or b"\0" in data[:4]):
+            require_text_file(data, name)
+        data = data.removeprefix(b"\xef\xbb\xbf").strip()
+        if not data:
             continue
         try:
-            values = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-            json.dumps(values, ensure_ascii=False).encode("utf-8")  # half a surrogate pair parses but cannot be written
-        except (ValueError, RecursionError) as error:
-            yield BadRow(line, f"not JSON: {error}", data.decode("utf-8", "replace").strip()[:SHOWN_CHARACTERS])
-            continue
-        if isinstance(values, dict):
-            yield Row(line, values)
-        else:
-            yield BadRow(line, "not a JSON object", data.decode("utf-8").strip()[:SHOWN_CHARACTERS])
+            yield Row(line, parse_object(data))
+        except ValueError as error:
+            yield BadRow(line, str(error), cut(data.decode("utf-8", "replace")))
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object of a line. ValueError for anything else, and for what cannot be written as JSON again."""
+    try:
+        values = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_each_once)
+        if data.count(b"[") + data.count(b"{") > MAX_DEPTH and depth_of(values) > MAX_DEPTH:
+            raise RecursionError
+        # Half a surrogate pair and 1e999 parse but cannot be written.
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError(f"lists and objects stand in each other more than {MAX_DEPTH} deep") from None
+    except ValueError as error:
+        if data == b"[":
+            raise ValueError(ARRAY) from None
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"not a JSON object but {ARRAY}" if isinstance(values, list) else "not a JSON object")
+    return values
+
+
+def depth_of(values: Any) -> int:
+    """How deep lists and objects stand in each other."""
+    depth, level = 0, [values]
+    while level := [value for value in level if isinstance(value, list | dict)]:
+        depth += 1
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shown(twice)} stands twice")
+    return values
 
 
 def _refuse_constant(name: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.ingest.origin import SourceFile
+from components.ingest.parts import Part
+from components.media_path import OutsideRoot, shown
 
 
 class FolderOrigin:
@@ -18,15 +20,19 @@ class FolderOrigin:
     def __init__(self, path: str) -> None:
         self.root = data_folder(path)
         self.uri = str(self.root)
+        self.spellings = tuple(dict.fromkeys((str(Path(path).expanduser().absolute()), self.uri)))
         self.files = list_folder(self.root)
 
-    def find(self, name: str, where: str) -> SourceFile | None:
+    def roots(self, part: Part) -> tuple[str, ...]:
+        return self.spellings
+
+    def find(self, name: str) -> SourceFile | None:
         try:
             real = (self.root / name).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):  # missing, too long, a NUL byte, a loop of links
             return None
         if not real.is_relative_to(self.root):
-            raise UserError(f"{where}: {name!r} is a link that leads out of the data root {self.root}")
+            raise OutsideRoot(f"{shown(name)} is a link that leads out of the data root {self.root}")
         return self.files.get(name) or (source_file(name, real) if real.is_file() else None)
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:

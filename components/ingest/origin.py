@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from components.ingest.parts import Part
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -24,8 +26,11 @@ class Origin(Protocol):
     files: Mapping[str, SourceFile]
     disposable: bool  # whether the fetched local files are ours, so that an artifact may take them by a hard link
 
-    def find(self, name: str, where: str) -> SourceFile | None:
-        """The file of that name, None if there is none; UserError, starting with `where`, if it lies outside."""
+    def roots(self, part: Part) -> tuple[str, ...]:
+        """How absolute paths or URIs in the rows of a part spell the root of its media."""
+
+    def find(self, name: str) -> SourceFile | None:
+        """The file of that name, None if there is none; OutsideRoot if it lies outside."""
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
         """Each file with a local copy of it; `report` gets the number of bytes of each transfer."""

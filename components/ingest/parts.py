@@ -13,11 +13,15 @@ SOURCE = "source.json"
 
 @dataclass(frozen=True)
 class Part:
-    """One annotation file. `source` is the name of its data set, where it has one: it makes ids unique and is kept."""
+    """One annotation file. `source` is the name of its data set, where it has one: it makes ids unique and is kept.
+
+    `roots` are the ways in which absolute paths in its rows spell the root of the media; none where there are no such paths.
+    """
 
     annotations: str
     media: str = ""
     source: str | None = None
+    roots: tuple[str, ...] = ()
 
     def media_path(self, name: str) -> str:
         """Where in the artifact a file lies that a row names."""

@@ -68,24 +68,27 @@ class RegistryOrigin:
     uri = "registry"  # every file's version names the place that it comes from
 
     def __init__(self, sets: Sequence[DataSet]) -> None:
-        self.roots = {each.name: FolderOrigin(str(each.root)) for each in sets}
+        self.roots_of_sets = {each.name: FolderOrigin(str(each.root)) for each in sets}
         annotations = {
             f"annotations/{each.name}/{file.name}": (each, file) for each in sets for file in each.annotations
         }
         self.parts = [Part(path, f"media/{each.name}", each.name) for path, (each, _) in annotations.items()]
         self.annotations = {path: file.resolve() for path, (_, file) in annotations.items()}
         files = {path: _placed(source_file(path, file), str(file), path) for path, file in self.annotations.items()}
-        for name, root in self.roots.items():
+        for name, root in self.roots_of_sets.items():
             media = (_placed(file, root.uri, f"media/{name}/{file.path}") for file in root.files.values())
             files |= {file.path: file for file in media}
         self.files: Mapping[str, SourceFile] = files
 
-    def find(self, name: str, where: str) -> SourceFile | None:
+    def roots(self, part: Part) -> tuple[str, ...]:
+        return self.roots_of_sets[part.source or ""].spellings
+
+    def find(self, name: str) -> SourceFile | None:
         if name in self.annotations:
             return self.files[name]
         _, data_set, inner = name.split("/", 2)
-        root = self.roots[data_set]
-        found = root.find(inner, where)
+        root = self.roots_of_sets[data_set]
+        found = root.find(inner)
         return found and _placed(found, root.uri, name)
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
@@ -95,7 +98,7 @@ class RegistryOrigin:
                 report(file.size)
                 continue
             _, data_set, inner = file.path.split("/", 2)
-            (_, path), *_ = self.roots[data_set].fetch([SourceFile(inner, file.size, file.version)], report)
+            (_, path), *_ = self.roots_of_sets[data_set].fetch([SourceFile(inner, file.size, file.version)], report)
             yield file, path
 
 

@@ -12,6 +12,7 @@ from typing import IO
 
 from components.config import S3Source
 from components.ingest.origin import SourceFile
+from components.ingest.parts import Part
 from components.ingest.s3 import connect, endpoint_of, list_objects, split_uri
 from components.ingest.s3_fetch import Download, fetch_objects
 
@@ -32,7 +33,10 @@ class S3Origin:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder.with_suffix(".lock"))
 
-    def find(self, name: str, where: str) -> SourceFile | None:
+    def roots(self, part: Part) -> tuple[str, ...]:
+        return (self.uri,)
+
+    def find(self, name: str) -> SourceFile | None:
         return self.files.get(name)
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:

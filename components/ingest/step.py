@@ -1,7 +1,8 @@
 """Ingest: the files of a source that its annotations name, whole and checked, as an artifact.
 
 The artifact holds the files under their names relative to the source's root, `files.jsonl` (path, size, sha256 of each)
-and `source.json` (which of them are annotations, and where the media of each lie). Its digest depends on contents only;
+`source.json` (which of them are annotations, and where the media of each lie) and, where there are some, `rejects.jsonl` (rows
+that cannot be used: what they name is not there, or is outside of the source). Its digest depends on contents only;
 modification times and etags, by which the next ingest knows what it need not fetch, stand in the manifest's counts.
 """
 
@@ -19,15 +20,17 @@ from components.artifacts import Artifact, ArtifactWriter
 from components.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
 from components.context import StepContext
 from components.errors import UserError
-from components.ingest.annotations import Row, images_of, inside, is_json_lines, read_rows
 from components.ingest.digits import LABELS, write_digits
 from components.ingest.folder import FolderOrigin
+from components.ingest.named import Named
 from components.ingest.origin import Origin, SourceFile
 from components.ingest.parquet import ROWS, write_rows
 from components.ingest.parts import SOURCE, Part, write_parts
 from components.ingest.registry import RegistryOrigin, data_sets
+from components.ingest.rejects import REJECTS, RejectList
 from components.ingest.s3_origin import S3Origin
 from components.ingest.takeover import PARALLEL, take_over, unchanged
+from components.media_path import OutsideRoot, path_below
 
 FILES = "files.jsonl"
 
@@ -44,7 +47,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         parts = made_here(ROWS, images, out)
     else:
         with opened(source, out, context) as (origin, parts):
-            bring_in(origin, parts, config.convert.image_column, out, context)
+            parts = bring_in(origin, parts, config.convert.image_column, out, context)
     write_list(parts, out)
 
 
@@ -63,7 +66,7 @@ def opened(
         registered = RegistryOrigin(data_sets(source))
         yield registered, registered.parts
         return
-    parts = [Part(inside(source.annotations, "ingest.source.annotations"))]
+    parts = [Part(annotations_below(source))]
     if isinstance(source, FolderSource):
         yield FolderOrigin(source.path), parts
         return
@@ -77,53 +80,66 @@ def opened(
         origin.close()
 
 
+def annotations_below(source: FolderSource | S3Source) -> str:
+    """The path of the annotations relative to the source. UserError when they lie outside."""
+    try:
+        return path_below(source.annotations)
+    except OutsideRoot as error:
+        raise UserError(f"ingest.source.annotations: {error}") from None
+
+
 def bring_in(
     origin: Origin, parts: Sequence[Part], image_column: str, out: ArtifactWriter, context: StepContext
-) -> None:
-    """Put the annotation files and every file that they name into `out`, fetching only what has changed."""
+) -> list[Part]:
+    """Put the annotation files and every file that their rows name into `out`, fetching only what has changed.
+
+    Rows that name what is not there, or lies outside, are listed in `rejects.jsonl`.
+    """
     labels = [annotation_file(origin, part) for part in parts]
     previous = None if context.fresh else context.previous
     fetched = place(origin, labels, out, previous, context)
-    named: dict[str, SourceFile | None] = {}
-    for part in parts:
-        with out.fs.open(f"{out.path}/{part.annotations}", "rb") as raw:
-            named |= named_files(origin, raw, part, image_column)
+    with RejectList(out) as rejects:
+        named = Named(origin, image_column, rejects)
+        parts = [read_part(named, part, out) for part in parts]
     annotations = {part.annotations for part in parts}
-    files = [file for file in named.values() if file is not None and file.path not in annotations]
+    files = [file for file in named.files.values() if file.path not in annotations]
     fetched += place(origin, files, out, previous, context)
     files += labels
     out.counts.update(
         files=len(files),
         fetched=fetched,
         reused=len(files) - fetched,
-        missing=sum(file is None for file in named.values()),
+        missing=len(named.missing),
         unreferenced=len(origin.files.keys() - {file.path for file in files}),
     )
     # No number, but the manifest is the one place outside the content's digest.
     out.counts["source_state"] = {"uri": origin.uri, "versions": {file.path: file.version for file in files}}
+    close_count(named.rows, rejects, out, context)
+    return parts
+
+
+def read_part(named: Named, part: Part, out: ArtifactWriter) -> Part:
+    with out.fs.open(f"{out.path}/{part.annotations}", "rb") as raw:
+        return named.read(raw, part)
+
+
+def close_count(rows: int, rejects: RejectList, out: ArtifactWriter, context: StepContext) -> None:
+    """Say and record what became of the rows: rows = used + repaired + rejected."""
+    out.counts.update(rows=rows, used=rows - rejects.count, repaired=0, rejected=rejects.count)
+    first = rejects.first
+    such = f", such as {first.file}:{first.line}: {first.reason}" if first else ""
+    context.progress(f"{rows} rows, {rejects.count} rejected{such}")
 
 
 def annotation_file(origin: Origin, part: Part) -> SourceFile:
     """The annotation file of a part. UserError when there is none, or when it lies outside."""
-    file = origin.find(part.annotations, "ingest.source.annotations")
+    try:
+        file = origin.find(part.annotations)
+    except OutsideRoot as error:
+        raise UserError(f"ingest.source.annotations: {error}") from None
     if file is None:
         raise UserError(f"{origin.uri}/{part.annotations}: no such file; ingest.source.annotations names it")
     return file
-
-
-def named_files(origin: Origin, raw: Any, part: Part, image_column: str) -> dict[str, SourceFile | None]:
-    """Every file that the annotations name, None for those that the source lacks (preprocess reports them)."""
-    csv_columns = () if is_json_lines(part.annotations) else (image_column,)
-    named: dict[str, SourceFile | None] = {}
-    for row in read_rows(raw, f"{origin.uri}/{part.annotations}", csv_columns):
-        if not isinstance(row, Row):
-            continue
-        where = f"{origin.uri}/{part.annotations}:{row.line}"
-        for written in (*images_of(row, image_column), *images_of(row, "video")):
-            name = part.media_path(inside(written, where))
-            if name not in named:
-                named[name] = origin.find(name, where)
-    return named
 
 
 def place(
@@ -135,7 +151,7 @@ def place(
 ) -> int:
     """Put files into `out`, from the previous artifact where they are unchanged; how many were fetched."""
     for file in files:
-        if file.path in (FILES, SOURCE):
+        if file.path in (FILES, SOURCE, REJECTS):
             raise UserError(f"{origin.uri}/{file.path}: this name is taken in the artifact; rename the file")
     kept = take_over(out, previous, unchanged(previous, origin.uri, files)) if previous else set()
     changed = [file for file in files if file.path not in kept]

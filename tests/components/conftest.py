@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from components.artifact_store import ArtifactStore
+from components.artifacts import Artifact, StepKey
+from components.config import PipelineConfig
 from components.context import StepContext
+
+Chain = Callable[..., tuple[Artifact, Artifact]]
 
 
 class RecordingTracker:
@@ -45,3 +50,31 @@ def step_context(tmp_path: Path) -> Callable[..., StepContext]:
         return StepContext(**{**defaults, **fields})
 
     return build
+
+
+@pytest.fixture
+def ingested(tmp_path: Path, step_context: Callable[..., StepContext]) -> Chain:
+    """Ingests a source and converts it, each call under new keys: (raw, dataset). Nothing is held out; all may be rejected."""
+    from components.convert.step import run as convert
+    from components.ingest.step import run as ingest
+
+    store = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
+    calls = 0
+
+    def go(
+        source: dict[str, Any], said: Callable[[str], None] | None = None, **settings: Any
+    ) -> tuple[Artifact, Artifact]:
+        nonlocal calls
+        calls += 1
+        lenient = {"test_fraction": 0, "max_bad_fraction": 1}
+        config = PipelineConfig.model_validate({"ingest": {"source": source}, "convert": lenient | settings})
+        keys = [StepKey(step, config={"call": calls}) for step in ("ingest", "convert")]
+        context = step_context(progress=said) if said else step_context()
+        with store.create(keys[0]) as out:
+            ingest(config, {}, out, context)
+        raw = store.find(keys[0])
+        with store.create(keys[1]) as out:
+            convert(config, {"raw": raw}, out, context)
+        return raw, store.find(keys[1])
+
+    return go

@@ -149,7 +149,7 @@ def test_rejects_are_reported_with_line_reason_and_row(convert: Convert) -> None
         "not JSON",
         "no text in column 'label'",
         "no image name in column 'image'",
-        "not a JSON object",
+        "not a JSON object but a JSON array; write one object a line, such as by `jq -c '.[]' FILE`",
         "not JSON",
         "`conversations` must be a non-empty list",
         "not JSON",
@@ -184,10 +184,10 @@ def test_what_concerns_every_row_is_an_error(convert: Convert, settings: dict[st
 
 
 @pytest.mark.parametrize("key", ["image", "video"])
-def test_a_path_out_of_the_root_is_an_error(convert: Convert, key: str) -> None:
+def test_a_row_with_a_path_out_of_the_root_is_rejected(convert: Convert, key: str) -> None:
     row = {key: "../secret.png", "conversations": [{"from": "human", "value": "?"}]}
     with pytest.raises(UserError, match=r"rows\.jsonl:1: '\.\./secret\.png' leads out of the data root"):
-        convert("rows.jsonl", json.dumps(row))
+        convert("rows.jsonl", json.dumps(row))  # none is left
 
 
 def test_the_same_input_gives_the_same_bytes(convert: Convert) -> None:

@@ -234,7 +234,7 @@ def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, place: Pat
 
 
 def test_an_image_outside_the_root_is_refused() -> None:
-    with pytest.raises(UserError, match="leaves the data root"):
+    with pytest.raises(UserError, match="leads out of the data root"):
         MediaRoot("/data").local(["../secret.png"], Path("cache"))
 
 

@@ -143,29 +143,50 @@ def test_a_damaged_previous_artifact_is_made_up_for(ingest: Callable[..., Artifa
     assert (second.counts["fetched"], second.digest) == (1, first.digest)
 
 
-def test_a_missing_image_is_left_for_later_steps_to_report(ingest: Callable[..., Artifact], folder: Path) -> None:
+def rejected(raw: Artifact) -> list[tuple[str, int, str]]:
+    rows = map(json.loads, raw.open("rejects.jsonl").read().splitlines())
+    return [(row["file"], row["line"], row["reason"]) for row in rows]
+
+
+def test_a_row_with_a_missing_image_is_rejected_with_its_line(ingest: Callable[..., Artifact], folder: Path) -> None:
     write_labels(folder, ["images/0.png", "images/none.png"])
-    assert ingest(from_folder(folder)).counts["missing"] == 1
+    raw = ingest(from_folder(folder))
+    assert rejected(raw) == [("labels.csv", 3, "'images/none.png': no such file")]
+    assert {name: raw.counts[name] for name in ("missing", "rows", "used", "rejected")} == {
+        "missing": 1,
+        "rows": 2,
+        "used": 1,
+        "rejected": 1,
+    }
 
 
+@pytest.mark.case("D13")
 @pytest.mark.parametrize("name", ["/etc/hostname", "../secret.png", "images/../../secret.png"])
-def test_a_path_out_of_the_folder_is_refused(ingest: Callable[..., Artifact], folder: Path, name: str) -> None:
+def test_a_row_with_a_path_out_of_the_folder_is_rejected(
+    ingest: Callable[..., Artifact], folder: Path, name: str
+) -> None:
     (folder.parent / "secret.png").write_bytes(b"secret")
     write_labels(folder, ["images/0.png", name])
-    with pytest.raises(UserError, match=r"labels\.csv:3: .* leads out of the data root"):
-        ingest(from_folder(folder))
+    raw = ingest(from_folder(folder))
+    ((file, line, reason),) = rejected(raw)
+    assert (file, line) == ("labels.csv", 3) and "leads out of the data root" in reason
+    assert [name for name in raw.files if name.endswith(".png")] == ["images/0.png"]
 
 
 @pytest.mark.parametrize("link", ["link.png", "linked/secret.png"])
-def test_a_link_out_of_the_folder_is_refused(ingest: Callable[..., Artifact], folder: Path, link: str) -> None:
+def test_a_row_with_a_link_out_of_the_folder_is_rejected(
+    ingest: Callable[..., Artifact], folder: Path, link: str
+) -> None:
     outside = folder.parent / "outside"
     outside.mkdir()
     (outside / "secret.png").write_bytes(b"secret")
     (folder / "link.png").symlink_to(outside / "secret.png")
     (folder / "linked").symlink_to(outside)
     write_labels(folder, [link])
-    with pytest.raises(UserError, match=r"labels\.csv:2: .*link that leads out"):
-        ingest(from_folder(folder))
+    raw = ingest(from_folder(folder))
+    ((file, line, reason),) = rejected(raw)
+    assert (file, line) == ("labels.csv", 2) and "is a link that leads out of the data root" in reason
+    assert not [name for name in raw.files if name.endswith(".png")]
 
 
 def test_annotations_that_are_a_link_out_of_the_folder_are_refused(

@@ -244,7 +244,7 @@ def test_boxes_of_a_picture_that_exif_turns_are_compared_with_the_upright_one(me
 
 
 def test_path_of_a_video_out_of_the_root_is_refused_before_any_work(media: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^train.jsonl:1: video '\.\./v.mp4' leaves the data root"):
+    with pytest.raises(UserError, match=r"^train.jsonl:1: video '\.\./v.mp4' leads out of the data root"):
         preprocessed({"a": {"video": "../v.mp4", "text": ""}}, str(media), tmp_path / "out")
 
 

@@ -1,0 +1,75 @@
+"""Which files the rows of the annotations name, and which rows cannot be used: each row is one or the other, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import IO
+
+from components.ingest.annotations import read_rows
+from components.ingest.media_rows import media_of, with_paths
+from components.ingest.nearest import Nearest
+from components.ingest.origin import Origin, SourceFile
+from components.ingest.parts import Part
+from components.ingest.rejects import Reject, RejectList
+from components.ingest.row import BadRow, Row
+from components.media_path import OutsideRoot, shown
+
+
+class MissingFile(ValueError):
+    """A row names a file that the source lacks; the message names it, and what may have been meant."""
+
+
+@dataclass
+class Named:
+    """What the rows that were read so far name: files by their path in the artifact, and names that no file has."""
+
+    origin: Origin
+    image_column: str
+    rejects: RejectList
+    rows: int = 0
+    files: dict[str, SourceFile] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # path in the artifact -> what is said of it
+
+    def read(self, raw: IO[bytes], part: Part) -> Part:
+        """Read an annotation file; the part, with the roots that its absolute paths need to be understood.
+
+        Rows that cannot be used go to the list of rejects. UserError when the whole file cannot be read.
+        """
+        roots, used = self.origin.roots(part), False
+        nearest = Nearest(NamesBelow(self.origin, part))
+        for row in read_rows(raw, f"{self.origin.uri}/{part.annotations}", self.image_column):
+            self.rows += 1
+            if isinstance(row, BadRow):
+                self.rejects.add(Reject(part.annotations, row.line, row.reason, row.text))
+                continue
+            try:
+                self._find(with_paths(row, self.image_column, roots), part, nearest)
+            except (OutsideRoot, MissingFile) as error:
+                self.rejects.add(Reject(part.annotations, row.line, str(error), row.values))
+                continue
+            used = used or any(name.startswith("/") or "://" in name for name in media_of(row, self.image_column))
+        return replace(part, roots=roots if used else ())
+
+    def _find(self, row: Row, part: Part, nearest: Nearest) -> None:
+        """Remember the files that a row names, all of them or, with an error, none."""
+        found: dict[str, SourceFile] = {}
+        for name in media_of(row, self.image_column):
+            path = part.media_path(name)
+            file = self.files.get(path) or (None if path in self.missing else self.origin.find(path))
+            if file is None:
+                if path not in self.missing:
+                    self.missing[path] = f"{shown(name)}: no such file{nearest.hint(name)}"
+                raise MissingFile(self.missing[path])
+            found[path] = file
+        self.files |= found
+
+
+class NamesBelow:
+    """The names that rows of a part may use, listed anew at each look."""
+
+    def __init__(self, origin: Origin, part: Part) -> None:
+        self.origin, self.start = origin, f"{part.media}/" if part.media else ""
+
+    def __iter__(self) -> Iterator[str]:
+        return (path[len(self.start) :] for path in self.origin.files if path.startswith(self.start))
