@@ -110,7 +110,10 @@ class ParquetSource(Settings):
 
     kind: Literal["parquet"] = "parquet"
     path: str = Field(description="a folder, or owner/name@commit")
-    files: str = Field("**/*.parquet", description="which files below it")
+    files: str | None = Field(
+        None,
+        description="which files below it, such as data/train-*.parquet; default: all but a test or validation split",
+    )
 
 
 Source = Annotated[DigitsSource | FolderSource | S3Source | PlmSource | ParquetSource, Field(discriminator="kind")]

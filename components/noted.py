@@ -25,6 +25,7 @@ REPAIRS: dict[str, str] = {
     "weight_as_1": "answers of a weight that is neither 0 nor 1, trained as 1",
 }
 OBSERVATIONS: dict[str, str] = {
+    "not_a_number": "with NaN or infinity in a column, read as no value",
     "text_only": "text only, without image or video",
     "image_beats_video": "with an image and a video, of which the image is shown",
     "empty_answer": "with an empty answer",

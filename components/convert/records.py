@@ -37,14 +37,15 @@ def read_records(
     file = part.annotations
     for row in rows_with_paths(raw, file, config.image_column, columns, part.roots, refused):
         if isinstance(row, BadRow):
-            yield Reject(file, row.line, row.reason, row.text)
+            yield Reject(*part.place(row.line), row.reason, row.text)
             continue
         try:
             yield placed(to_record(row, answer, config, part.source is not None), part)
         except GptRoleError as error:
-            raise UserError(f"{file}:{row.line}: {error}") from None
+            where = ":".join(map(str, part.place(row.line)))
+            raise UserError(f"{where}: {error}") from None
         except (RecordError, MissingValue) as error:
-            yield Reject(file, row.line, str(error), row.values)
+            yield Reject(*part.place(row.line), str(error), row.values)
 
 
 def to_record(row: Row, answer: Template, config: ConvertConfig, registered: bool) -> dict[str, Any]:

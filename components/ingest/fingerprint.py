@@ -10,6 +10,7 @@ from pathlib import Path
 from components.config import DigitsSource, FolderSource, ParquetSource, PlmSource, Source
 from components.ingest.folder import data_folder, list_folder, source_file
 from components.ingest.origin import SourceFile
+from components.ingest.parquet_files import EVERY
 from components.ingest.registry import RegistryOrigin, data_sets
 from components.ingest.s3 import connect, list_objects
 
@@ -27,7 +28,7 @@ def source_fingerprint(source: Source) -> str:
         return _digest(RegistryOrigin(data_sets(source)).files.values())
     if isinstance(source, ParquetSource):
         folder = Path(source.path)
-        files = (source_file(str(file), file) for file in sorted(folder.glob(source.files)) if file.is_file())
+        files = (source_file(str(file), file) for file in sorted(folder.glob(source.files or EVERY)) if file.is_file())
         return _digest(files) if folder.is_dir() else f"hub data set {source.path}"
     return _digest(list_objects(connect(source.uri, source.parallel), source.uri).values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import posixpath
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ SOURCE = "source.json"
 class Part:
     """One annotation file. `source` is the name of its data set, where it has one: it makes ids unique and is kept.
 
+    `places` says where its lines come from, where it was made of other files: from line `places[n][0]` on, line and row go on
+    from row `places[n][2]` of file `places[n][1]`, all from 1.
+
     `roots` are the ways in which absolute paths in its rows spell the root of the media; none where there are no such paths.
     """
 
@@ -22,6 +26,15 @@ class Part:
     media: str = ""
     source: str | None = None
     roots: tuple[str, ...] = ()
+    places: tuple[tuple[int, str, int], ...] = ()
+
+    def place(self, line: int) -> tuple[str, int]:
+        """The user's file and line (of Parquet: row) of a line of the annotations."""
+        after = bisect.bisect_right(self.places, line, key=lambda place: place[0])
+        if not after:
+            return self.annotations, line
+        first, file, row = self.places[after - 1]
+        return file, row + line - first
 
     def media_path(self, name: str) -> str:
         """Where in the artifact a file lies that a row names."""
@@ -34,4 +47,7 @@ def write_parts(parts: Sequence[Part], out: ArtifactWriter) -> None:
 
 def read_parts(raw: Artifact) -> list[Part]:
     """The parts of an ingest, in the order in which their rows count."""
-    return [Part(**part) for part in raw.read_json(SOURCE)["parts"]]
+    return [
+        Part(**{key: tuple(value) if isinstance(value, list) else value for key, value in part.items()})
+        for part in raw.read_json(SOURCE)["parts"]
+    ]

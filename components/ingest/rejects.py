@@ -52,6 +52,11 @@ class RejectList:
         self.count += 1
         self._file.write(reject.json_line())
 
+    def said(self) -> str:
+        """`3 rejected, such as labels.csv:17: no such file`."""
+        first = self.first
+        return f"{self.count} rejected" + (f", such as {first.file}:{first.line}: {first.reason}" if first else "")
+
     def __enter__(self) -> RejectList:
         return self
 

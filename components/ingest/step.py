@@ -24,7 +24,7 @@ from components.ingest.digits import LABELS, write_digits
 from components.ingest.folder import FolderOrigin
 from components.ingest.named import Named
 from components.ingest.origin import Origin, SourceFile
-from components.ingest.parquet import ROWS, write_rows
+from components.ingest.parquet import write_rows
 from components.ingest.parts import SOURCE, Part, write_parts
 from components.ingest.registry import RegistryOrigin, data_sets
 from components.ingest.rejects import REJECTS, RejectList
@@ -39,22 +39,20 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     """Bring the source's files into `out`. UserError when the source, its annotations or a path in them is wrong."""
     source = config.ingest.source
     if isinstance(source, DigitsSource):
-        count = write_digits(source, out, context.progress)
-        parts = made_here(LABELS, count, out)
+        parts = [digits(source, out, context)]
     elif isinstance(source, ParquetSource):
-        rows, images = write_rows(source, config.convert.image_column, out, context.progress)
-        context.progress(f"{rows} rows, {images} images")
-        parts = made_here(ROWS, images, out)
+        parts = [write_rows(source, config.convert.image_column, out, context)]
     else:
         with opened(source, out, context) as (origin, parts):
             parts = bring_in(origin, parts, config.convert.image_column, out, context)
     write_list(parts, out)
 
 
-def made_here(annotations: str, media: int, out: ArtifactWriter) -> list[Part]:
-    """The parts of an ingest that wrote its files itself."""
-    out.counts.update(files=media + 1, fetched=media + 1, reused=0)
-    return [Part(annotations)]
+def digits(source: DigitsSource, out: ArtifactWriter, context: StepContext) -> Part:
+    """Write the digits; every one of them is a row."""
+    count = write_digits(source, out, context.progress)
+    out.counts.update(files=count + 1, fetched=count + 1, reused=0, rows=count, used=count, repaired=0, rejected=0)
+    return Part(LABELS)
 
 
 @contextlib.contextmanager
@@ -126,9 +124,7 @@ def read_part(named: Named, part: Part, out: ArtifactWriter) -> Part:
 def close_count(rows: int, rejects: RejectList, out: ArtifactWriter, context: StepContext) -> None:
     """Say and record what became of the rows: rows = used + repaired + rejected."""
     out.counts.update(rows=rows, used=rows - rejects.count, repaired=0, rejected=rejects.count)
-    first = rejects.first
-    such = f", such as {first.file}:{first.line}: {first.reason}" if first else ""
-    context.progress(f"{rows} rows, {rejects.count} rejected{such}")
+    context.progress(f"{rows} rows, {rejects.said()}")
 
 
 def annotation_file(origin: Origin, part: Part) -> SourceFile:

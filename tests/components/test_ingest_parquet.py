@@ -116,13 +116,13 @@ def test_a_row_may_hold_several_images_or_none(tmp_path: Path, brought: Callable
 def test_files_of_one_name_in_two_folders_keep_their_own_images(
     tmp_path: Path, brought: Callable[..., Artifact]
 ) -> None:
-    for shade, split in ((1, "test"), (2, "train")):
-        write(tmp_path / f"d/{split}/0000.parquet", [{"image": picture(shade), "caption": split}])
+    for shade, folder in ((1, "left"), (2, "right")):
+        write(tmp_path / f"d/{folder}/0000.parquet", [{"image": picture(shade), "caption": folder}])
     raw = brought(configured(tmp_path / "d"))
     rows = [json.loads(line) for line in raw.open("rows.jsonl").read().splitlines()]
     assert [(row["caption"], row["image"]) for row in rows] == [
-        ("test", "images/test/0000-000000.png"),
-        ("train", "images/train/0000-000000.png"),
+        ("left", "images/left/0000-000000.png"),
+        ("right", "images/right/0000-000000.png"),
     ]
     assert [raw.open(row["image"]).read() for row in rows] == [picture(1), picture(2)]
 
@@ -132,8 +132,6 @@ def test_files_of_one_name_in_two_folders_keep_their_own_images(
     [
         (None, r"no file is called \*\*/\*\.parquet"),
         ([{"picture": b"x"}], r"a\.parquet: no column 'image'; it has 'picture'"),
-        ([{"image": "x.png"}], "does not hold images as bytes"),
-        ([{"image": picture(1), "mask": b"x"}], "a column beside the image holds bytes"),
     ],
 )
 def test_what_cannot_be_brought_in_is_one_readable_line(
