@@ -45,6 +45,18 @@ def video_prompt(
     return prompt(codec, question, [frames])
 
 
+def question_record(id: str, text: str, media: int) -> Record:
+    """A question about so many images or videos as a record, in which several images have one tag each."""
+    return Record(id, tuple(str(number) for number in range(media)), (Turn("human", tagged(text, media)),), row={})
+
+
+def tagged(text: str, images: int) -> str:
+    """A question about several images with one tag for each; where the task set none, or too few, all stand in front."""
+    if images <= 1 or text.count(IMAGE_TAG) == images:
+        return text
+    return IMAGE_TAG * images + text.replace(IMAGE_TAG, "")
+
+
 def prompt(codec: Codec, question: str, media: Sequence[np.ndarray]) -> Prompt:
     """A question about media, each given as its tiles."""
     side = codec.config.vision.image_size

@@ -30,7 +30,8 @@ TITLES: Mapping[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that the page tells in numbers. `limit` is set when only the first so many rows were evaluated."""
+    """Everything that the page tells in numbers. `limit` is set when only the first so many rows were evaluated; `skipped` rows
+    could not be asked, of which `skipped_first` holds the first as {id, reason}."""
 
     pipeline: str
     task: str
@@ -41,6 +42,8 @@ class Comparison:
     gain: Interval
     counts: Tally
     limit: int | None
+    skipped: int = 0
+    skipped_first: Sequence[Mapping[str, str]] = ()
 
 
 def choose_examples(pairs: Sequence[AnsweredTwice], most: int) -> list[AnsweredTwice]:

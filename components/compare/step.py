@@ -37,6 +37,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         gain=gain_interval(counts, settings.confidence, settings.bootstrap_samples, settings.seed),
         counts=counts,
         limit=results["limit"],
+        skipped=results["skipped"],
+        skipped_first=results["skipped_first"],
     )
     context.progress("drawing the report")
     loss_png = draw_loss(read_loss_curve(inputs["checkpoint"]))
@@ -44,8 +46,9 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     html = render(comparison, examples, MediaRoot.of(inputs["dataset"]), loss_png)
     keep(out, context, {"report.html": html.encode(), "loss.png": loss_png})
     out.write_json("comparison.json", summary(comparison))
-    out.counts |= {"examples": len(examples), **asdict(counts)}
-    context.progress(f"{METRIC} {comparison.before.value:.3f} -> {comparison.after.value:.3f}")
+    out.counts |= {"examples": len(examples), "skipped": comparison.skipped, **asdict(counts)}
+    note = f", {comparison.skipped} held-out rows not asked" if comparison.skipped else ""
+    context.progress(f"{METRIC} {comparison.before.value:.3f} -> {comparison.after.value:.3f}{note}")
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
@@ -65,5 +68,6 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "n": c.counts.n,
         "n_fixed": c.counts.fixed,
         "n_broken": c.counts.broken,
+        "n_skipped": c.skipped,
         "limit": c.limit,
     }

@@ -13,11 +13,12 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from plm_model.codec import Codec, Example
-from plm_model.conversation import IMAGE_TAG
+from plm_model.conversation import RejectedRecord
 from plm_model.generation import GenerationOptions, generate
-from plm_model.images import processor_for, tile_image
-from plm_model.record import Record, Turn, VideoClip
-from plm_model.video import video_tiles
+from plm_model.images import ImageError, processor_for, tile_image
+from plm_model.prompts import question_record
+from plm_model.record import VideoClip
+from plm_model.video import VideoError, video_tiles
 from plm_model.weights import load_model
 
 DEFAULT_NEW_TOKENS = 64  # many tasks name no limit
@@ -51,6 +52,7 @@ class PLMAdapter(lmms):
         self._name = str(pretrained)
         self._batch_size = int(batch_size)
         self._max_new_tokens = int(max_new_tokens)
+        self.not_asked: list[dict[str, Any]] = []
         self._progress = progress or (lambda answered, total: None)
 
     def __str__(self) -> str:
@@ -68,24 +70,36 @@ class PLMAdapter(lmms):
         """Keep the weights: the harness would delete them after the first evaluation."""
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The answers, in the order of the requests; those with equal generation settings share batches."""
+        """The answers, in the order of the requests; those with equal generation settings share batches.
+
+        A request that cannot be put to the model is answered by nothing, and stands in `not_asked` with the reason.
+        """
         answers: list[str] = [""] * len(requests)
         answered = 0
         for options, indices in batches(requests, self._max_new_tokens, self._batch_size):
-            prompts = [self.prompt(requests[index]) for index in indices]
-            for index, answer in zip(indices, generate(self._model, self._tokenizer, prompts, options), strict=True):
+            prompts = {index: prompt for index in indices if (prompt := self.prompt_or_none(requests[index]))}
+            said = generate(self._model, self._tokenizer, list(prompts.values()), options) if prompts else []
+            for index, answer in zip(prompts, said, strict=True):
                 answers[index] = answer.text.strip()
             answered += len(indices)
             self._progress(answered, len(requests))
         return answers
+
+    def prompt_or_none(self, request: Instance) -> tuple[Example, np.ndarray] | None:
+        """The prompt of a request; None, with a note in `not_asked`, when it does not fit or its media cannot be read."""
+        try:
+            return self.prompt(request)
+        except (RejectedRecord, ImageError, VideoError) as error:
+            _, _, _, doc_id, task, _ = request.args
+            self.not_asked.append({"task": task, "document": doc_id, "reason": str(error)})
+            return None
 
     def prompt(self, request: Instance) -> tuple[Example, np.ndarray]:
         """A request as an encoded prompt and its tiles, uint8 [tiles, 3, H, W]."""
         text, _, doc_to_visual, doc_id, task, split = request.args
         shown = media_of(doc_to_visual(self.task_dict[task][split][doc_id]))
         tiles = [self.tiles(item, len(shown)) for item in shown]
-        names = tuple(str(number) for number in range(len(shown)))
-        record = Record(f"{task}/{doc_id}", names, (Turn("human", tagged(text, len(shown))),), row={})
+        record = question_record(f"{task}/{doc_id}", text, len(shown))
         example = self._codec.prompt(record, [len(each) for each in tiles])
         side = self._model.config.vision.image_size
         return example, np.concatenate(tiles) if tiles else np.zeros((0, 3, side, side), np.uint8)
@@ -142,13 +156,6 @@ def generation_options(settings: Mapping[str, Any], max_new_tokens: int) -> Gene
         top_k=settings.get("top_k") if sample else None,
         stop=tuple(text for text in ((until,) if isinstance(until, str) else until) if text),
     )
-
-
-def tagged(text: str, images: int) -> str:
-    """A question about several images with one tag for each; where the task set none, or too few, all stand in front."""
-    if images <= 1 or text.count(IMAGE_TAG) == images:
-        return text
-    return IMAGE_TAG * images + text.replace(IMAGE_TAG, "")
 
 
 def media_of(visuals: Any) -> list[Image.Image | VideoClip]:

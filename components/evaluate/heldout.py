@@ -1,4 +1,8 @@
-"""The held-out rows as questions: what is asked, what the answer should be, and where the media lie on this machine."""
+"""The held-out rows as questions: what is asked, what the answer should be, and where the media lie on this machine.
+
+A row that cannot be asked never ends an evaluation by itself: it is set aside with its reason, counted and named.
+Every count closes: rows = asked + set aside + beyond the limit.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from typing import Any
 from components.artifacts import Artifact
 from components.errors import UserError
 from components.media import MissingMedia, require_file
-from plm_model.config import ProcessorConfig
-from plm_model.images import ImageError, verified_size
-from plm_model.record import RecordError, VideoClip, parse_record
+from plm_model.codec import Codec
+from plm_model.conversation import RejectedRecord, pair_turns
+from plm_model.images import ImageError, tile_counts, verified_size
+from plm_model.prompts import question_record
+from plm_model.record import Record, RecordError, VideoClip, parse_record, require_size
 from plm_model.video import VideoError, read_clip
+
+SHOWN = 3  # rows set aside that a line names
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Question:
     text: str
     target: str
     video: VideoClip | None = None
+    record: Record | None = None
 
     @property
     def media(self) -> tuple[str, ...]:
@@ -43,73 +52,118 @@ class Question:
         return self.images if self.video is None else (self.video.path,)
 
 
-def read_questions(dataset: Artifact, limit: int | None) -> list[Question]:
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out rows: questions, what is none and why, and how many there are, those beyond the limit included."""
+
+    questions: list[Question]
+    skipped: list[Skipped]
+    rows: int
+
+    @property
+    def beyond_limit(self) -> int:
+        """Rows that a limit leaves out."""
+        return self.rows - len(self.questions) - len(self.skipped)
+
+
+def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
     """The first `limit` rows of `test.jsonl` (all of them when None). Raises UserError when there is none."""
-    questions = []
+    questions: list[Question] = []
+    skipped: list[Skipped] = []
+    rows = 0
     with dataset.open("test.jsonl", "r") as file:
-        for number, line in enumerate(file, start=1):
-            if limit is not None and len(questions) == limit:
-                break
-            questions.append(question_of(line, f"{dataset.uri}/test.jsonl line {number}"))
-    if not questions:
+        for rows, line in enumerate(file, start=1):
+            if limit is not None and rows > limit:
+                continue
+            try:
+                questions.append(question_of(line))
+            except (RecordError, RejectedRecord, json.JSONDecodeError) as error:
+                skipped.append(Skipped(name_of(line) or f"test.jsonl line {rows}", str(error)))
+    if not rows:
         raise UserError("there are no held-out rows to evaluate on; raise convert.test_fraction or add data")
-    return questions
+    return HeldOut(questions, skipped, rows)
 
 
-def question_of(line: str, where: str) -> Question:
-    """First human turn and the answer to it; of a longer conversation the rest is not asked."""
+def question_of(line: str) -> Question:
+    """The first question that is answered, and its answer; of a longer conversation the rest is not asked.
+
+    RecordError or RejectedRecord when there is none.
+    """
+    record = parse_record(json.loads(line), accept_gpt_role=True)
+    first = pair_turns(record.turns)[0]
+    image = record.row.get("image")
+    return Question(record.id, image, record.images, first.question, first.answer, record.video, record)
+
+
+def name_of(line: str) -> str | None:
+    """The id of a row that is no question, where it has one."""
     try:
-        record = parse_record(json.loads(line), accept_gpt_role=True)
-        text = next(turn.text for turn in record.turns if turn.role == "human")
-        target = next(turn.text for turn in record.turns if turn.role == "assistant")
-    except StopIteration:
-        raise UserError(f"{where}: needs a question and an answer") from None
-    except (json.JSONDecodeError, RecordError) as error:
-        raise UserError(f"{where}: {error}") from None
-    return Question(record.id, record.row.get("image"), record.images, text, target, record.video)
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return str(row["id"]) if isinstance(row, Mapping) and row.get("id") else None
 
 
 def answerable(
-    questions: Sequence[Question], local: Mapping[str, Path], processor: ProcessorConfig
+    questions: Sequence[Question], local: Mapping[str, Path], codec: Codec
 ) -> tuple[list[Question], list[Skipped]]:
-    """Part the questions whose media can all be decoded from those that no model could answer. `local` maps paths to files."""
+    """Part the questions that a model can be asked from those that it cannot: damaged media, a prompt that is too long.
+
+    `local` maps paths to files.
+    """
     with ThreadPoolExecutor() as pool:
-        reasons = list(pool.map(lambda question: damage(question, local, processor), questions))
+        reasons = list(pool.map(lambda question: hindrance(question, local, codec), questions))
     kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
     skipped = [Skipped(q.id, reason) for q, reason in zip(questions, reasons, strict=True) if reason is not None]
     return kept, skipped
 
 
-def damage(question: Question, local: Mapping[str, Path], processor: ProcessorConfig) -> str | None:
-    """Why a question's media cannot be shown to a model, or None."""
+def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> str | None:
+    """Why a question cannot be put to a model, or None."""
     try:
         for rel in question.media:
             require_file(rel, local[rel])
-    except MissingMedia as error:
+        codec.prompt(question_record(question.id, question.text, len(question.media)), tiles_of(question, local, codec))
+    except (MissingMedia, ImageError, VideoError, RecordError, RejectedRecord) as error:
         return str(error)
-    for rel in question.images:
-        try:
-            verified_size(local[rel].read_bytes())
-        except ImageError as error:
-            return f"{rel}: {error}"
-    clip = question.video
-    if clip is not None:
-        try:
-            show = (clip.start, clip.end, clip.boxes, clip.path)
-            read_clip(local[clip.path], processor.max_video_frames, lambda frame: None, *show)
-        except VideoError as error:
-            return str(error)
     return None
 
 
+def tiles_of(question: Question, local: Mapping[str, Path], codec: Codec) -> list[int]:
+    """How many tiles each of a question's media becomes; all of them are decoded."""
+    processor, clip = codec.config.processor, question.video
+    if clip is not None:
+        show = (clip.start, clip.end, clip.boxes, clip.path)
+        return [len(read_clip(local[clip.path], processor.max_video_frames, lambda frame: None, *show))]
+    sizes = [size_of(rel, local[rel]) for rel in question.images]
+    if question.record is not None:
+        require_size(question.record, sizes)
+    return tile_counts(sizes, processor, codec.config.vision.image_size)
+
+
+def size_of(rel: str, path: Path) -> tuple[int, int]:
+    """Width and height of an image, of which all was decoded."""
+    try:
+        return verified_size(path.read_bytes())
+    except ImageError as error:
+        raise ImageError(f"{rel}: {error}") from error
+
+
 def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
-    """Raises UserError when more than the share `most` of n questions had to be skipped."""
+    """Raises UserError when more than the share `most` of n questions had to be skipped, or all of them."""
     if len(skipped) > most * n:
-        first = skipped[0]
         raise UserError(
-            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than preprocess.max_bad_fraction {most:g} allows; "
-            f"the first is {first.id!r}: {first.reason}"
+            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than preprocess.max_bad_fraction={most:g} allows: "
+            f"{named(skipped)}"
         )
+    if len(skipped) == n:
+        raise UserError(f"none of the {n} held-out rows can be evaluated: {named(skipped)}")
+
+
+def named(skipped: Sequence[Skipped]) -> str:
+    """The first rows that were set aside with their reasons, in one line."""
+    shown = "; ".join(f"{row.id}: {' '.join(row.reason.split())}" for row in skipped[:SHOWN])
+    return shown + (f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
 
 
 def write_documents(questions: Sequence[Question], local: Mapping[str, Path], path: Path) -> None:

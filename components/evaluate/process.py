@@ -64,7 +64,8 @@ def main(path: str) -> int:
 
 
 def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
-    """Run lmms-eval: {"results": per task as it gives them, "answers": of the held-out questions in order, "version"}."""
+    """Run lmms-eval: {"results": per task as it gives them, "answers": of the held-out questions in order, "version", and
+    "not_asked": {task, document, reason} of each question that could not be put to the model}."""
     report("loading lmms-eval")
     if not request.builtin_tasks:
         leave_out("transformers.pipelines")
@@ -101,6 +102,7 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
         "results": outcome["results"],
         "answers": [answer_of(sample) for sample in samples],
         "version": lmms_eval_version(),
+        "not_asked": model.not_asked,
     }
 
 

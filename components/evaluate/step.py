@@ -15,13 +15,24 @@ from components.artifacts import Artifact, ArtifactWriter
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.evaluate.heldout import Question, answerable, read_questions, require_few, write_documents
+from components.evaluate.heldout import (
+    SHOWN,
+    HeldOut,
+    Question,
+    Skipped,
+    answerable,
+    named,
+    read_questions,
+    require_few,
+    write_documents,
+)
 from components.evaluate.launch import run_process
 from components.evaluate.process import Request
 from components.evaluate.results import flat_metrics
 from components.evaluate.task import METRIC
 from components.media import MediaRoot
 from components.model_config import model_config
+from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
 
 
@@ -31,11 +42,13 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         raise UserError(f"evaluate.metric: {config.evaluate.metric}: the held-out rows are scored by {METRIC} only")
     started = time.monotonic()
     context.progress("fetching the held-out rows")
-    asked = read_questions(inputs["dataset"], config.evaluate.limit)
+    held_out = read_questions(inputs["dataset"], config.evaluate.limit)
     media = MediaRoot.of(inputs["dataset"])
+    asked = held_out.questions
     local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
-    questions, skipped = answerable(asked, local, model_config(inputs["model"]).processor)
-    require_few(skipped, len(asked), config.preprocess.max_bad_fraction)
+    questions, unanswerable = answerable(asked, local, codec_of(inputs["model"]))
+    skipped = [*held_out.skipped, *unanswerable]
+    require_few(skipped, held_out.rows - held_out.beyond_limit, config.preprocess.max_bad_fraction)
     too_long = targets_too_long(questions, inputs["model"], config.evaluate.max_new_tokens)
     if too_long:
         context.progress(
@@ -44,19 +57,27 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         )
     result = measure(config, inputs["model"], questions, local, context)
     answers = matched(questions, result["answers"])
-    results = tidy(config, result, len(questions))
+    results = tidy(config, result, held_out, skipped)
     write_lines(out, "samples.jsonl", [sample(q, answer) for q, answer in zip(questions, answers, strict=True)])
     write_lines(out, "skipped.jsonl", [asdict(row) for row in skipped])
     out.write_json("results.json", results)
-    record(config, results, context)
+    record(config, results, skipped, context)
     out.counts |= {
+        "rows": held_out.rows,
         "questions": len(questions),
         "skipped": len(skipped),
+        "beyond_limit": held_out.beyond_limit,
+        "not_asked": len(results["not_asked"]),
         "targets_too_long": len(too_long),
         "seconds": round(time.monotonic() - started, 1),
     }
     if config.evaluate.limit is not None:
         out.counts["limit"] = config.evaluate.limit
+
+
+def codec_of(model: Artifact) -> Codec:
+    """What makes prompts for a checkpoint."""
+    return Codec(Tokenizer.from_file(model.local("tokenizer.json")), model_config(model))
 
 
 def targets_too_long(questions: Sequence[Question], model: Artifact, max_new_tokens: int) -> list[Question]:
@@ -122,22 +143,34 @@ def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def tidy(config: PipelineConfig, result: Mapping[str, Any], n: int) -> dict[str, Any]:
-    """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated."""
+def tidy(
+    config: PipelineConfig, result: Mapping[str, Any], held_out: HeldOut, skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated.
+
+    rows = n + skipped + beyond_limit; `not_asked` are questions, of built-in tasks, that were counted as answered by nothing.
+    """
     task = config.evaluate.task
     flat = {name: flat_metrics(values) for name, values in result["results"].items()}
     return {
         "task": task,
         "metrics": flat.pop(task),
         "builtin": flat,
-        "n": n,
+        "rows": held_out.rows,
+        "n": held_out.rows - held_out.beyond_limit - len(skipped),
+        "skipped": len(skipped),
+        "skipped_first": [asdict(row) for row in skipped[:SHOWN]],
+        "beyond_limit": held_out.beyond_limit,
+        "not_asked": result["not_asked"],
         "limit": config.evaluate.limit,
         "lmms_eval_version": result["version"],
     }
 
 
-def record(config: PipelineConfig, results: Mapping[str, Any], context: StepContext) -> None:
-    """Send the metrics to the tracker as eval/<task>/<metric>; a limited run is marked as one."""
+def record(
+    config: PipelineConfig, results: Mapping[str, Any], skipped: Sequence[Skipped], context: StepContext
+) -> None:
+    """Send the metrics to the tracker as eval/<task>/<metric>; what was not asked is said, and a limited run marked."""
     tasks = {results["task"]: results["metrics"], **results["builtin"]}
     metrics = {f"eval/{task}/{name}": value for task, values in tasks.items() for name, value in values.items()}
     context.tracker.log_metrics(metrics)
@@ -145,4 +178,11 @@ def record(config: PipelineConfig, results: Mapping[str, Any], context: StepCont
     if config.evaluate.limit is not None:
         context.tracker.tag("eval.limit", str(config.evaluate.limit))
         note = f" (limited to the first {config.evaluate.limit})"
+    if skipped:
+        note += f", {len(skipped)} not asked: {named(skipped)}"
+    for lost in results["not_asked"][:1]:
+        note += (
+            f"; {len(results['not_asked'])} questions of {', '.join(sorted({each['task'] for each in results['not_asked']}))} "
+            f"counted as wrong because they cannot be asked, such as document {lost['document']}: {lost['reason']}"
+        )
     context.progress(f"{METRIC} {results['metrics'][METRIC]:.3f} on {results['n']} held-out rows{note}")

@@ -35,7 +35,7 @@ from components.evaluate.launch import read_result, run_process
 from components.evaluate.process import Request
 from components.evaluate.results import flat_metrics
 from components.evaluate.scoring import exact_match
-from components.evaluate.step import run
+from components.evaluate.step import codec_of, run
 from components.media import MediaRoot
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
 from plm_model.record import VideoClip
@@ -52,8 +52,11 @@ def png(seed: int) -> bytes:
 
 
 def row(number: int) -> dict[str, Any]:
-    """Row 3 is a text without an image, row 4 goes on with a second question; the last row's image is cut short."""
+    """Row 3 is a text without an image, row 4 goes on with a second question; row 5 begins with an answer and its question is
+    too long for the model; the last row's image is cut short."""
     turns = [{"from": "human", "value": f"What is {number}?"}, {"from": "assistant", "value": f"It is {number}."}]
+    if number == 5:
+        turns = [turns[1], {"from": "human", "value": "What is it? " * 300}, turns[1]]
     if number == 4:
         turns += [{"from": "human", "value": "Sure?"}, {"from": "assistant", "value": "Yes."}]
     return {"id": f"row-{number}", "conversations": turns} | ({} if number == 3 else {"image": f"images/{number}.png"})
@@ -121,7 +124,7 @@ def evaluated(store: ArtifactStore, model: Artifact, dataset: Artifact) -> Simpl
     config = PipelineConfig.model_validate(
         {
             "evaluate": {"task": "tiny", "batch_size": 4, "max_new_tokens": 3},
-            "preprocess": {"max_bad_fraction": 0.1},
+            "preprocess": {"max_bad_fraction": 0.2},
         }
     )
     inputs = {"model": model, "dataset": dataset}
@@ -185,12 +188,14 @@ def test_results_of_every_shape_become_flat_numbers() -> None:
 
 
 def test_the_first_question_of_a_conversation_is_asked(dataset: Artifact) -> None:
-    question = read_questions(dataset, limit=None)[4]
+    question = read_questions(dataset, limit=None).questions[4]
     assert (question.text, question.target) == ("What is 4?", "It is 4.")
 
 
 def test_a_limit_takes_the_first_rows(dataset: Artifact) -> None:
-    assert [question.id for question in read_questions(dataset, limit=2)] == ["row-0", "row-1"]
+    held_out = read_questions(dataset, limit=2)
+    assert [question.id for question in held_out.questions] == ["row-0", "row-1"]
+    assert (held_out.rows, held_out.beyond_limit) == (ROWS, ROWS - 2)
 
 
 def test_no_held_out_rows_is_one_readable_error(store: ArtifactStore) -> None:
@@ -202,35 +207,79 @@ def test_no_held_out_rows_is_one_readable_error(store: ArtifactStore) -> None:
         read_questions(made(store, "empty", fill), limit=None)
 
 
-def test_missing_and_damaged_images_are_skipped_with_their_reason(dataset: Artifact, place: Path) -> None:
-    asked = [*read_questions(dataset, None), Question("gone", "images/gone.png", ("images/gone.png",), "q", "t")]
+def test_missing_and_damaged_images_are_skipped_with_their_reason(
+    dataset: Artifact, model: Artifact, place: Path
+) -> None:
+    asked = [
+        *read_questions(dataset, None).questions,
+        Question("gone", "images/gone.png", ("images/gone.png",), "q", "t"),
+    ]
     local = MediaRoot.of(dataset).local((rel for question in asked for rel in question.media), place / "cache")
-    kept, skipped = answerable(asked, local, ProcessorConfig())
-    assert len(kept) == ROWS - 1
-    assert [row.id for row in skipped] == ["row-11", "gone"]
-    assert "damaged image" in skipped[0].reason
-    assert skipped[1].reason == "images/gone.png: no such file"
+    kept, skipped = answerable(asked, local, codec_of(model))
+    assert len(kept) == ROWS - 2
+    assert [row.id for row in skipped] == ["row-5", "row-11", "gone"]
+    assert "damaged image" in skipped[1].reason
+    assert skipped[2].reason == "images/gone.png: no such file"
+
+
+@pytest.mark.case("E6")
+def test_rows_that_are_no_question_are_set_aside_with_their_reason(store: ArtifactStore) -> None:
+    answer, question = {"from": "assistant", "value": "b"}, {"from": "human", "value": "a"}
+    rows = [
+        json.dumps({"id": "first", "conversations": [{**answer, "value": "lost"}, question, answer]}),
+        json.dumps({"id": "none", "conversations": [answer]}),
+        json.dumps({"id": "tag", "conversations": [{**question, "value": "<image>a"}, answer]}),
+        "{broken",
+        json.dumps({"id": "beyond", "conversations": [question, answer]}),
+    ]
+
+    def fill(out: ArtifactWriter) -> None:
+        with out.open("test.jsonl", "w") as file:
+            file.write("".join(f"{row}\n" for row in rows))
+
+    held_out = read_questions(made(store, "no_questions", fill), limit=4)
+    assert [(question.text, question.target) for question in held_out.questions] == [("a", "b")]
+    assert [(row.id, row.reason.partition(":")[0]) for row in held_out.skipped] == [
+        ("none", "no question is followed by an answer"),
+        ("tag", "the questions hold 1 <image> tag, but the row names no image or video that is read"),
+        ("test.jsonl line 4", "Expecting property name enclosed in double quotes"),
+    ]
+    assert (held_out.rows, held_out.beyond_limit) == (5, 1)
+
+
+@pytest.mark.case("D16")
+def test_boxes_on_an_image_of_another_size_are_not_asked(dataset: Artifact, model: Artifact, place: Path) -> None:
+    row = {"id": "b", "image": "images/0.png", "bbox": [[2, 2, 9, 9]], "width": 40, "height": 20, "text": "<|bbox0|>"}
+    local = MediaRoot.of(dataset).local(["images/0.png"], place / "cache")
+    _, skipped = answerable([question_of(json.dumps(row))], local, codec_of(model))
+    assert [row.reason for row in skipped] == [
+        "`bbox` counts on an image of 40x20 (`width`, `height`), but upright images/0.png has 20x20"
+    ]
 
 
 @pytest.mark.parametrize("name", ["images", "x" * 300 + ".png", "a\0.png", "images/" + "y" * 300 + "/z.png"])
-def test_a_name_that_no_image_can_have_is_skipped_with_its_reason(dataset: Artifact, place: Path, name: str) -> None:
+def test_a_name_that_no_image_can_have_is_skipped_with_its_reason(
+    dataset: Artifact, model: Artifact, place: Path, name: str
+) -> None:
     asked = [
         Question("bad", name, (name,), "q", "t"),
-        question_of(json.dumps({"id": "v", "video": name, "text": "t"}), ""),
+        question_of(json.dumps({"id": "v", "video": name, "text": "t"})),
     ]
     local = MediaRoot.of(dataset).local([name], place / "cache")
-    kept, skipped = answerable(asked, local, ProcessorConfig())
+    kept, skipped = answerable(asked, local, codec_of(model))
     assert not kept and [row.id for row in skipped] == ["bad", "v"]
     expected = "is a folder" if name == "images" else "no file can have this name"
     assert all(expected in row.reason for row in skipped)
 
 
-def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, place: Path) -> None:
-    asked = read_questions(dataset, None)
+def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, model: Artifact, place: Path) -> None:
+    asked = read_questions(dataset, None).questions
     local = MediaRoot.of(dataset).local((r for q in asked for r in q.media), place / "cache")
-    _, skipped = answerable(asked, local, ProcessorConfig())
-    with pytest.raises(UserError, match="row-11"):
+    _, skipped = answerable(asked, local, codec_of(model))
+    with pytest.raises(UserError, match=r"2 of 12 .*max_bad_fraction=0 allows: row-5: the prompt has .*; row-11: "):
         require_few(skipped, len(asked), most=0.0)
+    with pytest.raises(UserError, match="none of the 2 held-out rows can be evaluated: row-5: "):
+        require_few(skipped, len(skipped), most=1.0)
 
 
 def test_an_image_outside_the_root_is_refused() -> None:
@@ -251,10 +300,10 @@ def test_media_of_a_bucket_are_fetched_once(s3_bucket: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["images/" + "x" * 300 + ".png", "images/" + "y" * 2000, "a\0.png"])
 def test_a_name_of_a_bucket_that_no_disk_can_have_is_skipped_with_its_reason(
-    s3_bucket: str, tmp_path: Path, name: str
+    s3_bucket: str, model: Artifact, tmp_path: Path, name: str
 ) -> None:
     local = MediaRoot(f"s3://{s3_bucket}/raw").local([name], tmp_path)
-    (skipped,) = answerable([Question("bad", name, (name,), "q", "t")], local, ProcessorConfig())[1]
+    (skipped,) = answerable([Question("bad", name, (name,), "q", "t")], local, codec_of(model))[1]
     assert "no file can have this name" in skipped.reason
 
 
@@ -270,8 +319,8 @@ def test_an_image_of_a_bucket_may_have_a_name_of_250_characters(s3_bucket: str, 
 def test_lmms_eval_measures_every_sound_row(evaluated: SimpleNamespace) -> None:
     results = evaluated.artifact.read_json("results.json")
     right = sum(sample["correct"] for sample in evaluated.samples)
-    assert results["n"] == len(evaluated.samples) == ROWS - 1
-    assert results["metrics"] == {"exact_match": pytest.approx(right / (ROWS - 1))}
+    assert results["n"] == len(evaluated.samples) == ROWS - 2
+    assert results["metrics"] == {"exact_match": pytest.approx(right / (ROWS - 2))}
     assert results["lmms_eval_version"].startswith("0.7")
 
 
@@ -295,9 +344,16 @@ def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) ->
     assert any(sample["answer"] for sample in evaluated.samples)
 
 
-def test_the_damaged_row_is_reported(evaluated: SimpleNamespace) -> None:
+@pytest.mark.case("E6")
+def test_rows_that_cannot_be_asked_are_set_aside_counted_and_named(evaluated: SimpleNamespace) -> None:
     skipped = [json.loads(line) for line in evaluated.artifact.open("skipped.jsonl", "r")]
-    assert [row["id"] for row in skipped] == ["row-11"]
+    assert [row["id"] for row in skipped] == ["row-5", "row-11"]
+    assert skipped[0]["reason"].startswith("the prompt has ") and skipped[0]["reason"].endswith("no room below 512")
+    counts, results = evaluated.artifact.manifest["counts"], evaluated.artifact.read_json("results.json")
+    assert counts["rows"] == ROWS == counts["questions"] + counts["skipped"] + counts["beyond_limit"]
+    assert (results["rows"], results["n"], results["skipped"], results["beyond_limit"]) == (ROWS, ROWS - 2, 2, 0)
+    assert results["skipped_first"] == skipped and results["not_asked"] == []
+    assert f"on 10 held-out rows, 2 not asked: row-5: {skipped[0]['reason']}; row-11: " in evaluated.progress[-1]
 
 
 def test_metrics_are_logged_by_task(evaluated: SimpleNamespace) -> None:
@@ -305,7 +361,7 @@ def test_metrics_are_logged_by_task(evaluated: SimpleNamespace) -> None:
 
 
 def test_progress_counts_answers(evaluated: SimpleNamespace) -> None:
-    assert f"evaluated {ROWS - 1}/{ROWS - 1}" in evaluated.progress
+    assert f"evaluated {ROWS - 2}/{ROWS - 2}" in evaluated.progress
 
 
 def test_nothing_but_the_log_and_caches_stays_behind(evaluated: SimpleNamespace, store: ArtifactStore) -> None:
@@ -373,7 +429,7 @@ def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Ar
     from components.evaluate.adapter import PLMAdapter
     from components.evaluate.task import media
 
-    questions = [question_of(json.dumps(VIDEO_ROW), "row"), question_of(json.dumps({"id": "t", "text": "x"}), "row")]
+    questions = [question_of(json.dumps(VIDEO_ROW)), question_of(json.dumps({"id": "t", "text": "x"}))]
     local = {"v.mp4": films / "v.mp4"}
     write_documents(questions, local, tmp_path / "documents.jsonl")
     documents = [json.loads(line) for line in (tmp_path / "documents.jsonl").read_text().splitlines()]
@@ -391,11 +447,31 @@ def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Ar
     assert len(adapter.generate_until([asked])) == 1  # type: ignore[list-item]
 
 
-def test_videos_that_cannot_be_shown_are_skipped_with_their_reason(films: Path) -> None:
+@pytest.mark.case("E6")
+def test_a_request_that_does_not_fit_is_answered_by_nothing_and_named(model: Artifact) -> None:
+    """As a built-in task may ask it; the others of its batch are answered."""
+    from components.evaluate.adapter import PLMAdapter
+
+    adapter = PLMAdapter(str(model.local()), batch_size=4, device="cpu")
+    adapter.task_dict = {"builtin": {"test": [{}, {}, {}]}}
+    settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
+    texts = ("What?", "What? " * 600, "Who?")
+    requests = [
+        SimpleNamespace(args=(text, settings, lambda document: [], number, "builtin", "test"))
+        for number, text in enumerate(texts)
+    ]
+    answers = adapter.generate_until(requests)  # type: ignore[arg-type]
+    alone = [adapter.generate_until([requests[number]])[0] for number in (0, 2)]  # type: ignore[list-item]
+    assert answers == [alone[0], "", alone[1]]
+    assert [(lost["task"], lost["document"]) for lost in adapter.not_asked] == [("builtin", 1)]
+    assert adapter.not_asked[0]["reason"].startswith("the prompt has ")
+
+
+def test_videos_that_cannot_be_shown_are_skipped_with_their_reason(films: Path, model: Artifact) -> None:
     rows = [VIDEO_ROW, VIDEO_ROW | {"video": "w.mp4"}, VIDEO_ROW | {"video": "x.mp4"}, VIDEO_ROW | {"start_time": 9}]
-    asked = [question_of(json.dumps(row), "row") for row in rows]
+    asked = [question_of(json.dumps(row)) for row in rows]
     local = MediaRoot(str(films)).local((path for question in asked for path in question.media), films)
-    kept, skipped = answerable(asked, local, ProcessorConfig())
+    kept, skipped = answerable(asked, local, codec_of(model))
     assert kept == asked[:1]
     assert [row.reason.partition(":")[0] for row in skipped] == ["w.mp4", "x.mp4", "v.mp4"]
     assert "no such file" in skipped[1].reason and "start_time 9 s" in skipped[2].reason
