@@ -91,7 +91,8 @@ class ChunkWorker:
     def rows(self, chunk: Chunk, lines: Any, reports: list[Report]) -> Iterator[dict[str, Any]]:
         """The rows of the shard; a report for every line, good or bad, goes to `reports` on the way."""
         written = 0
-        process = row_process(pickle.dumps(self.encoder), self.row_seconds)
+        process = row_process()
+        process.use(pickle.dumps(self.encoder), self.row_seconds)
         for line, text in zip(lines["line"].to_pylist(), lines["text"], strict=True):
             try:
                 row = process.encode(text.as_py(), chunk.file, chunk.repeated.get(line))

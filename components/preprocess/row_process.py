@@ -27,6 +27,7 @@ from PIL import Image
 
 from components.errors import UserError
 from components.preprocess.encode import BadRow, Encoder, identity
+from plm_model.video import load_libraries
 
 WAIT_FACTOR = 10  # how much longer than its limit of computing a row may take by the clock: other work, slow storage
 START_SECONDS = 300  # for its imports from a cold disk
@@ -42,12 +43,22 @@ class Died(Exception):
 
 
 class RowProcess:
-    """Encodes rows as `Encoder.encode` does, each with at most `seconds` of computing."""
+    """Encodes rows as `Encoder.encode` does, each with at most `seconds` of computing; `use` says with which encoder."""
 
-    def __init__(self, encoder: bytes, seconds: float = SECONDS) -> None:
-        self.encoder, self.seconds = encoder, seconds
+    def __init__(self) -> None:
+        self.encoder, self.seconds = b"", SECONDS
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
+
+    def use(self, encoder: bytes, seconds: float) -> None:
+        """Encode with this pickled Encoder, in today's environment; a process that runs goes on, which spares the imports."""
+        if (encoder, seconds) == (self.encoder, self.seconds):
+            return
+        if seconds != self.seconds:
+            self.close()
+        self.encoder, self.seconds = encoder, seconds
+        if self.connection is not None:
+            self._greet(self.connection)
 
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
         """The row of a shard. BadRow for one that cannot be used, whatever that did to the process; UserError, OSError."""
@@ -82,13 +93,8 @@ class RowProcess:
     def _started(self) -> Connection:
         if self.connection is None:
             self.connection, theirs = Pipe()
-            command = [
-                sys.executable,
-                "-m",
-                "components.preprocess.row_process",
-                str(theirs.fileno()),
-                repr(self.seconds),
-            ]
+            module = "components.preprocess.row_process"
+            command = [sys.executable, "-m", module, str(theirs.fileno()), repr(self.seconds)]
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
             environment = {**os.environ, "PYTHONPATH": paths}
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
@@ -99,7 +105,7 @@ class RowProcess:
     def _greet(self, connection: Connection) -> None:
         """Hand over the encoder; RuntimeError when the process does not start, which is no row's doing."""
         with contextlib.suppress(EOFError, ConnectionError):
-            connection.send_bytes(self.encoder)
+            connection.send((self.encoder, {**os.environ}))
             if connection.poll(START_SECONDS):
                 connection.recv()
                 return
@@ -128,36 +134,38 @@ class RowProcess:
             self.process.kill()
             self.process.wait()
 
-    def __del__(self) -> None:
-        self.close()
 
-
-@functools.lru_cache(maxsize=1)
-def row_process(encoder: bytes, seconds: float) -> RowProcess:
-    """The one process of this process for a pickled Encoder: the next chunk finds it running."""
-    return RowProcess(encoder, seconds)
+@functools.cache
+def row_process() -> RowProcess:
+    """The one of this process: the next chunk finds it running."""
+    return RowProcess()
 
 
 def serve(connection: Connection, seconds: float) -> None:
-    """Answer with a row, or the exception in its place, until the other side is gone."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes of a terminal; ours ends with its parent
+    """Answer (raw, source, refused) with a row, or the exception in its place, until the other side is gone; before that comes
+    (pickled encoder, environment)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; this one ends with its parent
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with contextlib.suppress(EOFError, ConnectionError):
-        encoder = pickle.loads(connection.recv_bytes())
         Image.init()  # the formats' decoders: their import is not the first row's time
-        connection.send(None)
         while True:
-            row = connection.recv()
+            asked = connection.recv()
+            limit_computing(math.inf)
+            if isinstance(asked[1], dict):
+                os.environ.update(asked[1])
+                encoder = pickle.loads(asked[0])
+                connection.send(None)
+                continue
+            if b'"video"' in asked[0]:
+                load_libraries()
             limit_computing(seconds)
-            connection.send(answer(encoder, *row))
+            connection.send(answer(encoder, *asked))
 
 
 def limit_computing(seconds: float) -> None:
     """Let the system end this process, even within native code, after so many more seconds of computing."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    soft = math.ceil(time.process_time() + seconds)
+    soft = hard if seconds == math.inf else math.ceil(time.process_time() + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 

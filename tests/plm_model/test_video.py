@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+import torch
 
 from plm_model import frames, video
 from plm_model.config import ProcessorConfig
 from plm_model.frames import UnshownFrame, VideoError, counted_table, pyav_frames
-from plm_model.images import squash
-from plm_model.video import decode_frame, encode_frame, sample_frames, video_tiles
-from tests.plm_model.video_files import write_video
+from plm_model.video import decode_frame, encode_frame, sample_frames, squash_frame, video_tiles
+from tests.plm_model.video_files import picture, write_video
 
 EIGHT = ProcessorConfig(max_video_frames=8)
 
@@ -87,12 +87,29 @@ def test_clip_that_is_not_in_the_video_is_refused(start: float, end: float | Non
         sample_frames(90, 30, 4, start, end)
 
 
-def test_each_frame_is_one_tile_resized_like_an_image(clip: Path, pictures: list[np.ndarray]) -> None:
+def originals_pixels(frames: Sequence[np.ndarray], side: int) -> np.ndarray:
+    """What the original makes of frames: torchvision's Resize on a uint8 tensor of all of them."""
+    from torchvision.transforms import InterpolationMode, Resize
+
+    resize = Resize([side, side], InterpolationMode.BICUBIC, antialias=True)
+    resized: np.ndarray = resize(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)).numpy()
+    return resized
+
+
+@pytest.mark.case("E14")
+def test_each_frame_is_one_tile_of_the_originals_pixels(clip: Path, pictures: list[np.ndarray]) -> None:
     tiles = video_tiles(clip, EIGHT, 28)
     assert (tiles.shape, tiles.dtype) == ((8, 3, 28, 28), np.uint8)
-    numbers = sample_frames(12, 6, 8)
-    expected = np.stack([squash(Image.fromarray(pictures[number]), 28, 28) for number in numbers])
-    assert (tiles == expected).all()
+    assert (tiles == originals_pixels([pictures[number] for number in sample_frames(12, 6, 8)], 28)).all()
+
+
+@pytest.mark.case("E14")
+@pytest.mark.parametrize("size", [(640, 360), (37, 501), (1920, 1080), (28, 28), (8, 5)])
+def test_frames_of_any_size_have_the_originals_pixels(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    smooth = picture(7, max(80, size[0]), max(8, size[1]))
+    for frame in (noise, smooth):
+        assert (squash_frame(frame, 56) == originals_pixels([frame], 56)[0]).all()
 
 
 def test_start_and_end_choose_the_frames(clip: Path) -> None:
@@ -100,6 +117,7 @@ def test_start_and_end_choose_the_frames(clip: Path) -> None:
     assert (video_tiles(clip, EIGHT, 28, start=1.0, end=1.5) == whole[6:10]).all()
 
 
+@pytest.mark.case("E14")
 def test_box_is_red_four_pixels_wide_and_on_its_frame_alone(clip: Path, pictures: list[np.ndarray]) -> None:
     every = ProcessorConfig(max_video_frames=12)
     box = (20, 12, 70, 50)
@@ -108,7 +126,7 @@ def test_box_is_red_four_pixels_wide_and_on_its_frame_alone(clip: Path, pictures
     drawn = pictures[5].copy()
     drawn[12:51, 20:71] = (255, 0, 0)
     drawn[16:47, 24:67] = pictures[5][16:47, 24:67]
-    assert (marked[5] == squash(Image.fromarray(drawn), 28, 28)).all()
+    assert (marked[5] == originals_pixels([drawn], 28)[0]).all()
     assert [number for number in range(12) if (marked[number] != plain[number]).any()] == [5]
 
 
