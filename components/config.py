@@ -79,12 +79,21 @@ class DigitsSource(Settings):
     image_size: PositiveInt = Field(56, description="side in pixels that the 8x8 images are written at")
 
 
+Check = Literal["times", "contents"]
+CHECK = Field(
+    "times",
+    description="how a changed file is known: by size and modification `times`, or by its `contents`, all of which are read "
+    "at each start",
+)
+
+
 class FolderSource(Settings):
     """A folder of images with a CSV or JSONL that names and labels them."""
 
     kind: Literal["folder"] = "folder"
     path: str
     annotations: str = Field("labels.csv", description="CSV or JSONL file below path")
+    check: Check = CHECK
 
 
 class S3Source(Settings):
@@ -103,6 +112,7 @@ class PlmSource(Settings):
     kind: Literal["plm"] = "plm"
     registry: str = Field("configs/datasets.yaml", description="YAML of name: {annotation, root_dir}")
     datasets: tuple[str, ...] = Field(min_length=1, description="names; default: those of train.datamix")
+    check: Check = CHECK
 
 
 class ParquetSource(Settings):
@@ -114,6 +124,7 @@ class ParquetSource(Settings):
         None,
         description="which files below it, such as data/train-*.parquet; default: all but a test or validation split",
     )
+    check: Check = CHECK
 
 
 Source = Annotated[DigitsSource | FolderSource | S3Source | PlmSource | ParquetSource, Field(discriminator="kind")]

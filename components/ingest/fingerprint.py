@@ -16,19 +16,23 @@ from components.ingest.s3 import connect, list_objects
 
 
 def source_fingerprint(source: Source) -> str:
-    """Digest of names, sizes and modification times or etags; reads no content.
+    """Digest of names, sizes and modification times or etags; reads contents only where `ingest.source.check` says so.
 
     Raises UserError when the source cannot be listed.
     """
     if isinstance(source, DigitsSource):
         return f"digits of scikit-learn {version('scikit-learn')}, pillow {version('pillow')}"
     if isinstance(source, FolderSource):
-        return _digest(list_folder(data_folder(source.path)).values())
+        return _digest(list_folder(data_folder(source.path), source.check).values())
     if isinstance(source, PlmSource):
-        return _digest(RegistryOrigin(data_sets(source)).files.values())
+        return _digest(RegistryOrigin(data_sets(source), source.check).files.values())
     if isinstance(source, ParquetSource):
         folder = Path(source.path)
-        files = (source_file(str(file), file) for file in sorted(folder.glob(source.files or EVERY)) if file.is_file())
+        files = (
+            source_file(str(file), file, source.check)
+            for file in sorted(folder.glob(source.files or EVERY))
+            if file.is_file()
+        )
         return _digest(files) if folder.is_dir() else f"hub data set {source.path}"
     return _digest(list_objects(connect(source.uri, source.parallel), source.uri).values())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from components.config import Check
 from components.errors import UserError
 from components.ingest.origin import SourceFile
 from components.ingest.parts import Part
@@ -17,11 +19,11 @@ class FolderOrigin:
 
     disposable = False
 
-    def __init__(self, path: str) -> None:
-        self.root = data_folder(path)
+    def __init__(self, path: str, check: Check = "times") -> None:
+        self.root, self.check = data_folder(path), check
         self.uri = str(self.root)
         self.spellings = tuple(dict.fromkeys((str(Path(path).expanduser().absolute()), self.uri)))
-        self.files = list_folder(self.root)
+        self.files = list_folder(self.root, check)
 
     def roots(self, part: Part) -> tuple[str, ...]:
         return self.spellings
@@ -33,7 +35,7 @@ class FolderOrigin:
             return None
         if not real.is_relative_to(self.root):
             raise OutsideRoot(f"{shown(name)} is a link that leads out of the data root {self.root}")
-        return self.files.get(name) or (source_file(name, real) if real.is_file() else None)
+        return self.files.get(name) or (source_file(name, real, self.check) if real.is_file() else None)
 
     def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
         for file in files:
@@ -54,16 +56,19 @@ def data_folder(path: str) -> Path:
     return root.resolve()
 
 
-def list_folder(root: Path) -> dict[str, SourceFile]:
+def list_folder(root: Path, check: Check = "times") -> dict[str, SourceFile]:
     """All regular files below a folder, sorted by relative path."""
     found = []
     for folder, _, names in os.walk(root):
         found.extend(Path(folder, name) for name in names)
     files = ((path.relative_to(root).as_posix(), path) for path in found if path.is_file())
-    return {name: source_file(name, path) for name, path in sorted(files)}
+    return {name: source_file(name, path, check) for name, path in sorted(files)}
 
 
-def source_file(name: str, path: Path) -> SourceFile:
-    """A file of the disk under a name; its version is the modification time in ns."""
+def source_file(name: str, path: Path, check: Check = "times") -> SourceFile:
+    """A file of the disk under a name; its version is the modification time in ns, or the sha256 of its contents."""
     status = path.stat()
-    return SourceFile(name, status.st_size, str(status.st_mtime_ns))
+    if check == "times":
+        return SourceFile(name, status.st_size, str(status.st_mtime_ns))
+    with open(path, "rb") as file:
+        return SourceFile(name, status.st_size, hashlib.file_digest(file, "sha256").hexdigest())

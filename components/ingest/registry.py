@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.config import PlmSource
+from components.config import Check, PlmSource
 from components.config_layers import read_file
 from components.errors import UserError
 from components.ingest.folder import FolderOrigin, source_file
@@ -67,14 +67,16 @@ class RegistryOrigin:
     disposable = False
     uri = "registry"  # every file's version names the place that it comes from
 
-    def __init__(self, sets: Sequence[DataSet]) -> None:
-        self.roots_of_sets = {each.name: FolderOrigin(str(each.root)) for each in sets}
+    def __init__(self, sets: Sequence[DataSet], check: Check = "times") -> None:
+        self.roots_of_sets = {each.name: FolderOrigin(str(each.root), check) for each in sets}
         annotations = {
             f"annotations/{each.name}/{file.name}": (each, file) for each in sets for file in each.annotations
         }
         self.parts = [Part(path, f"media/{each.name}", each.name) for path, (each, _) in annotations.items()]
         self.annotations = {path: file.resolve() for path, (_, file) in annotations.items()}
-        files = {path: _placed(source_file(path, file), str(file), path) for path, file in self.annotations.items()}
+        files = {
+            path: _placed(source_file(path, file, check), str(file), path) for path, file in self.annotations.items()
+        }
         for name, root in self.roots_of_sets.items():
             media = (_placed(file, root.uri, f"media/{name}/{file.path}") for file in root.files.values())
             files |= {file.path: file for file in media}

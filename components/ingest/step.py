@@ -61,12 +61,12 @@ def opened(
 ) -> Iterator[tuple[Origin, Sequence[Part]]]:
     """The source and its parts, ready to be read; what an S3 ingest has fetched is kept until `out` is committed."""
     if isinstance(source, PlmSource):
-        registered = RegistryOrigin(data_sets(source))
+        registered = RegistryOrigin(data_sets(source), source.check)
         yield registered, registered.parts
         return
     parts = [Part(annotations_below(source))]
     if isinstance(source, FolderSource):
-        yield FolderOrigin(source.path), parts
+        yield FolderOrigin(source.path, source.check), parts
         return
     origin = S3Origin(source, context.cache_dir)
     out.after_commit.append(origin.forget_unless_in_use)
