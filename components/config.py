@@ -139,7 +139,9 @@ class IngestConfig(Settings):
 class ConvertConfig(Settings):
     """How rows become conversations."""
 
-    image_column: str = "image"
+    image_column: str = Field(
+        "image", description="column that names the images; as `image` it stands for the usual keys, such as `images`"
+    )
     answer_column: str = "label"
     question_column: str | None = Field(None, description="column that holds the question; default: use `questions`")
     questions: tuple[str, ...] = Field(("What is in this image?",), min_length=1)
@@ -147,6 +149,9 @@ class ConvertConfig(Settings):
     test_fraction: Fraction = 0.2
     split_seed: int = 0
     accept_gpt_role: bool = Field(False, description="read LLaVA's role `gpt` as `assistant`")
+    repeated: Literal["keep", "drop"] = Field(
+        "keep", description="rows that equal an earlier one: keep each, or drop them; both are counted"
+    )
     max_bad_fraction: Fraction = 0.01
 
 

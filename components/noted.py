@@ -27,6 +27,10 @@ REPAIRS: dict[str, str] = {
 OBSERVATIONS: dict[str, str] = {
     "not_a_number": "with NaN or infinity in a column, read as no value",
     "text_only": "text only, without image or video",
+    "unread_path": "text only, though a key seems to name a picture or video",
+    "unread_media": "with a further key that names media, which are not shown",
+    "repeated_row": "equal to an earlier row",
+    "repeated_id": "with the id of an earlier row, told apart by a number behind it",
     "image_beats_video": "with an image and a video, of which the image is shown",
     "empty_answer": "with an empty answer",
     "weight_0": "with answers of weight 0, which are not trained",

@@ -1,125 +1,182 @@
 """An annotation row becomes a record of `dataset.jsonl`, or a `Reject` with the reason.
 
-A row of a registered data set is one already, and one with `conversations` (or with `text`, or `question` and `answer`, where
-there is no answer column); any other is filled into the question and answer templates.
+`components.convert.ways` decides which of its texts are the conversation, `components.ingest.media_keys` which files it shows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO, Any
 
-from components.config import ConvertConfig
-from components.convert.templates import MissingValue, Template, choose_question, parse_template, value_of
+from components.convert.ids import row_digest
+from components.convert.templates import MissingValue, choose_question, value_of
+from components.convert.ways import Way, Ways
 from components.errors import UserError
+from components.ingest.media_keys import names_a_picture, unread_media
 from components.ingest.media_rows import images_of, rows_with_paths
 from components.ingest.parts import Part
 from components.ingest.rejects import Reject
 from components.ingest.row import BadRow, Row
 from plm_model.record import GptRoleError, RecordError, parse_id, parse_record
+from plm_model.turns import TagError, exchanges_of
 
 # Keys of a record that a row with a plain question and answer may carry too.
 MEDIA_KEYS = ("video", "start_time", "end_time", "bbox", "bbox_map", "width", "height")
+FROM_LINE = "from_line"  # the key of a record that says which line of the user's file it was
+ROLES = {"user": "human"}  # what others call them
+SHOWN_KEYS = 12
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A row as a record, with its place in the user's files, a digest of all that it says, and what was noticed about it."""
+
+    record: dict[str, Any]
+    place: tuple[str, int]
+    digest: bytes
+    notes: frozenset[str]
 
 
 def read_records(
-    raw: IO[bytes], part: Part, config: ConvertConfig, refused: Mapping[int, str] | None = None
-) -> Iterator[dict[str, Any] | Reject]:
+    raw: IO[bytes], part: Part, ways: Ways, refused: Mapping[int, str] | None = None
+) -> Iterator[Converted | Reject]:
     """Each row of an annotation file, in order; media paths are those in the artifact.
 
     `refused` are lines that ingest rejected, with its reasons. Raises UserError for what concerns the whole file or the
     config: a missing column, a malformed template, the role `gpt` without convert.accept_gpt_role.
     """
-    answer = parse_template(config.answer, {"answer": config.answer_column}, "convert.answer")
-    columns = (*([config.question_column] if config.question_column else []), *answer.columns)
-    file = part.annotations
-    for row in rows_with_paths(raw, file, config.image_column, columns, part.roots, refused):
+    image_column = ways.config.image_column
+
+    def needed(columns: Collection[str]) -> list[str]:
+        return list(ways.of(columns).columns)
+
+    for row in rows_with_paths(raw, part.annotations, image_column, needed, part.roots, refused):
+        place = part.place(row.line)
         if isinstance(row, BadRow):
-            yield Reject(*part.place(row.line), row.reason, row.text)
+            yield Reject(*place, row.reason, row.text)
             continue
         try:
-            yield placed(to_record(row, answer, config, part.source is not None), part)
+            yield converted(row, place, part, ways)
         except GptRoleError as error:
-            where = ":".join(map(str, part.place(row.line)))
-            raise UserError(f"{where}: {error}") from None
+            raise UserError(f"{place[0]}:{place[1]}: {error}") from None
         except (RecordError, MissingValue) as error:
-            yield Reject(*part.place(row.line), str(error), row.values)
+            yield Reject(*place, str(error), row.values)
 
 
-def to_record(row: Row, answer: Template, config: ConvertConfig, registered: bool) -> dict[str, Any]:
-    """The record of one row; one of a registered data set is one already.
+def converted(row: Row, place: tuple[str, int], part: Part, ways: Ways) -> Converted:
+    """One row as a record. RecordError or MissingValue with the reason why it is none."""
+    config = ways.config
+    digest = row_digest(json.dumps(row.values, sort_keys=True, ensure_ascii=False))
+    way = ways.of([key for key, value in row.values.items() if value is not None])
+    record, notes = to_record(row, digest, way, ways)
+    if part.source is not None:
+        record |= {"id": f"{part.source}/{record['id']}", "source": part.source}
+    unread = unread_media(row.values, config.image_column)
+    if "text_only" in notes:
+        if unread:
+            raise RecordError(
+                f"no image or video is read, but `{unread[0]}` speaks of some; images must be paths in the column "
+                f"{config.image_column!r} (convert.image_column)"
+            )
+        notes |= {"unread_path"} if names_a_picture(row.values) else set()
+    elif unread:
+        notes |= {"unread_media"}
+    ways.counts[way.said] += 1
+    file, line = place
+    return Converted({**placed(record, part), FROM_LINE: f"{file}:{line}"}, place, digest, notes)
 
-    Raises RecordError or MissingValue with the reason.
-    """
-    said = "text" in row.values or {"question", "answer"} <= row.values.keys()
-    if registered or "conversations" in row.values or (said and config.answer_column not in row.values):
-        record = _ready(row, config)
-    else:
-        record = _filled(row, answer, config)
-    parse_record(record)
-    return record
+
+def to_record(row: Row, digest: bytes, way: Way, ways: Ways) -> tuple[dict[str, Any], frozenset[str]]:
+    """The record of one row, and what was noticed about it. RecordError or MissingValue with the reason why it is none."""
+    try:
+        record = _ready(row, digest, ways) if way.answer is None else _filled(row, digest, way, ways)
+        parsed = parse_record(record, accept_gpt_role=ways.config.accept_gpt_role)
+    except TagError as error:
+        raise RecordError(f"{error}; {keys_of(row.values)}") from None
+    if not exchanges_of(parsed.turns):
+        raise RecordError("no question is followed by an answer")
+    if isinstance(record.get("conversations"), list):
+        record["conversations"] = [_renamed(turn) for turn in record["conversations"]]
+    return record, parsed.notes
 
 
 def placed(record: dict[str, Any], part: Part) -> dict[str, Any]:
-    """The record as one of its data set: media below the set's folder, an id that no other set has, the set's name."""
+    """The record with its media below the folder of its data set."""
     media = record.get("image")
     if media:
         inner = [part.media_path(name) for name in media] if isinstance(media, list) else part.media_path(media)
         record["image"] = inner
     if isinstance(record.get("video"), str):
         record["video"] = part.media_path(record["video"])
-    if part.source is not None:
-        record |= {"id": f"{part.source}/{record['id']}", "source": part.source}
     return record
 
 
-def _ready(row: Row, config: ConvertConfig) -> dict[str, Any]:
-    values = dict(row.values)
+def keys_of(values: Mapping[str, Any]) -> str:
+    """`its keys are 'conversations', 'picture'`."""
+    shown = ", ".join(repr(key[:40]) for key in list(values)[:SHOWN_KEYS])
+    return f"its keys are {shown}" + (", …" if len(values) > SHOWN_KEYS else "")
+
+
+def _ready(row: Row, digest: bytes, ways: Ways) -> dict[str, Any]:
+    """The record of a row that is a conversation."""
+    config = ways.config
+    values = {key: value for key, value in row.values.items() if value is not None or key not in ("image", "video")}
     images = values.pop(config.image_column, None)
-    said = values.get("conversations", values.get("text"))
     names = images_of(row, config.image_column)
     if images is not None and len(names) != (len(images) if isinstance(images, list) else 1):
         raise RecordError(f"`{config.image_column}` must be a path or a list of paths")
-    record: dict[str, Any] = {"id": _id(values, names, row.values)}
+    record: dict[str, Any] = {"id": _id(row.values, names, digest)}
     if images is not None:
         record["image"] = names if isinstance(images, list) else names[0]
     record |= {key: value for key, value in values.items() if key not in ("id", "image")}
-    parse_record(record, accept_gpt_role=config.accept_gpt_role)
-    if isinstance(said, list):
-        record["conversations"] = [_renamed(turn) for turn in said]
+    if "messages" in record and record.get("conversations") is None:
+        record["conversations"] = record.pop("messages")
+    if isinstance(record.get("conversations"), list):
+        record["conversations"] = [_as_turn(turn) for turn in record["conversations"]]
     return record
 
 
-def _filled(row: Row, answer: Template, config: ConvertConfig) -> dict[str, Any]:
-    values = row.values
-    names = images_of(row, config.image_column)
+def _filled(row: Row, digest: bytes, way: Way, ways: Ways) -> dict[str, Any]:
+    """The record of a row whose columns are filled into the config's templates."""
+    values, column = row.values, ways.config.image_column
+    names = images_of(row, column)
     if not names and not values.get("video"):
-        raise MissingValue(f"no image name in column {config.image_column!r}")
-    own = value_of(values, config.question_column) if config.question_column else None
-    record: dict[str, Any] = {"id": _id(values, names, own)}
+        raise MissingValue(f"no image name in column {column!r}" + ("" if column in values else f": {keys_of(values)}"))
+    own = value_of(values, way.question_column) if way.question_column else None
+    record: dict[str, Any] = {"id": _id(values, names, digest)}
     if names:
-        record["image"] = names if isinstance(values[config.image_column], list) else names[0]
+        record["image"] = names if isinstance(values[column], list) else names[0]
     # From CSV only the video's name is taken: a box or a time would be text.
     kept = [key for key in MEDIA_KEYS if key in values and (key == "video" or not isinstance(values[key], str))]
-    record |= {key: values[key] for key in kept}
-    question = own or choose_question(config.questions, record["id"])
+    record |= {key: values[key] for key in kept if values[key] is not None}
+    question = own or choose_question(ways.config.questions, record["id"])
+    assert way.answer is not None
     record["conversations"] = [
         {"from": "human", "value": question},
-        {"from": "assistant", "value": answer.fill(values)},
+        {"from": "assistant", "value": way.answer.fill(values)},
     ]
     return record
 
 
-def _id(values: Mapping[str, Any], names: list[str], own: Any) -> str:
-    """The row's own id; without one, its first image or its video, and a digest of what tells it from others of these."""
+def _id(values: Mapping[str, Any], names: list[str], digest: bytes) -> str:
+    """The row's own id; without one, what it shows first and a digest of all that it says."""
     if values.get("id") not in (None, ""):
         return parse_id(values["id"])
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
     video = values.get("video")
     stem = names[0] if names else video if isinstance(video, str) and video else "text"
-    return stem if own is None else f"{stem}#{digest}"
+    return f"{stem}#{digest.hex()[:12]}"
+
+
+def _as_turn(turn: Any) -> Any:
+    """A turn with the keys and roles of ours, where it has those of others: `{"role": "user", "content": "…"}`."""
+    if not isinstance(turn, Mapping):
+        return turn
+    names = {"role": "from", "content": "value"}
+    found = {names.get(key, key) if names.get(key) not in turn else key: value for key, value in turn.items()}
+    role = found.get("from")
+    return found | {"from": ROLES.get(role, role)} if isinstance(role, str) else found
 
 
 def _renamed(turn: Mapping[str, Any]) -> dict[str, Any]:

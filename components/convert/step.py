@@ -1,26 +1,29 @@
 """Convert: the annotation rows of an ingest as conversations, split into train and test.
 
 The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows), `rejects.jsonl` (file, line, reason, row
-of what did not become a record, what ingest rejected included) and `media.json` (the digest of the media). Media stay where
-they are: records name them relative to the root that the manifest's link `media` names.
+of what did not become a record, what ingest rejected included), `noted.json` (what was noticed about the records, by kind) and
+`media.json` (the digest of the media). Media stay where they are: records name them relative to the root that the manifest's
+link `media` names. Every count closes: rows = used + repaired + rejected.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter
 from components.config import ConvertConfig, PipelineConfig
 from components.context import StepContext
 from components.convert.records import read_records
-from components.convert.split import Split
+from components.convert.waiting import Waiting
+from components.convert.ways import Ways
 from components.errors import UserError
 from components.ingest.parts import Part, read_parts
 from components.ingest.rejects import Reject, read_rejects, reasons
+from components.noted import Noted
 
 SHOWN_REJECTS = 3
 
@@ -38,56 +41,84 @@ class Tally:
         return Tally(self.rows + other.rows, self.rejected + other.rejected, first)
 
 
+@dataclass
+class Written:
+    """How many records were written to each side, how many equal rows were left out, and what was noticed about the rest."""
+
+    train: int = 0
+    test: int = 0
+    dropped: int = 0
+    noted: Noted = field(default_factory=Noted)
+
+
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the records of `inputs["raw"]`. UserError when there are none, or more rejects than the config allows."""
     raw, settings = inputs["raw"], config.convert
-    split, tally = Split(settings.split_seed), Tally()
     context.cache_dir.mkdir(parents=True, exist_ok=True)
-    # A record's side is known when all have been seen; until then they wait on the disk, not in memory.
-    with tempfile.TemporaryFile(dir=context.cache_dir) as waiting:
-        with out.open("rejects.jsonl", "w") as rejects:
-            refused, parts = read_rejects(raw), read_parts(raw)
-            known = {part.annotations: reasons(refused.pop(part.annotations, {})) for part in parts}
-            tally += read_refused(refused, rejects)
-            for part in parts:
-                found = read_part(raw, part, settings, split, waiting, rejects, known[part.annotations])
-                require_some(found if found.rows else tally, part)
-                tally += found
+    with tempfile.TemporaryFile(dir=context.cache_dir) as file, out.open("rejects.jsonl", "w") as rejects:
+        waiting = Waiting(file, settings.split_seed)
+        tally = read_parts_of(raw, settings, waiting, rejects, context)
         check(tally, settings)
-        held_out = split.held_out(settings.test_fraction)
-        waiting.seek(0)
-        write_sides(out, waiting, held_out)
+        written = write_sides(out, waiting, settings, rejects)
+    out.write_json("noted.json", written.noted.to_json())
     out.write_json("media.json", {"digest": raw.digest})
     out.links["media"] = raw.uri
-    test = int(held_out.sum())
-    train = len(held_out) - test
+    rejected, noted = tally.rejected + written.dropped, written.noted
     out.counts.update(
-        rows=tally.rows, train=train, test=test, rejected=tally.rejected, duplicates_of_images=split.repeated()
+        rows=tally.rows,
+        used=tally.rows - noted.repaired - rejected,
+        repaired=noted.repaired,
+        rejected=rejected,
+        repeated_left_out=written.dropped,
+        train=written.train,
+        test=written.test,
+        duplicates_of_images=waiting.split.repeated(),
+        **{f"noted_{kind}": count for kind, count in sorted(noted.counts.items())},
     )
-    context.progress(f"{train} records to train on, {test} held out, {tally.rejected} rejected")
+    context.progress(last_line(tally, written))
+
+
+def last_line(tally: Tally, written: Written) -> str:
+    """`90 records to train on, 8 held out, 3 repaired, 2 rejected; 12 text only, such as rows.jsonl:4`."""
+    parts = [f"{written.train} records to train on", f"{written.test} held out"]
+    parts += [f"{written.noted.repaired} repaired"] if written.noted.repaired else []
+    parts += [f"{tally.rejected} rejected"]
+    parts += [f"{written.dropped} equal rows left out"] if written.dropped else []
+    first = f", such as {shown(tally.first[:1])}" if tally.first else ""
+    return "; ".join(filter(None, (", ".join(parts) + first, written.noted.line())))
+
+
+def read_parts_of(
+    raw: Artifact, settings: ConvertConfig, waiting: Waiting, rejects: Any, context: StepContext
+) -> Tally:
+    """Read all annotation files; what was decided about each is said."""
+    refused, parts = read_rejects(raw), read_parts(raw)
+    known = {part.annotations: reasons(refused.pop(part.annotations, {})) for part in parts}
+    tally = read_refused(refused, rejects)
+    for part in parts:
+        ways = Ways(settings, part.source is not None)
+        found = read_part(raw, part, ways, waiting, rejects, known[part.annotations])
+        require_some(found if found.rows else tally, part)
+        if ways.counts:
+            context.progress(ways.line(part.annotations))
+        tally += found
+    return tally
 
 
 def read_part(
-    raw: Artifact,
-    part: Part,
-    settings: ConvertConfig,
-    split: Split,
-    records: IO[bytes],
-    rejects: Any,
-    refused: Mapping[int, str],
+    raw: Artifact, part: Part, ways: Ways, waiting: Waiting, rejects: Any, refused: Mapping[int, str]
 ) -> Tally:
-    """Read one annotation file: its records and rejects to their files as JSON lines, what the records show to `split`."""
+    """Read one annotation file: its records to those that wait, its rejects to their file."""
     tally = Tally()
     with raw.open(part.annotations) as stream:
-        for row in read_records(stream, part, settings, refused):
+        for row in read_records(stream, part, ways, refused):
             tally.rows += 1
             if isinstance(row, Reject):
                 tally.rejected += 1
                 tally.first += [row] if len(tally.first) < SHOWN_REJECTS else []
                 rejects.write(row.json_line())
-                continue
-            split.add(shown_by(row, raw), pictured=bool(row.get("image")))
-            records.write(json_line(row).encode())
+            else:
+                waiting.add(row, shown_by(row.record, raw))
     return tally
 
 
@@ -99,11 +130,21 @@ def read_refused(refused: Mapping[str, Mapping[int, Reject]], rejects: Any) -> T
     return Tally(len(found), len(found), found[:SHOWN_REJECTS])
 
 
-def write_sides(out: ArtifactWriter, records: Iterable[bytes], held_out: Iterable[bool]) -> None:
-    """Each line to its side."""
+def write_sides(out: ArtifactWriter, waiting: Waiting, settings: ConvertConfig, rejects: Any) -> Written:
+    """Each record to its side; where equal rows are dropped, those to the rejects."""
+    written = Written()
     with out.open("train.jsonl") as train, out.open("test.jsonl") as test:
-        for line, is_test in zip(records, held_out, strict=True):
-            (test if is_test else train).write(line)
+        for record in waiting.settled(settings.test_fraction):
+            if record.equal and settings.repeated == "drop":
+                reason = "equal to an earlier row; convert.repeated=drop leaves it out"
+                rejects.write(Reject(*record.place, reason, json.loads(record.line)).json_line())
+                written.dropped += 1
+                continue
+            (test if record.held_out else train).write(record.line)
+            written.test += record.held_out
+            written.train += not record.held_out
+            written.noted.add(record.notes, "{}:{}".format(*record.place))
+    return written
 
 
 def require_some(tally: Tally, part: Part) -> None:
@@ -134,7 +175,3 @@ def shown_by(record: Mapping[str, Any], raw: Artifact) -> list[str]:
     return [raw.files[name]["sha256"] if name in raw.files else f"missing {name}" for name in names] or [
         f"text {record['id']}"
     ]
-
-
-def json_line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

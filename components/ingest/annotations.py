@@ -6,12 +6,12 @@ import codecs
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO, Any
 
 from components.errors import UserError
 from components.ingest.row import BadRow, Row, cut, require_text_file
-from components.ingest.table import DELIMITERS, table_rows
+from components.ingest.table import DELIMITERS, Required, table_rows
 from components.media_path import shown
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -29,11 +29,11 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_DEPTH = 400  # of lists and objects in each other; JSON's own reader and writer end at about 1,000
 
 
-def read_rows(raw: IO[bytes], name: str, image_column: str, columns: Sequence[str] = ()) -> Iterator[Row | BadRow]:
+def read_rows(raw: IO[bytes], name: str, image_column: str, columns: Required = ()) -> Iterator[Row | BadRow]:
     """Rows of an annotation file; `name` decides the format and stands in messages.
 
     Raises UserError for an unknown format, a file that is not UTF-8 text, and for a CSV whose header lacks one of `columns`
-    or `image_column` (which a column `video` may stand for), or has a column twice.
+    or one that names files (`image_column`), or has a column twice.
     """
     suffix = posixpath.splitext(name)[1].lower()
     if suffix in JSON_LINES:

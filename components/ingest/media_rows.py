@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from components.ingest.annotations import read_rows
+from components.ingest.media_keys import VIDEO, with_usual_keys
 from components.ingest.row import BadRow, Row
+from components.ingest.table import Required
 from components.media_path import OutsideRoot, path_below
-
-VIDEO = "video"
 
 
 def rows_with_paths(
     raw: IO[bytes],
     name: str,
     image_column: str,
-    columns: Sequence[str] = (),
+    columns: Required = (),
     roots: Sequence[str] = (),
     refused: Mapping[int, str] | None = None,
 ) -> Iterator[Row | BadRow]:
@@ -40,9 +40,13 @@ def rows_with_paths(
 
 
 def with_paths(row: Row, image_column: str, roots: Sequence[str] = ()) -> Row:
-    """The row with its media's paths in normal form, and None for an empty text or list. OutsideRoot for what is no path."""
-    changed = {key: in_normal_form(row.values[key], roots) for key in {image_column, VIDEO} if key in row.values}
-    return Row(row.line, {**row.values, **changed})
+    """The row with its media's paths in normal form, under `image_column` and `video`, and None for an empty text or list.
+
+    OutsideRoot for what is no path.
+    """
+    values = with_usual_keys(row.values, image_column)
+    changed = {key: in_normal_form(values[key], roots) for key in {image_column, VIDEO} if key in values}
+    return Row(row.line, {**values, **changed})
 
 
 def in_normal_form(value: Any, roots: Sequence[str]) -> Any:
@@ -61,5 +65,5 @@ def images_of(row: Row, column: str) -> list[str]:
 
 
 def media_of(row: Row, image_column: str) -> list[str]:
-    """The files that a row names, each once."""
-    return list(dict.fromkeys([*images_of(row, image_column), *images_of(row, VIDEO)]))
+    """The files that a row `with_paths` shows, each once: its images, or where it has none, its video."""
+    return list(dict.fromkeys(images_of(row, image_column) or images_of(row, VIDEO)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from components.ingest.annotations import read_rows
+from components.ingest.media_keys import with_usual_keys
 from components.ingest.media_rows import media_of, with_paths
 from components.ingest.nearest import Nearest
 from components.ingest.origin import Origin, SourceFile
@@ -48,7 +49,8 @@ class Named:
             except (OutsideRoot, MissingFile) as error:
                 self.rejects.add(Reject(part.annotations, row.line, str(error), row.values))
                 continue
-            used = used or any(name.startswith("/") or "://" in name for name in media_of(row, self.image_column))
+            written = Row(row.line, with_usual_keys(row.values, self.image_column))
+            used = used or any(name.startswith("/") or "://" in name for name in media_of(written, self.image_column))
         return replace(part, roots=roots if used else ())
 
     def _find(self, row: Row, part: Part, nearest: Nearest) -> None:

@@ -17,11 +17,12 @@ import io
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from components.errors import UserError
+from components.ingest.media_keys import media_column
 from components.ingest.row import BadRow, Row, cut, require_text_file
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -30,6 +31,8 @@ SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # Excel's first line
 QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 FILE_NAME = re.compile(r".*[^/]\.\w{2,5}", re.DOTALL)
 NO_BLANK = re.compile(r"\S+")
+# Columns that a header must have, or what says them of a header.
+Required = Sequence[str] | Callable[[Collection[str]], Sequence[str]]
 LINES_OF_A_ROW = 1000  # at most
 CLIP_TIMES = ("start_time", "end_time")
 
@@ -78,9 +81,9 @@ class Lines:
 
 
 def table_rows(
-    raw: IO[bytes], name: str, delimiter: str, image_column: str, columns: Sequence[str]
+    raw: IO[bytes], name: str, delimiter: str, image_column: str, columns: Required
 ) -> Iterator[Row | BadRow]:
-    """The rows of a table; `columns` must be in its header, and `image_column`, unless there is a column `video`.
+    """The rows of a table; `columns` must be in its header, and one that names files (`media_column`).
 
     UserError for a header that lacks or doubles a column, and for a file that is no UTF-8 text.
     """
@@ -97,9 +100,7 @@ def table_rows(
         yield row_of(line, lines, layout)
 
 
-def layout_of(
-    line: str, where: str, delimiter: str, quoted: bool, image_column: str, required: Sequence[str]
-) -> Layout:
+def layout_of(line: str, where: str, delimiter: str, quoted: bool, image_column: str, required: Required) -> Layout:
     """The layout that a header says. UserError when it is none, or lacks what is required."""
     try:
         fields = fields_of(line, delimiter, quoted)
@@ -109,8 +110,8 @@ def layout_of(
     twice = [column for column, count in Counter(columns).items() if count > 1 and column]
     if twice:
         raise UserError(f"{where}: the column {twice[0]!r} stands twice in the header; rename one of them")
-    media = image_column if image_column in columns or "video" not in columns else "video"
-    for column in (media, *required):
+    media = media_column(columns, image_column)
+    for column in (media, *(required(columns) if callable(required) else required)):
         if column not in columns:
             raise UserError(f"{where.rpartition(':')[0]}: {lacks(column, columns, line, delimiter)}")
     return Layout(delimiter, quoted, columns, columns.index(media))

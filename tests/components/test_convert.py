@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +55,9 @@ def lines(artifact: Artifact, name: str) -> list[dict[str, Any]]:
 
 
 def records(artifact: Artifact) -> list[dict[str, Any]]:
-    return lines(artifact, "train.jsonl") + lines(artifact, "test.jsonl")
+    """The records without the lines of the files that they come from."""
+    found = lines(artifact, "train.jsonl") + lines(artifact, "test.jsonl")
+    return [{key: value for key, value in row.items() if key != "from_line"} for row in found]
 
 
 def table(count: int) -> tuple[str, dict[str, bytes]]:
@@ -67,22 +70,23 @@ def test_a_csv_row_becomes_a_question_and_an_answer(convert: Convert) -> None:
     dataset = convert(
         "labels.csv", "image,label\nimages/7.png,7\n", questions=["Which digit?"], answer="It is {answer}."
     )
-    assert records(dataset) == [
-        {
-            "id": "images/7.png",
-            "image": "images/7.png",
-            "conversations": [
-                {"from": "human", "value": "Which digit?"},
-                {"from": "assistant", "value": "It is 7."},
-            ],
-        }
-    ]
+    (record,) = lines(dataset, "train.jsonl")
+    assert record == {
+        "id": record["id"],
+        "image": "images/7.png",
+        "conversations": [
+            {"from": "human", "value": "Which digit?"},
+            {"from": "assistant", "value": "It is 7."},
+        ],
+        "from_line": "labels.csv:2",
+    }
+    assert re.fullmatch("images/7.png#[0-9a-f]{12}", record["id"])
 
 
 def test_media_stay_where_the_ingest_put_them(convert: Convert) -> None:
     dataset = convert("labels.csv", *table(3))
     assert Path(dataset.links["media"], "images/0.png").is_file()
-    assert sorted(dataset.files) == ["media.json", "rejects.jsonl", "test.jsonl", "train.jsonl"]
+    assert sorted(dataset.files) == ["media.json", "noted.json", "rejects.jsonl", "test.jsonl", "train.jsonl"]
 
 
 def test_questions_are_all_used_and_always_the_same_for_a_row(convert: Convert) -> None:
@@ -98,7 +102,7 @@ def test_a_question_column_gives_each_question_of_an_image_its_own_id(convert: C
     rows = records(convert("labels.csv", text, question_column="ask"))
     ids = [row["id"] for row in rows]
     assert [row["conversations"][0]["value"] for row in rows] == ["Colour?", "Shape?", "Shape?"]
-    assert ids[0] != ids[1] and ids[1] == ids[2], "only the row that stands twice is a duplicate"
+    assert len(set(ids)) == 3 and ids[2] == f"{ids[1]}~2"
 
 
 def test_ready_conversations_pass_with_their_extra_keys(convert: Convert) -> None:

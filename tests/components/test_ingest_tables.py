@@ -143,7 +143,7 @@ HEADERS = {
     "image\tlabel\n0.png\tx\n": r"separated by tabs, not by `,`: name it \.tsv$",
     "0.png,x\n1.png,y\n": r"the first line is a row: write a line before it that names the columns, such as image,label",
     "Image,Label\n0.png,x\n": r"no column 'image'; it has 'Image', 'Label'; did you mean 'Image'\?$",
-    "images,label\n0.png,x\n": r"did you mean 'images'\?$",
+    "imagee,label\n0.png,x\n": r"did you mean 'imagee'\?$",
     "image,Label\n0.png,x\n": r"no column 'label'; it has 'image', 'Label'; did you mean 'Label'\?$",
     "# made by tool\nimage,label\n0.png,x\n": r"the first line is a comment: remove it",
     'image,"label\n0.png,x\n': r"^labels\.csv:1: the header cannot be read: a quote opens",
