@@ -27,6 +27,8 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
         "metric": result["metric"],
         "accuracy_before": result["before"],
         "accuracy_after": result["after"],
+        "accuracy_before_interval": result["before_ci"],
+        "accuracy_after_interval": result["after_ci"],
         "gain": {name: result[name] for name in ("gain", "ci_low", "ci_high", "confidence")},
         "heldout": result["n"],
         **_times(run),
@@ -35,6 +37,7 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
         "registered_model": registration.get("name"),
         "registered_model_version": registration.get("version"),
         "champion": is_champion(run.config, registration) if registration else None,
+        "gate": registration.get("reason"),
         "report": f"{comparison.uri}/report.html",
         "model": run.artifacts["consolidate"].uri,
         "failed_checkpoints": run.artifacts["train"].counts.get("failed_checkpoints", 0),
@@ -89,11 +92,16 @@ def _markdown(summary: dict[str, Any]) -> str:
     )
     return (
         f"## {summary['task']}: {summary['metric']}\n\n| before | after | gain | n |\n|---|---|---|---|\n"
-        f"| {summary['accuracy_before']:.3f} | {summary['accuracy_after']:.3f} | {gain['gain']:+.3f} "
+        f"| {_value(summary, 'before')} | {_value(summary, 'after')} | {gain['gain']:+.3f} "
         f"[{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] | {summary['heldout']} |\n\n"
-        f"{registered(summary)}\n\n"
+        f"In brackets: intervals of {gain['confidence']:.0%}.\n\n{registered(summary)}\n\nThe gate: {summary['gate']}.\n\n"
         f"| step | time | |\n|---|---|---|\n{rows}\n"
     )
+
+
+def _value(summary: Mapping[str, Any], when: str) -> str:
+    low, high = summary[f"accuracy_{when}_interval"]
+    return f"{summary[f'accuracy_{when}']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def registered(summary: Mapping[str, Any]) -> str:
@@ -102,6 +110,23 @@ def registered(summary: Mapping[str, Any]) -> str:
         return "Not registered: the registry was away; the same run again registers it."
     alias = "champion" if summary["champion"] else "challenger"
     return f"Registered as {summary['registered_model']} version {summary['registered_model_version']}, {alias}."
+
+
+def last_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the terminal shows of a run that has ended: where its results are, how good they are, what the gate decided."""
+    gain, (low, high) = summary["gain"], summary["accuracy_after_interval"]
+    sure = f"{gain['confidence']:.0%} interval"
+    return [
+        f"model     {summary['model']}",
+        f"report    {summary['report']}",
+        f"pages     plm ui   (MLflow run {summary['mlflow_run_id']})",
+        f"registry  {summary['registered_model']} version {summary['registered_model_version']}",
+        f"time      {summary['wall_seconds']:.0f} s, of which start-up {summary['startup_seconds']:.0f} s",
+        f"accuracy  before {summary['accuracy_before']:.3f}, after {summary['accuracy_after']:.3f} "
+        f"({sure} {low:.3f} to {high:.3f}) on {summary['heldout']} held-out rows",
+        f"gain      {gain['gain']:+.3f} ({sure} {gain['ci_low']:+.3f} to {gain['ci_high']:+.3f})",
+        f"gate      {summary['gate']}",
+    ]
 
 
 def _url(uri: str) -> str:

@@ -1,8 +1,8 @@
-"""How sure we are: Wilson's interval for one accuracy, a paired bootstrap for the gain between two.
+"""How sure we are: Wilson's interval for one accuracy, a paired bootstrap that holds at the edges for the gain between two.
 
 Both models answer the same questions, so the gain is resampled over questions, not over two independent groups.
 Worked example: of 100 questions 60 were fixed, 2 broken, 30 right both times, 8 wrong both times. Before = 0.32,
-after = 0.90, gain = (60 - 2) / 100 = 0.58, and its 95 % interval is about 0.48 to 0.68.
+after = 0.90, gain = (60 - 2) / 100 = 0.58, and its 95 % interval is about 0.46 to 0.67.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from statistics import NormalDist
 import numpy as np
 
 from components.errors import UserError
+
+UNSEEN = np.array([0.5, 0.5, 1.0])  # half a question for each outcome: fixed, broken, and (two of them) unchanged
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,18 @@ def accuracy_interval(correct: int, n: int, confidence: float) -> Interval:
 def gain_interval(counts: Tally, confidence: float, resamples: int, seed: int) -> Interval:
     """Gain in accuracy with the percentile interval of a paired bootstrap over questions.
 
-    A question has one of four outcomes, so resampling n questions is one multinomial draw of their counts.
+    A question has one of four outcomes, so resampling n questions is one multinomial draw of their counts. Half a question
+    is added to each outcome first, else an outcome that was not seen could not be drawn: with 80 of 80 fixed the interval
+    would be +1 to +1 (Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
+    Statistics in Medicine 24, 2005). With it: +0.925 to +1.
     """
-    outcomes = np.array([counts.fixed, counts.broken, counts.right + counts.wrong], dtype=np.float64)
-    draws = np.random.default_rng(seed).multinomial(counts.n, outcomes / counts.n, size=resamples)
+    outcomes = np.array([counts.fixed, counts.broken, counts.right + counts.wrong], dtype=np.float64) + UNSEEN
+    draws = np.random.default_rng(seed).multinomial(counts.n, outcomes / outcomes.sum(), size=resamples)
     gains = (draws[:, 0] - draws[:, 1]) / counts.n
     tail = (1 - checked(confidence)) / 2
     low, high = np.quantile(gains, [tail, 1 - tail])
-    return Interval((counts.fixed - counts.broken) / counts.n, float(low), float(high))
+    value = (counts.fixed - counts.broken) / counts.n
+    return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
 def checked(confidence: float) -> float:

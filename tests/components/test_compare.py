@@ -110,7 +110,29 @@ def test_gain_interval_agrees_with_the_normal_approximation() -> None:
     interval = gain_interval(Tally(fixed=60, broken=2, right=30, wrong=8), 0.95, 20_000, seed=0)
     half = 1.96 * ((0.62 - 0.58**2) / 100) ** 0.5
     assert interval.value == pytest.approx(0.58)
-    assert (interval.low, interval.high) == pytest.approx((0.58 - half, 0.58 + half), abs=0.011)
+    assert (interval.low, interval.high) == pytest.approx((0.58 - half, 0.58 + half), abs=0.021)
+
+
+@pytest.mark.case("E19b")
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (Tally(fixed=80, broken=0, right=0, wrong=0), (1.0, 0.925, 1.0)),
+        (Tally(fixed=0, broken=80, right=0, wrong=0), (-1.0, -1.0, -0.925)),
+        (Tally(fixed=0, broken=0, right=80, wrong=0), (0.0, -0.025, 0.025)),
+    ],
+)
+def test_gain_interval_does_not_claim_certainty_at_the_edges(counts: Tally, expected: tuple[float, ...]) -> None:
+    interval = gain_interval(counts, 0.95, 2000, seed=0)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(expected, abs=0.013)
+
+
+@pytest.mark.case("E19b")
+def test_gain_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Of 400 samples of 80 questions where 2 % are fixed and none is broken; without the halves: in 80 % only."""
+    draws = np.random.default_rng(0).multinomial(80, [0.02, 0.0, 0.98], size=400)
+    intervals = [gain_interval(Tally(int(f), int(b), int(same), 0), 0.95, 500, seed=0) for f, b, same in draws]
+    assert sum(each.low - 1e-9 <= 0.02 <= each.high + 1e-9 for each in intervals) >= 0.95 * len(intervals)
 
 
 def test_gain_interval_depends_on_the_seed_only() -> None:
