@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,8 @@ from components.errors import ConfigError
 
 # Paths that name a file shipped beside the YAML that mentions it; every other path is taken from the current directory.
 PATHS_BESIDE_THEIR_FILE = ("model.tokenizer", "ingest.source.registry")
+
+INSTEAD = ("steps", "epochs")  # of train
 
 
 @dataclass
@@ -52,6 +55,7 @@ def read_layer(
         if not isinstance(base, str):
             raise ConfigError(f"{origin}: {prefix}extends: must name one YAML file")
         layer = read_file(_join(folder, base), stack, prefix)
+        layer.values = _given_way(layer.values, values)
     for key, value in values.items():
         if key == "extends":
             continue
@@ -77,10 +81,19 @@ def merged(base: Any, top: Mapping[str, Any]) -> dict[str, Any]:
     """`top` laid over `base`, mapping by mapping."""
     if not isinstance(base, Mapping) or top.get("kind", base.get("kind")) != base.get("kind"):
         return dict(top)
-    result = dict(base)
+    result = _given_way(base, top)
     for key, value in top.items():
         result[key] = merged(result.get(key), value) if isinstance(value, Mapping) else value
     return result
+
+
+def _given_way(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` without what says the same as a key of `top` in another way: epochs over steps, and steps over epochs."""
+    kept = dict(base)
+    for one, other in (INSTEAD, INSTEAD[::-1]):
+        if top.get(one) is not None and top.get(other) is None:
+            kept.pop(other, None)
+    return kept
 
 
 def _text(uri: str) -> str:
@@ -107,6 +120,7 @@ def _parent(uri: str) -> str:
 
 
 def _join(folder: str, path: str) -> str:
+    path = os.path.expanduser(path)
     if "://" in path or Path(path).is_absolute():
         return path
     if "://" in folder:

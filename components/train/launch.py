@@ -35,6 +35,7 @@ from components.errors import UserError
 from components.train.agreement import Stopped, forget
 from components.train.checkpoint import newest, read_state
 from components.train.guards import TrainingDiverged
+from components.train.length import counted_in_steps
 from components.train.plain_settings import read_settings
 from components.train.preflight import check, said_of
 from components.train.progress import describe
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(options.config, options.overrides)
         cache = Path(tempfile.gettempdir(), "plm-cache") if "://" in options.out else Path(options.out, "cache")
         inputs = folder_artifact(options.shards, cache), folder_artifact(options.base, cache)
+        settings = counted_in_steps(settings, inputs[0])
         job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
         left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.checkpoints)
         if left_out and rank == 0:

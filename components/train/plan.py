@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -186,6 +187,21 @@ class PackPlan:
         packs = [tuple(pack.tolist()) for pack in np.split(rows, inner[1:-1])]
         by_cost = np.argsort(-costs, kind="stable").tolist()
         return PlannedStep(tuple(packs[n] for n in by_cost), first, float(starts[0]) / self.spec.examples)
+
+
+def steps_of_epochs(spec: PlanSpec, epochs: float) -> int:
+    """Optimizer steps that go so often through as many draws as there are examples; at least one.
+
+    Worked example: 1,000 examples in 130 packs, 2 packs a step: 65 steps are an epoch, 98 are 1.5.
+    """
+    left, packs = spec.examples, 0
+    for _, sizes in spec.packed():
+        ends = np.cumsum(sizes)
+        if ends[-1] >= left:
+            packs += int(np.searchsorted(ends, left)) + 1
+            break
+        left, packs = left - int(ends[-1]), packs + len(sizes)
+    return max(1, math.ceil(packs * epochs / spec.packs_per_step))
 
 
 def first_packs(spec: PlanSpec, packs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+DEFAULT_STEPS = 100
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -181,7 +182,10 @@ class TrainConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    steps: int = 100
+    steps: int | None = None
+    """Optimizer steps; default, without `epochs`: 100."""
+    epochs: float | None = None
+    """Instead of `steps`: so many times through the data, which becomes steps when the shards are known."""
     lr: float = 1e-3
     schedule: Literal["cosine", "linear", "constant", "inverse_sqrt", "wsd"] = "cosine"
     """How the learning rate falls after the warm-up."""
@@ -251,8 +255,16 @@ class TrainConfig:
     guards: GuardSettings = GuardSettings()
 
     def __post_init__(self) -> None:
+        self._count_one_way()
         require_positive(
-            self, "steps", "lr", "packs_per_step", "pack_tokens", "pack_tiles", "workers", "cpus_per_worker"
+            self,
+            "steps" if self.epochs is None else "epochs",
+            "lr",
+            "packs_per_step",
+            "pack_tokens",
+            "pack_tiles",
+            "workers",
+            "cpus_per_worker",
         )
         require_positive(self, "checkpoint_every", "keep_checkpoints", "log_every", "max_failed_checkpoints")
         require_within(self, "min_lr_ratio", 0.0, 1.0)
@@ -283,3 +295,11 @@ class TrainConfig:
             raise ValueError("exact_elastic adds gradients in one order, which parallel.replicas does not keep; use 1")
         if self.clip_norm is not None:
             require_positive(self, "clip_norm")
+
+    def _count_one_way(self) -> None:
+        """Either steps or epochs; neither is DEFAULT_STEPS."""
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps is {self.steps} and epochs is {self.epochs:g}; give one of them")
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "steps", DEFAULT_STEPS)
+        require_positive(self, "steps" if self.epochs is None else "epochs")

@@ -30,6 +30,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     Also `profiles/`, if steps were traced. Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
     from components.train.agreement import forget
+    from components.train.length import counted_in_steps
     from components.train.preflight import check, said_of
     from components.train.ray_fit import fit
 
@@ -38,13 +39,16 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     if context.fresh:
         remove(context.resume_uri)
     versions = note(config, inputs, context)
-    left_out = check(config.train, inputs["shards"], inputs["base"], config.train.workers, checkpoints)
+    settings = counted_in_steps(config.train, inputs["shards"])
+    if config.train.epochs is not None:
+        context.progress(f"{config.train.epochs:g} epochs are {settings.steps} steps")
+    left_out = check(settings, inputs["shards"], inputs["base"], settings.workers, checkpoints)
     if left_out:
         context.progress(f"{said_of(left_out)}; see {skipped.FILE}")
     replay(checkpoints, context)
     forget(absolute_uri(context.resume_uri))
-    fit(config.train, inputs, checkpoints, context)
-    state = publish(checkpoints, config.train, out)
+    fit(settings, inputs, checkpoints, context)
+    state = publish(checkpoints, settings, out)
     publish_traces(context, out)
     if failed := state.get("failed_checkpoints", 0):
         context.progress(f"trained; {failed} checkpoints on the way could not be written, the last one is whole")

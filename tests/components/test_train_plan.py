@@ -15,7 +15,7 @@ import pytest
 from components.errors import UserError
 from components.train.datamix import Source, choose_sources, parse_datamix, shares
 from components.train.packing import deal
-from components.train.plan import Cost, PackPlan, PlanSpec
+from components.train.plan import Cost, PackPlan, PlanSpec, steps_of_epochs
 from components.train.plan_file import KEPT, stored_plan
 from components.train.settings import TrainConfig
 from components.train.shuffle import SPAN, WINDOW, draws
@@ -74,6 +74,20 @@ def test_an_epoch_draws_every_row_once(size: int) -> None:
 def test_all_orders_of_a_small_source_come_about_equally_often() -> None:
     found = Counter(tuple(draws(4 * e, 4 * e + 4, 4, seed=0, source=0)) for e in range(2400))
     assert len(found) == 24 and min(found.values()) > 60 and max(found.values()) < 145
+
+
+@pytest.mark.case("E16")
+@pytest.mark.parametrize("epochs", [1, 2.5])
+def test_steps_of_epochs_go_so_often_through_the_examples(epochs: float) -> None:
+    made = spec(5000)
+    steps = steps_of_epochs(made, epochs)
+    packs = steps_of_epochs(replace(made, packs_per_step=1), 1)
+    assert steps == -(-packs * epochs // made.packs_per_step)
+    seen = len(flat(PackPlan.make(made, steps), steps))
+    assert abs(seen - epochs * made.examples) < 0.02 * epochs * made.examples
+    assert steps_of_epochs(spec(2), 0.01) == 1
+    mixed_steps = steps_of_epochs(mix("a:1,b:3", {"a": 300, "b": 100}), 1)
+    assert abs(len(flat(PackPlan.make(mix("a:1,b:3", {"a": 300, "b": 100}), mixed_steps), mixed_steps)) - 400) < 40
 
 
 def test_any_draw_is_the_same_asked_alone_or_in_turn() -> None:
