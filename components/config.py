@@ -10,51 +10,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.config_layers import read_layer
+from components.config_types import (
+    LONGEST_NAME,
+    Fraction,
+    LocalPath,
+    ModelName,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    TaskName,
+    Uri,
+)
+from components.config_types import holds_credentials as holds_credentials
 from components.partial_config import partial
 from components.train.settings import TrainConfig
 from plm_model.config import PLMConfig
 
 
-def holds_credentials(uri: str) -> bool:
-    """Whether a URI names a user before its host, or a password after it."""
-    rest = uri.partition("://")[2]
-    return "@" in rest.split("/")[0] or "password=" in rest.partition("?")[2]
-
-
-def _without_credentials(uri: str | None) -> str | None:
-    if uri and holds_credentials(uri):
-        raise ValueError("holds credentials; leave them to the environment, a config is logged")
-    return uri
-
-
-Uri = Annotated[str, AfterValidator(_without_credentials)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-
-
 class Settings(BaseModel):
-    """A section of the config: frozen, and strict about unknown keys."""
+    """A section of the config: frozen, and strict about unknown keys; no number may be infinite or none at all."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StorageConfig(Settings):
     """Where artifacts live."""
 
     root: Uri = Field("./runs", description="fsspec URI that holds every artifact: a path or s3://bucket/prefix")
-    cache_dir: str = Field("./runs/cache", description="local folder for downloads and scratch files")
+    cache_dir: LocalPath = Field("./runs/cache", description="local folder for downloads and scratch files")
 
 
 class TrackingConfig(Settings):
     """Where runs, metrics and models are recorded."""
 
     uri: Uri | None = Field(None, description="MLflow tracking URI; default: SQLite in state_dir")
-    state_dir: str = Field("./runs", description="local folder of mlflow.db and prefect.db")
+    state_dir: LocalPath = Field("./runs", description="local folder of mlflow.db and prefect.db")
     experiment: str = "plm-pipeline"
     required: bool = Field(True, description="refuse to start when tracking is unreachable")
     system_metrics: bool = True
@@ -67,8 +60,10 @@ class RayConfig(Settings):
         None, description="http://host:8265 submits Ray jobs; default: a local Ray in this process"
     )
     num_cpus: PositiveInt | None = Field(None, description="logical CPUs of the local Ray; default: as many as needed")
-    working_dir: str | None = Field(None, description="code to upload with each job; default: installed on the cluster")
-    poll_seconds: PositiveFloat = 1.0
+    working_dir: LocalPath | None = Field(
+        None, description="code to upload with each job; default: installed on the cluster"
+    )
+    poll_seconds: Annotated[PositiveFloat, Field(le=3600)] = 1.0
 
 
 class DigitsSource(Settings):
@@ -76,7 +71,9 @@ class DigitsSource(Settings):
 
     kind: Literal["digits"] = "digits"
     limit: PositiveInt | None = Field(None, description="take only the first so many images")
-    image_size: PositiveInt = Field(56, description="side in pixels that the 8x8 images are written at")
+    image_size: Annotated[PositiveInt, Field(le=4096)] = Field(
+        56, description="side in pixels that the 8x8 images are written at"
+    )
 
 
 Check = Literal["times", "contents"]
@@ -91,7 +88,7 @@ class FolderSource(Settings):
     """A folder of images with a CSV or JSONL that names and labels them."""
 
     kind: Literal["folder"] = "folder"
-    path: str
+    path: LocalPath
     annotations: str = Field("labels.csv", description="CSV or JSONL file below path")
     check: Check = CHECK
 
@@ -110,7 +107,7 @@ class PlmSource(Settings):
     """Data sets in PLM's format, by their names in a registry."""
 
     kind: Literal["plm"] = "plm"
-    registry: str = Field("configs/datasets.yaml", description="YAML of name: {annotation, root_dir}")
+    registry: LocalPath = Field("configs/datasets.yaml", description="YAML of name: {annotation, root_dir}")
     datasets: tuple[str, ...] = Field(min_length=1, description="names; default: those of train.datamix")
     check: Check = CHECK
 
@@ -119,7 +116,7 @@ class ParquetSource(Settings):
     """Parquet files with images in them, of a folder or of a data set on the Hugging Face hub."""
 
     kind: Literal["parquet"] = "parquet"
-    path: str = Field(description="a folder, or owner/name@commit")
+    path: LocalPath = Field(description="a folder, or owner/name@commit")
     files: str | None = Field(
         None,
         description="which files below it, such as data/train-*.parquet; default: all but a test or validation split",
@@ -147,7 +144,7 @@ class ConvertConfig(Settings):
     questions: tuple[str, ...] = Field(("What is in this image?",), min_length=1)
     answer: str = Field("{answer}", description="template of the answer; {column} names any column of the row")
     test_fraction: Fraction = 0.2
-    split_seed: int = 0
+    split_seed: Seed = 0
     accept_gpt_role: bool = Field(False, description="read LLaVA's role `gpt` as `assistant`")
     repeated: Literal["keep", "drop"] = Field(
         "keep", description="rows that equal an earlier one: keep each, or drop them; both are counted"
@@ -172,14 +169,14 @@ class ModelConfig(Settings):
     """Which model, and the weights that it starts from."""
 
     family: Literal["plm"] = "plm"
-    init: str = Field(
+    init: LocalPath = Field(
         "random",
         description="`random`, a checkpoint directory (Meta's, Hugging Face's or our layout), owner/name@commit on the "
         "Hugging Face hub, or the Llama directory that `tower` is put before",
     )
-    tower: str | None = Field(None, description="a Perception Encoder's .pt, for the first training stage")
-    seed: int = 0
-    tokenizer: str | None = Field(
+    tower: LocalPath | None = Field(None, description="a Perception Encoder's .pt, for the first training stage")
+    seed: Seed = 0
+    tokenizer: LocalPath | None = Field(
         None, description="tokenizer.json, beside the file that names it; default: the checkpoint's own"
     )
     architecture: partial(PLMConfig) = Field(  # type: ignore[valid-type]
@@ -207,11 +204,14 @@ class ConsolidateConfig(Settings):
 class EvaluateConfig(Settings):
     """How the model is measured."""
 
-    task: str = Field(
-        "heldout", description="name of the task made of the held-out rows; metrics are eval/<task>/<metric>"
+    task: TaskName = Field(
+        "heldout",
+        description="name of the task made of the held-out rows, default: the pipeline's; metrics are eval/<task>/<metric>",
     )
     metric: Literal["exact_match"] = "exact_match"
-    builtin_tasks: tuple[str, ...] = Field((), description="further lmms-eval tasks by name; need their data at hand")
+    builtin_tasks: tuple[TaskName, ...] = Field(
+        (), description="further lmms-eval tasks by name; need their data at hand"
+    )
     limit: PositiveInt | None = None
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 16
@@ -222,29 +222,31 @@ class CompareConfig(Settings):
     """What the before/after report shows."""
 
     confidence: float = Field(0.95, gt=0, lt=1)
-    bootstrap_samples: PositiveInt = 2000
+    bootstrap_samples: Annotated[PositiveInt, Field(le=1_000_000)] = 2000
     examples: PositiveInt = 24
-    seed: int = 0
+    seed: Seed = 0
 
 
 class GateConfig(Settings):
     """When the champion alias moves."""
 
     metric: Literal["exact_match"] = "exact_match"
-    min_gain: float = Field(0.0, description="over the champion; over the base model where there is none")
+    min_gain: float = Field(0.0, ge=-1, le=1, description="over the champion; over the base model where there is none")
 
 
 class RegistryConfig(Settings):
     """What the model is called in the registry."""
 
-    name: str | None = Field(None, description="registered model; default: the pipeline's name")
+    name: ModelName | None = Field(None, description="registered model; default: the pipeline's name")
 
 
 class PipelineConfig(Settings):
     """The whole pipeline. `extends` lays these values over a YAML file."""
 
     extends: str | None = Field(None, description="YAML file that these values are laid over")
-    name: str = Field("pipeline", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names runs and folders")
+    name: str = Field(
+        "pipeline", pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=LONGEST_NAME, description="names runs and folders"
+    )
     storage: StorageConfig = StorageConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
@@ -265,7 +267,7 @@ class PipelineConfig(Settings):
         if not isinstance(values, Mapping):
             return values
         layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
-        return _with_data_sets_of_datamix(layer.values)
+        return _with_task_of_pipeline(_with_data_sets_of_datamix(layer.values))
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> PipelineConfig:
@@ -274,6 +276,14 @@ class PipelineConfig(Settings):
                 "consolidate.weights is `average`, but train.ema_decay keeps none; set it, such as to 0.999"
             )
         return self
+
+
+def _with_task_of_pipeline(values: dict[str, Any]) -> dict[str, Any]:
+    """A measure is named after the pipeline that it is of, where the config gives it no name of its own."""
+    evaluate, name = values.get("evaluate") or {}, values.get("name", "pipeline")
+    if not isinstance(evaluate, Mapping) or "task" in evaluate or not isinstance(name, str):
+        return values
+    return values | {"evaluate": {**evaluate, "task": name}}
 
 
 def _with_data_sets_of_datamix(values: dict[str, Any]) -> dict[str, Any]:

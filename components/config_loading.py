@@ -18,6 +18,7 @@ from components.config_layers import Layer, lay_over, read_file, read_layer
 from components.errors import ConfigError
 
 OVERRIDE = "override"
+SHOWN = 80  # characters of a value that is refused
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -86,11 +87,16 @@ def _explain(problem: Mapping[str, Any], layer: Layer, path: str) -> str:
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{origin}: {dotted}: unknown key{_suggestion(location, layer)}"
     message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    if message[1:2].islower():  # a sentence of pydantic's, not one that begins with a name
+        message = message[:1].lower() + message[1:]
     given = problem.get("input")
     secret = isinstance(given, str) and "://" in given
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) and not secret else ""
+    shown = f" (got {_cut(repr(given))})" if isinstance(given, str | int | float | bool | None) and not secret else ""
     return f"{origin}: {dotted}: {message}{shown}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _without_union_tags(location: list[str], values: Any) -> list[str]:

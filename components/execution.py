@@ -14,6 +14,7 @@ from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.last_run import made_elsewhere
+from components.machine import usable_cores
 from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
 
@@ -132,7 +133,7 @@ def ray_session(config: PipelineConfig) -> Iterator[None]:
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, configure_logging=False)
     else:
-        _start_local_ray(config.ray.num_cpus or max(os.cpu_count() or 1, config.train.workers + 1))
+        _start_local_ray(config.ray.num_cpus or max(usable_cores(), config.train.workers + 1))
     try:
         yield
     finally:

@@ -188,11 +188,17 @@ def _config(arguments: argparse.Namespace) -> PipelineConfig:
 
 
 def _finetune(arguments: argparse.Namespace) -> Any:
+    from components.errors import UserError
     from flows.local_run import explain_plan, run_finetune
 
     config = _config(arguments)
     if arguments.explain:
-        return explain_plan(config, arguments.refresh)
+        plan, refused = explain_plan(config, arguments.refresh)
+        if not refused:
+            return plan
+        if arguments.json:
+            print(json.dumps(plan), flush=True)
+        raise UserError("\n".join(refused))
     return run_finetune(config, arguments.refresh)
 
 

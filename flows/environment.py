@@ -37,10 +37,15 @@ def quieten() -> None:
 
 
 def prepare_environment(config: PipelineConfig) -> None:
-    """Set what the tools read at import, without overriding what the user has set."""
+    """Make the state folder, and set what the tools read at import, without overriding what the user has set."""
+    set_environment(config)
+    state_dir(config).mkdir(parents=True, exist_ok=True)
+
+
+def set_environment(config: PipelineConfig) -> None:
+    """The same, but nothing is written."""
     quieten()
     folder = state_dir(config)
-    folder.mkdir(parents=True, exist_ok=True)
     own_ray = config.ray.address is None and "RAY_ADDRESS" not in os.environ
     local = {
         **(RAY_ON_LOOPBACK if own_ray else {}),

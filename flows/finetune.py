@@ -8,12 +8,14 @@ from prefect import flow
 
 from components.config import PipelineConfig
 from components.failures import boundary
-from components.steps import known_steps
+from components.steps import STEPS, known_steps
 from components.tracking import state_dir
 from flows.environment import prepare_environment
 from flows.hooks import release_flow_run
 from flows.pipeline import PipelineRun, pipeline_run
+from flows.progress import Progress
 from flows.recovery import close_dead_runs, lease
+from flows.starting import check_start
 from flows.summary import conclude
 from flows.tasks import current_flow_links
 
@@ -35,6 +37,8 @@ def finetune_flow(config: PipelineConfig = PipelineConfig(), refresh: list[str] 
     with boundary(state_dir(config)):
         prepare_environment(config)
         links = current_flow_links()
+        if links.deployment:  # else `plm finetune` did, before the servers started
+            check_start(config, STEPS, again, lambda text: Progress().say("note", text))
         close_dead_runs(config, flow_run=links.flow_run_id)
         with lease(config) as held, pipeline_run(config, links, held, again) as run:
             finetune(run)

@@ -29,6 +29,7 @@ from flows.explain import decide
 from flows.parent_run import ended, git_commit
 from flows.progress import Progress, publish_progress
 from flows.recovery import close_dead_runs, lease
+from flows.starting import check_start
 
 PROGRESS_SECONDS = 2.0
 
@@ -42,6 +43,9 @@ def run_single_step(
     progress_uri: str | None,
 ) -> dict[str, Any]:
     """Run one step whose inputs are there; returns its artifact's URI and digests."""
+    if not order_uri:  # else the flow did, where it started
+        again = frozenset({name} if refresh else ())
+        check_start(config, {name}, again, lambda text: Progress().say("note", text))
     prepare_environment(config)
     step = STEPS[name]
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)

@@ -116,7 +116,10 @@ def last_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the terminal shows of a run that has ended: where its results are, how good they are, what the gate decided."""
     gain, (low, high) = summary["gain"], summary["accuracy_after_interval"]
     sure = f"{gain['confidence']:.0%} interval"
+    failed = summary["failed_checkpoints"]
+    said = "checkpoints of the training could not be written; the last one is whole"
     return [
+        *([f"warning   {failed} {said}"] if failed else []),
         f"model     {summary['model']}",
         f"report    {summary['report']}",
         f"pages     plm ui   (MLflow run {summary['mlflow_run_id']})",

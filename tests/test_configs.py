@@ -104,11 +104,12 @@ def _listed(value: Any) -> list[str]:
 
 
 def test_the_example_at_full_size_can_be_explained(repository: Path, tmp_path: Path) -> None:
-    """As it is shipped: neither weights nor data are there, and nothing is asked of the network."""
+    """As it is shipped: neither weights nor data are there, which is said, and nothing is asked of the network."""
     config = repository / "configs/finetune/radiology_8b.yaml"
     command = [sys.executable, "-m", "flows.cli", "finetune", str(config), "--explain", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    said = [line.partition("; ")[0].split(": ")[1] for line in done.stderr.splitlines()]
+    assert done.returncode == 2 and said[:3] == ["train.use_gpu", "ingest.source.path", "model.init"], done.stderr
     decisions = {each["step"]: each["reason"] for each in json.loads(done.stdout.splitlines()[-1])}
     assert decisions["ingest"] == decisions["initialize"] == "no earlier run of this pipeline made it"
     assert decisions["train"].startswith("waits for")

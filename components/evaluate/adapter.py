@@ -12,6 +12,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from components.machine import usable_cores
 from plm_model.codec import Codec, Example
 from plm_model.conversation import RejectedRecord
 from plm_model.generation import GenerationOptions, generate
@@ -123,11 +124,6 @@ def chosen_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def usable_cores() -> int:
-    """The cores that this process may use, where the system says so; else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def batches(

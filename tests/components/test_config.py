@@ -123,3 +123,28 @@ def test_extends_as_an_override_is_one_line() -> None:
 @pytest.mark.parametrize("value", [0, 1])
 def test_a_confidence_without_an_interval_is_refused_before_anything_runs(value: int) -> None:
     assert "compare.confidence" in message("configs/smoke.yaml", f"compare.confidence={value}")
+
+
+@pytest.mark.case("E16")
+def test_the_length_is_in_steps_or_in_epochs_and_the_upper_layer_says_which(tmp_path: Path) -> None:
+    assert load_config("configs/demo.yaml", ["train.epochs=3"]).train.epochs == 3
+    assert load_config("configs/demo.yaml", ["train.epochs=3"]).train.steps is None
+    top = write(tmp_path, "top.yaml", f"extends: {Path('configs/demo.yaml').resolve()}\ntrain: {{epochs: 2}}\n")
+    assert (load_config(top).train.steps, load_config(top).train.epochs) == (None, 2)
+    back = load_config(top, ["train.steps=7"]).train
+    assert (back.steps, back.epochs) == (7, None)
+    both = write(tmp_path, "both.yaml", "train: {epochs: 2, steps: 3}\n")
+    assert message(both).startswith(f"{both}: train: steps is 3 and epochs is 2; give one of them")
+    assert load_config(write(tmp_path, "neither.yaml", "name: a\n")).train.steps == 100
+    again = load_config(write(tmp_path, "dumped.yaml", dump_config(load_config(top))))
+    assert again == load_config(top)
+    assert "epochs is -1" in message(top, "train.epochs=-1")
+
+
+@pytest.mark.case("E16")
+def test_own_data_take_the_neutral_base_and_the_measure_is_named_after_the_pipeline(tmp_path: Path) -> None:
+    text = f"extends: {Path('configs/base.yaml').resolve()}\nname: leaves\ningest: {{source: {{kind: folder, path: data}}}}\n"
+    mine = load_config(write(tmp_path, "mine.yaml", text))
+    assert (mine.evaluate.task, mine.train.epochs, mine.train.steps, mine.gate.min_gain) == ("leaves", 10, None, 0)
+    assert load_config("configs/demo.yaml").evaluate.task == load_config("configs/smoke.yaml").evaluate.task == "digits"
+    assert PipelineConfig().evaluate.task == "pipeline" and PipelineConfig().train.steps == 100

@@ -1,0 +1,21 @@
+"""Whether settings that were made for one data set have got into the life of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components.config import DigitsSource, PipelineConfig
+from components.preflight.finding import Finding
+
+DEMO_TASK = "digits"
+
+
+def inherited(config: PipelineConfig) -> Iterator[Finding]:
+    """The demo's name for its measure, over data that are no digits."""
+    if config.evaluate.task == DEMO_TASK and not isinstance(config.ingest.source, DigitsSource):
+        yield Finding(
+            "evaluate.task is `digits` and the data are others: steps, gate and task come from configs/demo.yaml; extend "
+            "configs/base.yaml for data of your own",
+            refuses=False,
+            step="evaluate",
+        )

@@ -1,0 +1,113 @@
+"""Whether the weights to start from are there, of a size that somebody asked for, and leave room for an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.base_model import RANDOM
+from components.config import PipelineConfig
+from components.errors import UserError
+from components.preflight.data import Peek, peek
+from components.preflight.finding import Finding
+from components.steps import file_digest
+from plm_model.config import PLMConfig
+
+STEP = "initialize"
+SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has
+LARGE = 500_000_000  # parameters: nobody starts so many at random by the way
+
+
+def weights(config: PipelineConfig) -> Iterator[Finding]:
+    """`model.init`, `model.tower` and `model.tokenizer` name what is there, or one commit of the hub."""
+    model = config.model
+    if model.init != RANDOM:
+        yield from (Finding(text, step=STEP) for text in _checkpoint(model.init))
+    if model.tower and not Path(model.tower).is_file():
+        yield Finding(f"model.tower: {model.tower}: no such file", step=STEP)
+    try:
+        file_digest(model.tokenizer, "model.tokenizer")
+    except UserError as error:
+        yield Finding(str(error), step=STEP)
+
+
+def _checkpoint(place: str) -> Iterator[str]:
+    from plm_model.hub import HubError, pinned
+
+    folder = Path(place)
+    if not folder.exists():
+        try:
+            pinned(place)
+        except HubError as error:
+            yield f"model.init: {error}"
+    elif not any((folder / name).is_file() for name in SETTINGS):
+        yield f"model.init: {place}: not a checkpoint, it has none of {', '.join(SETTINGS)}"
+
+
+def random_size(config: PipelineConfig) -> Iterator[Finding]:
+    """A model of random weights has the size that the config says, not a default that is PLM-1B's."""
+    model = config.model
+    if model.init != RANDOM:
+        return
+    if not model.architecture:
+        yield Finding(
+            f"model: nothing is said of it, which would be {_billions(PLMConfig())} random parameters of PLM-1B's size; extend "
+            "configs/base.yaml, or name weights as model.init, or a size as model.architecture",
+            step=STEP,
+        )
+    elif model.tokenizer is None:
+        yield Finding("model.tokenizer: is not set; give a tokenizer.json, or a checkpoint as model.init", step=STEP)
+    elif parameters(named := PLMConfig.from_dict(model.architecture)) > LARGE:
+        text = (
+            f"model.init is `random`: {_billions(named)} parameters start untrained; published weights are named there"
+        )
+        yield Finding(text, refuses=False, step=STEP)
+
+
+def parameters(model: PLMConfig) -> int:
+    """About how many weights a model has (matrices only, the tower's and the decoder's): 1.5e9 for PLM-1B."""
+    vision, decoder = model.vision, model.decoder
+    tower = vision.layers * (4 * vision.width**2 + 2 * vision.width * vision.hidden_dim)
+    kept = decoder.dim * decoder.head_dim * decoder.kv_heads
+    layer = 2 * decoder.dim**2 + 2 * kept + 3 * decoder.dim * decoder.hidden_dim
+    return tower + decoder.layers * layer + decoder.vocab_size * decoder.dim * (1 if decoder.tied else 2)
+
+
+def _billions(model: PLMConfig) -> str:
+    return f"{parameters(model) / 1e9:.1f} billion"
+
+
+def room(config: PipelineConfig) -> Iterator[Finding]:
+    """The smallest example that the first rows can give fits preprocess.max_tokens and a pack."""
+    model = config.model
+    if model.init != RANDOM or not model.architecture or not model.tokenizer or not Path(model.tokenizer).is_file():
+        return
+    least = _smallest(config, PLMConfig.from_dict(model.architecture), peek(config))
+    if least is None:
+        return
+    what = (
+        f"the smallest example (a picture, the shortest question, an answer) has {least} tokens: nothing fits; raise it"
+    )
+    for key, step, most in (
+        ("preprocess.max_tokens", "preprocess", config.preprocess.max_tokens),
+        ("train.pack_tokens", "train", config.train.pack_tokens),
+    ):
+        if most < least:
+            yield Finding(f"{key} is {most}, and {what}", step=step)
+
+
+def _smallest(config: PipelineConfig, model: PLMConfig, rows: Peek) -> int | None:
+    """Tokens of an example with one tile and an answer of one character; None where rows bring their own questions."""
+    from plm_model.codec import Codec
+    from plm_model.record import parse_record
+    from plm_model.tokenizer import Tokenizer
+
+    if not rows.filled:
+        return None
+    question = "?" if config.convert.question_column else min(config.convert.questions, key=len)
+    turns = [{"from": "human", "value": question}, {"from": "assistant", "value": "1"}]
+    record = parse_record({"id": "a", "image": "a.png", "conversations": turns})
+    try:
+        return Codec(Tokenizer.from_file(config.model.tokenizer or ""), model).encode(record, [1]).length
+    except ValueError:  # of another tokenizer, or above the decoder's own limit: the step says which
+        return None
