@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import types
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields as dataclass_fields
-from dataclasses import is_dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from typing_extensions import is_typeddict
+from pydantic import ValidationError
 
 from components.config import PipelineConfig
+from components.config_hints import keys_of_section, suggestion
 from components.config_layers import Layer, lay_over, read_file, read_layer
 from components.errors import ConfigError
 
 OVERRIDE = "override"
+NO_SECTION = ("model_type", "dataclass_type", "dict_type", "model_attributes_type")  # what pydantic calls it
 SHOWN = 80  # characters of a value that is refused
 
 
@@ -85,7 +82,10 @@ def _explain(problem: Mapping[str, Any], layer: Layer, path: str) -> str:
     dotted = ".".join(location) or "(top level)"
     origin = _origin(location, layer) or path
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{origin}: {dotted}: unknown key{_suggestion(location, layer)}"
+        return f"{origin}: {dotted}: unknown key{suggestion(PipelineConfig, location, problem.get('input'))}"
+    if problem["type"] in NO_SECTION and (keys := keys_of_section(PipelineConfig, dotted)):
+        given = _cut(repr(problem.get("input")))
+        return f"{origin}: {dotted}: is a section, not a value (got {given}); set a key of it, such as {dotted}.{keys[0]}=…"
     message = problem["msg"].removeprefix("Value error, ")
     if message[1:2].islower():  # a sentence of pydantic's, not one that begins with a name
         message = message[:1].lower() + message[1:]
@@ -116,50 +116,3 @@ def _origin(location: Sequence[str], layer: Layer) -> str | None:
         if origin := layer.origins.get(".".join(location[:end])):
             return origin
     return None
-
-
-def _suggestion(location: Sequence[str], layer: Layer) -> str:
-    known = {dotted for dotted, _ in _known_keys(PipelineConfig)}
-    prefix = "".join(f"{part}." for part in location[:-1])
-    siblings = {key for key in known if key.startswith(prefix) and "." not in key[len(prefix) :]}
-    siblings.discard(".".join(location))
-    near = difflib.get_close_matches(".".join(location), sorted(siblings), 1, 0.5) or difflib.get_close_matches(
-        location[-1], sorted({key.rsplit(".", 1)[-1] for key in known}), 1, 0.6
-    )
-    if not near:
-        return f"; known here: {', '.join(sorted(key[len(prefix) :] for key in siblings))}" if siblings else ""
-    full = (
-        near[0] if "." in near[0] or near[0] in known else next(k for k in sorted(known) if k.endswith(f".{near[0]}"))
-    )
-    return f"; did you mean {full}?"
-
-
-def _known_keys(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a model or dataclass, sections included."""
-    for name, annotation in _fields(kind):
-        yield f"{prefix}{name}", annotation
-        for member in _members(annotation):
-            yield from _known_keys(member, f"{prefix}{name}.")
-
-
-def _fields(kind: Any) -> list[tuple[str, Any]]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [(name, field.annotation) for name, field in kind.model_fields.items()]
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return [(field.name, hints[field.name]) for field in dataclass_fields(kind)]
-    if is_typeddict(kind):
-        return list(kind.__annotations__.items())
-    return []
-
-
-def _members(annotation: Any) -> list[Any]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _members(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return [member for argument in get_args(annotation) for member in _members(argument)]
-    if origin is Literal or not isinstance(annotation, type):
-        return []
-    sections = issubclass(annotation, BaseModel) or is_dataclass(annotation) or is_typeddict(annotation)
-    return [annotation] if sections else []

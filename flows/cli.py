@@ -86,6 +86,19 @@ def _terminate(signum: int, frame: Any) -> None:
     raise Terminated
 
 
+class Version(argparse.Action):
+    """Print the version, and in a checkout the commit, when it is asked for; not before, since git is to be asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        from flows.parent_run import git_commit
+
+        commit = git_commit()
+        print(f"plm {version('plm-pipeline')}{f' (commit {commit[:12]})' if commit else ''}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plm",
@@ -93,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all of it worked; 2 something to mend, said in a line that begins with `error:`; 70 a fault of "
         "plm itself, whose traceback is in the file that is named; 130 stopped by a signal.",
     )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and the commit of the code")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     finetune = _command(commands, "finetune", "the whole chain, as Prefect's finetune-flow, in this process", _finetune)
     _config_arguments(finetune)

@@ -22,6 +22,7 @@ from components.ingest.parts import Part
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 CHUNKS = "*chunk*.jsonl"
+EXAMPLES = "runs/dummy_datasets"
 KEYS = {"annotation", "root_dir"}
 
 
@@ -54,11 +55,16 @@ def _data_set(name: str, entry: Any, where: str) -> DataSet:
     files = sorted(annotation.glob(CHUNKS)) if annotation.is_dir() else [annotation]
     if not files or not all(file.is_file() for file in files):
         what = f"no {CHUNKS} in it" if annotation.is_dir() else "no such file"
-        raise UserError(f"{where}: annotation {annotation}: {what}")
+        raise UserError(f"{where}: annotation {annotation}: {what}{_cure(annotation)}")
     root = Path(entry.get("root_dir") or files[0].parent)
     if not root.is_dir():
         raise UserError(f"{where}: root_dir {root}: no such folder")
     return DataSet(name, tuple(files), root)
+
+
+def _cure(annotation: Path) -> str:
+    """The command that makes what is missing, where it is one of the shipped examples."""
+    return f"; `python configs/dummy_datasets.py --to {EXAMPLES}` makes it" if EXAMPLES in annotation.as_posix() else ""
 
 
 class RegistryOrigin:

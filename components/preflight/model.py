@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from plm_model.config import PLMConfig
 
 STEP = "initialize"
 SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has
+OF_A_STAGE = re.compile(r"(?P<size>plm_\w+)_stage_(?P<number>\d)")  # as the shipped stages name the one before
 LARGE = 500_000_000  # parameters: nobody starts so many at random by the way
 
 
@@ -36,6 +38,10 @@ def _checkpoint(place: str) -> Iterator[str]:
 
     folder = Path(place)
     if not folder.exists():
+        if stage := OF_A_STAGE.fullmatch(folder.name):
+            before = f"configs/stage_{stage['number']}/{stage['size']}.yaml"
+            yield f"model.init: {place}: no such directory; `plm finetune {before}` makes it: name the folder that it says"
+            return
         try:
             pinned(place)
         except HubError as error:

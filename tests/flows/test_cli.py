@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -126,3 +127,23 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert ran.returncode == 141 and ran.stderr == ""
+
+
+@pytest.mark.case("E18")
+def test_the_version_names_the_code() -> None:
+    ran = plm("--version")
+    assert ran.returncode == 0 and re.fullmatch(r"plm \d+\.\d+\.\d+( \(commit [0-9a-f]{12}\))?\n", ran.stdout)
+
+
+@pytest.mark.case("E18")
+def test_the_third_stage_on_a_clean_clone_names_the_commands_that_make_what_is_missing(
+    tmp_path: Path, repository: Path
+) -> None:
+    (tmp_path / "configs").symlink_to(repository / "configs")
+    ran = plm("finetune", "configs/stage_3/plm_1b.yaml", "--explain", cwd=tmp_path)
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert ran.returncode == 2 and len(errors) == 3, ran.stderr
+    assert any("`python configs/dummy_datasets.py --to runs/dummy_datasets` makes it" in line for line in errors)
+    assert any("`plm finetune configs/stage_2/plm_1b.yaml` makes it" in line for line in errors)
+    assert any("256 workers need a GPU each" in line for line in errors)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["configs"]
