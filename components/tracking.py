@@ -18,10 +18,12 @@ from typing import Any
 
 from components.config import PipelineConfig, holds_credentials
 from components.errors import UserError
-from components.tracking_spool import PARENT_TAG, Spool, one_line, refused
+from components.tracking_database import damaged, prepare_database, sqlite_path
+from components.tracking_send import one_line, refused
+from components.tracking_spool import PARENT_TAG, Spool
 
 log = logging.getLogger(__name__)
-PARAM_LENGTH = 500
+PARAM_LENGTH = 6000  # MLflow's own limit
 
 
 def tracking_uri(config: PipelineConfig) -> str:
@@ -50,45 +52,67 @@ def store_is_there(config: PipelineConfig) -> bool:
 
 
 def tracking_client(config: PipelineConfig) -> Any:
-    """An MLflow client on the config's tracking store."""
+    """An MLflow client on the config's tracking store; a database of this machine is made, or upgraded, first."""
     from mlflow import MlflowClient
 
+    prepare_database(tracking_uri(config))
     return MlflowClient(tracking_uri=tracking_uri(config))
 
 
 def open_tracking(config: PipelineConfig) -> tuple[Any, str]:
     """A client that has really spoken to the store, and the experiment's id; made where it is missing.
 
-    Raises UserError in one line when the store cannot be reached.
+    Raises UserError in one line when the store cannot be reached or used, or the experiment was deleted.
     """
+    uri = tracking_uri(config)
     try:
-        _reach(tracking_uri(config))
+        reach(uri)
         client = tracking_client(config)
         return client, _experiment_id(config, client)
+    except UserError:
+        raise
     except Exception as error:  # requests, sqlalchemy and MLflow families: each means the same to the user
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        text = " ".join(str(error).split())
+        if (path := sqlite_path(uri)) and any(
+            word in text for word in ("malformed", "not a database", "no such table")
+        ):
+            raise damaged(path, text) from None
         raise UserError(
-            f"tracking {tracking_uri(config)}: cannot be reached ({reason}); start it, change tracking.uri, or set "
-            "tracking.required=false to run without"
+            f"tracking {uri}: cannot be reached ({type(error).__name__}: {text[:160]}); start it, change tracking.uri, or "
+            "set tracking.required=false to run without"
         ) from None
 
 
 def _experiment_id(config: PipelineConfig, client: Any) -> str:
-    if found := client.get_experiment_by_name(config.tracking.experiment):
-        return found.experiment_id
-    local = tracking_uri(config).startswith("sqlite:")
-    location = str(state_dir(config) / "mlartifacts") if local else None
-    return client.create_experiment(config.tracking.experiment, artifact_location=location)
+    from mlflow.exceptions import MlflowException
+
+    name = config.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = tracking_uri(config).startswith("sqlite:")
+        location = str(state_dir(config) / "mlartifacts") if local else None
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another start made it meanwhile
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment {name}: was deleted in MLflow; bring it back (MLFLOW_TRACKING_URI={tracking_uri(config)} "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}) or name another: tracking.experiment=…"
+        )
+    return found.experiment_id
 
 
-def _reach(uri: str) -> None:
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    elif uri.startswith("http"):
-        from urllib.request import urlopen
+def reach(uri: str) -> None:
+    """Ask an MLflow server whether it is there, with MLflow's own token, password, certificates and proxies; once, in 8 s."""
+    if not uri.startswith("http"):
+        return
+    from mlflow.tracking._tracking_service.utils import _get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
 
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=8):
-            pass
+    http_request(_get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=8, raise_on_status=False)
 
 
 class SilentTracker:

@@ -14,7 +14,6 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -22,13 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.tracking_send import RunRefused, one_line, send
+
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 20.0
+FAILURES = 3  # spools in a row that cannot be sent, until the server counts as away
 FLUSH_SECONDS = 15.0
-POINTS_PER_CALL = 1000  # MLflow's limits
-PARAMS_PER_CALL = 100
 PARENT_TAG = "mlflow.parentRunId"
-REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 
 Entry = Mapping[str, Any] | Sequence[Any]
 
@@ -158,7 +157,7 @@ class Spool:
 
     def _send(self) -> None:
         try:
-            send(self._client, self.file)
+            send_or_put_aside(self._client, self.file)
         except Exception as error:  # tracking must not stop the run, whatever it raises
             if not self.resting():
                 log.warning("tracking is away, entries wait in %s: %s", self.file.path, one_line(error))
@@ -167,97 +166,60 @@ class Spool:
             self._rest_until = 0.0
 
 
-def send(client: Any, file: SpoolFile) -> int:
-    """Send what a spool holds and take it out; returns how many points it held. Raises what the client raises."""
-    entries, lines = file.read()
-    if not lines:
-        return 0
-    if "create" in file.header:
-        file.name_run(client.create_run(**file.header["create"]).info.run_id)
-    run_id = file.header["run"]
-    points = [entry for entry in entries if isinstance(entry, list)]
-    for i in range(0, len(points), POINTS_PER_CALL):
-        send_points(client, run_id, points[i : i + POINTS_PER_CALL])
-    for entry in entries:
-        if isinstance(entry, dict):
-            with accepted(f"{run_id}: {next(iter(entry))}"):
-                send_other(client, run_id, entry, file)
-    file.drop(lines)
-    if any(isinstance(entry, dict) and "file" in entry for entry in entries):
-        shutil.rmtree(file.files, ignore_errors=True)
-    return len(points)
-
-
-def send_points(client: Any, run_id: str, points: Sequence[Sequence[Any]]) -> None:
-    """Send metric points in one call; one by one where the server refuses some, which are named and left out."""
-    from mlflow.entities import Metric
-
-    try:
-        client.log_batch(run_id, metrics=[Metric(*point) for point in points])
-    except Exception as error:
-        if not refused(error):
-            raise
-        if len(points) == 1:
-            log.warning("tracking: %s refused: %s", points[0], one_line(error))
-            return
-        for point in points:
-            send_points(client, run_id, [point])
-
-
-def send_other(client: Any, run_id: str, entry: Mapping[str, Any], file: SpoolFile) -> None:
-    """Send an entry that is not a point."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-    ((kind, value),) = entry.items()
-    if kind == "tag":
-        client.set_tag(run_id, *value)
-    elif kind == "params":
-        rows = [Param(key, text) for key, text in value.items()]
-        for i in range(0, len(rows), PARAMS_PER_CALL):
-            client.log_batch(run_id, params=rows[i : i + PARAMS_PER_CALL])
-    elif kind == "dataset":
-        tags = [InputTag("mlflow.data.context", value["context"])]
-        client.log_inputs(run_id, datasets=[DatasetInput(dataset=Dataset(**value["dataset"]), tags=tags)])
-    elif kind == "file":
-        copy, folder = value
-        if (file.files / copy).exists():
-            client.log_artifact(run_id, str(file.files / copy), folder)
-    elif kind == "status":
-        client.set_terminated(run_id, value["name"], end_time=value["at"])
-
-
-@contextlib.contextmanager
-def accepted(what: str) -> Iterator[None]:
-    """Go on, and say so, where the server answered and said no: sending the same again would not help."""
-    try:
-        yield
-    except Exception as error:
-        if not refused(error):
-            raise
-        log.warning("tracking: %s refused: %s", what, one_line(error))
-
-
-def refused(error: Exception) -> bool:
-    """Whether the server answered, and said no: then it is there, and only this one call was wrong."""
-    return getattr(error, "error_code", "") in REFUSALS
-
-
 def replay_spools(client: Any, folder: Path) -> int:
-    """Send every spool that ended processes left behind; returns the number of points. Stops at the first that cannot be."""
-    total = 0
-    for path in sorted(folder.glob("*.jsonl")):
+    """Send every spool that ended processes left behind, the longest tried last; returns the number of points.
+
+    One that cannot be sent is left for the next start, and holds up no other; after FAILURES in a row the server counts as
+    away. One whose run the server refuses to make is put aside as `<name>.refused`.
+    """
+    total = failures = 0
+    remove_free_locks(folder)
+    for path in sorted(folder.glob("*.jsonl"), key=modified):
         file = SpoolFile.found(path)
         if file is None:
             continue
         try:
             with locked(path):
-                total += send(client, file)
+                total += send_or_put_aside(client, file)
+            failures = 0
         except BlockingIOError:
             continue  # its process lives
         except Exception as error:
             log.warning("tracking: %s still waits: %s", path, one_line(error))
-            return total
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            failures += 1
+            if failures == FAILURES:
+                break
     return total
+
+
+def send_or_put_aside(client: Any, file: SpoolFile) -> int:
+    """Send a spool; where its run cannot ever be made, keep it under a name that nobody sends, and say so."""
+    try:
+        return send(client, file)
+    except RunRefused as error:
+        aside = file.path.with_suffix(".refused")
+        with contextlib.suppress(FileNotFoundError):
+            file.path.replace(aside)
+        log.warning("tracking: its run is refused, %s keeps what it held: %s", aside, one_line(error))
+        return 0
+
+
+def modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def remove_free_locks(folder: Path) -> None:
+    """Remove the locks of spools that are gone: a process that was killed leaves its own."""
+    for lock in folder.glob("*.lock"):
+        path = lock.with_suffix(".jsonl")
+        if not path.exists():
+            with contextlib.suppress(OSError), locked(path):  # whose end removes it
+                pass
 
 
 def parents_of_waiting(folder: Path) -> set[str]:
@@ -279,7 +241,3 @@ def locked(path: Path) -> Iterator[None]:
             if not path.exists():
                 with contextlib.suppress(OSError):
                     os.unlink(lock)
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from typing import Any
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.tracking import SilentTracker, open_tracking, spool_dir, start_run, tracking_uri
+from components.tracking_send import one_line
 from components.tracking_spool import replay_spools
 
 MLFLOW_PORT = 5000
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -34,16 +37,19 @@ def ended(tracker: Any) -> Iterator[None]:
 def open_parent(config: PipelineConfig) -> tuple[Any, str | None]:
     """The tracker of a new run, and its experiment; what earlier runs could not send is sent first.
 
-    UserError when tracking cannot be reached; a silent tracker where the config does not require it.
+    UserError when tracking cannot be reached or used; where the config does not require it, that line is a warning and the
+    tracker a silent one.
     """
     try:
         client, experiment = open_tracking(config)
-    except UserError:
+        replay_spools(client, spool_dir(config))
+        return start_run(config, client, experiment, config.name, {"plm.pipeline": config.name}), experiment
+    except Exception as error:  # ours, requests, sqlalchemy and MLflow families
+        line = str(error) if isinstance(error, UserError) else f"tracking {tracking_uri(config)}: {one_line(error)}"
         if config.tracking.required:
-            raise
+            raise UserError(line) from None
+        log.warning("this run is not recorded: %s", line)
         return SilentTracker(), None
-    replay_spools(client, spool_dir(config))
-    return start_run(config, client, experiment, config.name, {"plm.pipeline": config.name}), experiment
 
 
 @contextlib.contextmanager

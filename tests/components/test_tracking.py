@@ -15,6 +15,7 @@ from components.config import PipelineConfig
 from components.errors import UserError
 from components.tracking import RunTracker, open_tracking, spool_dir, start_run, tracking_client, tracking_uri
 from components.tracking_spool import SpoolFile, locked, replay_spools
+from flows.parent_run import open_parent
 
 
 class Flaky:
@@ -211,3 +212,68 @@ def test_credentials_in_the_environments_uri_are_refused_and_not_repeated(
     with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME") as error:
         tracking_uri(config)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.case("E8")
+@pytest.mark.parametrize("required", [True, False])
+def test_an_experiment_that_was_deleted_is_one_line_with_the_way_back(
+    config: PipelineConfig, required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = {"experiment": f"deleted-{required}", "required": required}
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update=named)})
+    client, experiment = open_tracking(config)
+    client.delete_experiment(experiment)
+    line = f"tracking.experiment deleted-{required}: was deleted in MLflow; bring it back"
+    if required:
+        with pytest.raises(
+            UserError, match=f"{line}.*mlflow experiments restore --experiment-id {experiment}"
+        ) as error:
+            open_parent(config)
+        assert "\n" not in str(error.value)
+    else:
+        assert open_parent(config)[0].run_id is None
+        assert line in caplog.text and "this run is not recorded" in caplog.text
+    client.restore_experiment(experiment)
+    assert open_parent(config)[0].run_id
+
+
+@pytest.mark.case("E8")
+def test_parameters_keep_what_mlflow_takes_and_one_odd_key_costs_no_other(
+    config: PipelineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = tracking_client(config)
+    tracker = start_run(config, client, open_tracking(config)[1], "params", {})
+    tracker.log_params({"long": "x" * 7000, "fine": "y" * 6000, "odd ü?": "1", **{f"p{n}": n for n in range(120)}})
+    tracker.end("FINISHED")
+    found = client.get_run(tracker.run_id).data.params
+    assert (found["long"], found["fine"]) == ("x" * 6000, "y" * 6000) and len(found) == 122
+    assert "parameter odd ü? refused" in caplog.text and not waiting(config)
+
+
+@pytest.mark.case("R19")
+def test_a_spool_that_cannot_be_sent_holds_up_no_other(
+    config: PipelineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, folder = tracking_client(config), spool_dir(config)
+    experiment = open_tracking(config)[1]
+    gone = client.create_experiment(f"gone-{time.time()}")
+    client.delete_experiment(gone)
+    refused = SpoolFile(folder / "a.jsonl", {"create": {"experiment_id": gone, "run_name": "x"}})
+    broken = SpoolFile(folder / "b.jsonl", {"create": {"unknown": experiment}})  # an error of another kind, each time
+    good = SpoolFile(folder / "c.jsonl", {"create": {"experiment_id": experiment, "run_name": "good"}})
+    for spool in (refused, broken, good):
+        spool.append([["train/loss", 1.0, 5, 1]])
+    assert replay_spools(client, folder) == 1
+    assert not good.path.exists() and broken.path.exists() and (folder / "a.refused").exists()
+    assert "a.refused keeps what it held" in caplog.text
+    broken.path.unlink()
+
+
+@pytest.mark.case("R19")
+def test_the_locks_of_spools_that_are_gone_go_too(config: PipelineConfig) -> None:
+    folder = spool_dir(config)
+    (folder / "killed.lock").touch()
+    with locked(folder / "alive.jsonl"):
+        replay_spools(tracking_client(config), folder)
+        assert {path.name for path in folder.glob("*.lock")} & {"killed.lock", "alive.lock"} == {"alive.lock"}
+    assert not list(folder.glob("alive.*"))
