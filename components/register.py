@@ -8,40 +8,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter, digest_of
-from components.config import GateConfig, PipelineConfig
+from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.tracking import open_tracking, store_is_there, tracking_client
+from components.promotion import CHALLENGER, CHAMPION, Registration, alone, promote, version_by_alias
+from components.tracking import open_tracking, state_dir, store_is_there, tracking_client
 
-CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_TAG, COMPARISON_TAG = "plm.model_digest", "plm.comparison_digest"
-ROUNDING = 1e-9
 
 
 class RegistryAwayError(Exception):
     """The tracking store does not answer."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether the champion alias moves, and why, in one sentence."""
-
-    champion: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What `registration.json` says. `version` is None where the registry was away."""
-
-    name: str
-    version: str | None
-    champion: bool
-    reason: str
 
 
 def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
@@ -93,48 +74,9 @@ def register(
         version = find_version(client, name, tags)
         if version is None:
             version = create_version(client, experiment, name, inputs["model"], tags, context)
-        client.set_registered_model_alias(name, CHALLENGER, version)
-        return promote(client, name, version, config.gate, comparison, tags)
-
-
-def promote(
-    client: Any, name: str, version: str, gate: GateConfig, comparison: Mapping[str, Any], tags: Mapping[str, str]
-) -> Registration:
-    """Move the champion alias to a version if the gate lets it pass; the decision is kept as tags of the version."""
-    champion = version_by_alias(client, name, CHAMPION)
-    if champion is not None and champion.version == version:
-        return Registration(name, version, True, f"{name} version {version} is the champion")
-    decision = decide(gate, comparison, champion, tags)
-    client.set_model_version_tag(name, version, "plm.gate", "passed" if decision.champion else "refused")
-    client.set_model_version_tag(name, version, "plm.gate.reason", decision.reason)
-    if decision.champion:
-        if champion is not None:
-            client.set_registered_model_alias(name, PREVIOUS, champion.version)
-        client.set_registered_model_alias(name, CHAMPION, version)
-    return Registration(name, version, decision.champion, f"{name} version {version}: {decision.reason}")
-
-
-def decide(gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None, tags: Mapping[str, str]) -> Decision:
-    """The gate: gain over the champion's metric, or over the untrained base where there is no champion, of at least `min_gain`.
-
-    Worked example: min_gain 0.02, champion 0.90, candidate 0.93: gain +0.030, the champion moves; candidate 0.91: it stays.
-    """
-    after = comparison["after"]
-    known = champion.tags.get(f"metric/{gate.metric}") if champion is not None else None
-    rival = "the base model" if known is None else f"champion version {champion.version}"
-    if champion is not None and known is None:
-        rival += f" (champion version {champion.version} has no metric)"
-    elif champion is not None and champion.tags.get("plm.data_digest") != tags["plm.data_digest"]:
-        rival += ", which was measured on other data"
-    yardstick = comparison["before"] if known is None else float(known)
-    gain = after - yardstick
-    passed = gain >= gate.min_gain - ROUNDING
-    verdict = "becomes champion" if passed else "stays challenger"
-    return Decision(
-        passed,
-        f"{verdict}: {gate.metric} {after:.4f} against {yardstick:.4f} of {rival}, "
-        f"gain {gain:+.4f}, gate.min_gain {gate.min_gain:g}",
-    )
+        with alone(state_dir(config), name):
+            client.set_registered_model_alias(name, CHALLENGER, version)
+            return promote(client, name, version, config.gate, comparison, tags)
 
 
 def evidence(
@@ -208,18 +150,6 @@ def create_version(
     client.finalize_logged_model(logged.model_id, "READY")
     source = f"models:/{logged.model_id}"
     return client.create_model_version(name, source=source, model_id=logged.model_id, **common).version
-
-
-def version_by_alias(client: Any, name: str, alias: str) -> Any | None:
-    """The version that an alias points to, or None."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
 
 
 def lapse(config: PipelineConfig, artifact: Artifact) -> str | None:

@@ -46,13 +46,15 @@ def _owner() -> dict[str, Any]:
     """What names this process: to people, and to other processes of this machine."""
     started = psutil.Process().create_time()
     name = f"process {os.getpid()} on {socket.gethostname()}"
-    return {"name": name, "machine": _machine(), "pid": os.getpid(), "started": started, "id": uuid.uuid4().hex}
+    return {"name": name, "machine": this_machine(), "pid": os.getpid(), "started": started, "id": uuid.uuid4().hex}
 
 
-def _machine() -> str:
-    """Names the processes that are seen from here: containers may share a host name."""
+def this_machine() -> str:
+    """Names the processes that are seen from here: containers may share a host name, and a host name outlives a boot."""
     try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')} {boot}"
     except OSError:
         return socket.gethostname()
 
@@ -144,7 +146,7 @@ def _renew(fs: Any, path: str, mine: Mapping[str, Any], ended: threading.Event) 
 
 def _dead(owner: Mapping[str, Any]) -> bool:
     """Whether the owner was a process of this machine that is no more."""
-    if owner.get("machine") != _machine():
+    if owner.get("machine") != this_machine():
         return False
     try:
         return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0

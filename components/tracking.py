@@ -109,10 +109,10 @@ def reach(uri: str) -> None:
     """Ask an MLflow server whether it is there, with MLflow's own token, password, certificates and proxies; once, in 8 s."""
     if not uri.startswith("http"):
         return
-    from mlflow.tracking._tracking_service.utils import _get_default_host_creds
+    from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    http_request(_get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=8, raise_on_status=False)
+    http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=8, raise_on_status=False)
 
 
 class SilentTracker:

@@ -33,7 +33,7 @@ READER_GONE = 141  # as a shell has it for SIGPIPE
 
 
 class Terminated(BaseException):
-    """SIGTERM: everything that is open closes on the way out, as after Ctrl-C."""
+    """SIGTERM, or SIGHUP of a terminal that was closed: everything that is open closes on the way out, as after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         arguments.overrides = [*arguments.overrides, *rest]
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         result = arguments.run(arguments)
         if arguments.json and result is not None:

@@ -30,10 +30,24 @@ QUIET = {
 RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
 def quieten() -> None:
     """Telemetry off and retries short, in a process whose stores are another's choice; what the user has set stays."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    reach_loopback_directly()
+
+
+def reach_loopback_directly() -> None:
+    """Where a proxy is set, say that servers of this machine are not behind it; gRPC, requests and httpx all read this."""
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
+        return
+    named = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = dict.fromkeys([*(host.strip() for host in named.split(",") if host.strip()), *LOOPBACK])
+    os.environ.update(dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(hosts)))
 
 
 def prepare_environment(config: PipelineConfig) -> None:

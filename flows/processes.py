@@ -18,9 +18,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def start_child(
-    command: Sequence[str], log_path: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str], log_path: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a process in its own session (Ctrl-C does not reach it) that the kernel ends when this process dies."""
+    """Start a process in its own session (Ctrl-C does not reach it) that the kernel ends when this process dies.
+
+    Beside its standard streams it has the open files of `pass_fds`.
+    """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "ab") as log:
         return subprocess.Popen(
@@ -30,6 +33,7 @@ def start_child(
             stderr=log,
             env={**os.environ, **(env or {})},
             start_new_session=True,
+            pass_fds=pass_fds,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
 

@@ -1,4 +1,4 @@
-"""Truth after a kill -9: each pipeline process keeps a lease file; whoever starts next closes the runs of the dead."""
+"""Truth after a kill -9: each pipeline process renews a lease file; whoever starts next closes the runs of the dead."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import json
 import logging
 import os
 import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,31 +18,54 @@ from uuid import UUID
 
 from components.config import PipelineConfig
 from components.errors import UserError
+from components.step_lock import this_machine
 from components.tracking import spool_dir, state_dir, tracking_client
 from components.tracking_spool import PARENT_TAG, parents_of_waiting, replay_spools
 from flows.processes import identity, is_alive
 
 log = logging.getLogger(__name__)
 OPEN_STATES = ("RUNNING", "PENDING")
+RENEW_SECONDS = 20.0
+STALE_SECONDS = 120.0
 
 
 class Lease:
-    """What this process has open: its MLflow parent run and its Prefect flow run."""
+    """What this process has open: its MLflow parent run and its Prefect flow run. Renewed until it is given back."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / f"{os.getpid()}.json"
-        self._values: dict[str, Any] = {**identity(os.getpid()), "host": socket.gethostname()}
+        self._path = folder / f"{uuid.uuid4().hex}.json"
+        self._values: dict[str, Any] = {**identity(os.getpid()), "machine": this_machine()}
+        self._guard, self._ended = threading.Lock(), threading.Event()
 
     def update(self, **values: Any) -> None:
-        self._values.update(values)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._values))
-        temporary.replace(self._path)
+        with self._guard:
+            if self._ended.is_set():
+                return
+            self._values.update(values)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self._values))
+            temporary.replace(self._path)
+
+    def renew(self) -> None:
+        """Write it again every RENEW_SECONDS, in a thread of its own: who renews lives, whatever its machine is called."""
+
+        def keep_renewing() -> None:
+            while not self._ended.wait(RENEW_SECONDS):
+                with contextlib.suppress(OSError):  # of a disk that is away or full for now
+                    self.update()
+
+        threading.Thread(target=keep_renewing, name="run lease", daemon=True).start()
 
     def release_at_exit(self) -> None:
         """Give the lease back when the process ends: until then Prefect may still be closing the flow run."""
-        atexit.register(self._path.unlink, missing_ok=True)
+
+        def release() -> None:
+            self._ended.set()
+            with self._guard:
+                self._path.unlink(missing_ok=True)
+
+        atexit.register(release)
 
 
 @contextlib.contextmanager
@@ -50,6 +76,7 @@ def lease(config: PipelineConfig) -> Iterator[Lease]:
     """
     held = Lease(_folder(config))
     held.update()
+    held.renew()
     try:
         yield held
     except Exception:
@@ -59,7 +86,10 @@ def lease(config: PipelineConfig) -> Iterator[Lease]:
 
 
 def close_dead_runs(config: PipelineConfig, in_prefect: bool = True, flow_run: str | None = None) -> list[str]:
-    """Mark runs of dead `plm` processes of this machine KILLED in MLflow and Crashed in Prefect, and stop their Ray jobs.
+    """Mark runs of dead `plm` processes KILLED in MLflow and Crashed in Prefect, and stop their Ray jobs.
+
+    Dead is a process of this machine that is no more, and one elsewhere whose lease was not renewed for STALE_SECONDS: a pod
+    that comes back has another name.
 
     Returns the MLflow run ids. A store that does not answer is tried again at the next start, and so is a cluster, as long
     as the config names it. The flow run that asks keeps its jobs and its state: it is a retry that attaches to them.
@@ -86,14 +116,35 @@ def close_dead_runs(config: PipelineConfig, in_prefect: bool = True, flow_run: s
 
 
 def _dead_leases(config: PipelineConfig) -> dict[Path, dict[str, Any]]:
-    """Leases of processes of this machine that are no more."""
+    """Leases of processes that are no more."""
     found: dict[Path, dict[str, Any]] = {}
+    now = _clock_of(_folder(config))
     for path in sorted(_folder(config).glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
-            dead = json.loads(path.read_text())
-            if dead.get("host") == socket.gethostname() and not is_alive(dead):
-                found[path] = dead
+            held, age = json.loads(path.read_text()), now - path.stat().st_mtime
+            if _dead(held, age):
+                found[path] = held
     return found
+
+
+def _dead(held: dict[str, Any], age: float) -> bool:
+    """Whether the owner of a lease that was renewed `age` seconds ago is gone."""
+    here = held["machine"] == this_machine() if "machine" in held else held.get("host") == socket.gethostname()
+    return not is_alive(held) if here else age > STALE_SECONDS
+
+
+def _clock_of(folder: Path) -> float:
+    """Now, by the clock that gives the files of a folder their times: it may be another machine's."""
+    if not folder.is_dir():
+        return time.time()
+    probe = folder / f".now-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _send_what_waits(config: PipelineConfig) -> None:

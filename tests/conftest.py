@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.environment import QUIET, RAY_ON_LOOPBACK
+
+if TYPE_CHECKING:
+    from flows.prefect_server import PrefectServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 E2E_SECONDS = 900
@@ -48,7 +52,7 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def own_prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """One real Prefect server on its own SQLite; `PREFECT_API_URL` names it for this process and its children."""
     from components.config import PipelineConfig
     from flows.environment import prepare_environment
@@ -61,8 +65,14 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = PrefectServer(state)
     server.start()
     server.wait()
-    yield server.api_url
+    yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(own_prefect_server: PrefectServer) -> str:
+    """The address of that server."""
+    return own_prefect_server.api_url
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import time
@@ -77,7 +78,7 @@ class ShardFiles:
 
     def _fetch(self, fs: object, remote: str, name: str, size: int, sha256: str | None) -> IO[bytes]:
         """Download to a temporary name that tells its size, verify, rename, open before anyone can remove it."""
-        partial = self._reserve(name, size)
+        partial, held = self._reserve(name, size)
         try:
             fs.get_file(remote, str(partial))  # type: ignore[attr-defined]
             if partial.stat().st_size != size:
@@ -91,17 +92,22 @@ class ShardFiles:
             return opened
         finally:
             partial.unlink(missing_ok=True)
+            held.close()
 
-    def _reserve(self, name: str, size: int) -> Path:
-        """An empty file in whose name the size is taken; waits while downloads under way leave no room for it."""
+    def _reserve(self, name: str, size: int) -> tuple[Path, IO[bytes]]:
+        """An empty file in whose name the size is taken, locked until the handle is closed, or its process is no more.
+
+        Waits while downloads under way leave no room for it.
+        """
         if size > self.limit:
             raise UserError(f"a shard of {size:,} bytes is more than train.shard_cache_gb allows; raise it")
         partial = self.folder / f"{name}.part-{size}-{uuid.uuid4().hex[:8]}"
         while True:
             with locked(self._room):
                 if self._make_room(size):
-                    partial.touch()
-                    return partial
+                    held = open(partial, "ab")  # noqa: SIM115  the caller closes it
+                    fcntl.flock(held, fcntl.LOCK_EX)
+                    return partial, held
             time.sleep(WAIT_SECONDS)
 
     def _make_room(self, size: int) -> bool:
@@ -113,7 +119,7 @@ class ShardFiles:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 stat, (_, part, promised) = path.stat(), path.name.partition(".part-")
-                if part and time.time() - stat.st_mtime > ABANDONED_SECONDS:
+                if part and nobodys(path):
                     path.unlink()
                     continue
                 taken = int(promised.split("-")[0]) if part else stat.st_size
@@ -126,3 +132,13 @@ class ShardFiles:
             path.unlink(missing_ok=True)
             used -= taken
         return used + size <= self.limit
+
+
+def nobodys(partial: Path) -> bool:
+    """Whether the process that began a download is no more: its lock is free."""
+    with open(partial, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components import promotion
 from components.artifact_store import ArtifactStore
 from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.config import PipelineConfig
@@ -180,3 +183,45 @@ def test_an_optional_registry_that_is_away_is_only_noted(register: Register, con
     artifact = register(0.9, settings=settings)
     assert artifact.read_json("registration.json")["version"] is None
     assert "was away" in (lapse(settings, artifact) or "")
+
+
+@pytest.mark.case("R10")
+def test_of_two_that_are_promoted_at_once_the_better_one_stays(
+    register: Register, config: PipelineConfig, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The better one comes from another machine, between the worse one's look at the champion and its own move."""
+    register(0.6, "first")
+    decide = promotion.decide
+
+    def meanwhile(gate: Any, comparison: Any, champion: Any, tags: Any) -> Any:
+        monkeypatch.setattr(promotion, "decide", decide)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("components.register.alone", lambda *_: contextlib.nullcontext())
+            better.append(register(0.95, "better").read_json("registration.json"))
+        return decide(gate, comparison, champion, tags)
+
+    better: list[dict[str, Any]] = []
+    monkeypatch.setattr(promotion, "decide", meanwhile)
+    worse = register(0.85, "worse").read_json("registration.json")
+    assert better[0]["champion"] and not worse["champion"]
+    assert client.get_model_version_by_alias(config.name, "champion").version == better[0]["version"]
+    assert f"against 0.9500 of version {better[0]['version']}, which was promoted at the same time" in worse["reason"]
+    tags = client.get_model_version(config.name, worse["version"]).tags
+    assert tags["plm.gate"] == "refused" and tags["plm.gate.reason"] in worse["reason"]
+
+
+@pytest.mark.case("R10")
+def test_two_promotions_of_one_machine_wait_for_each_other(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with promotion.alone(tmp_path, "team/model"):
+            order.append("second")
+
+    with promotion.alone(tmp_path, "team/model"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.3)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]

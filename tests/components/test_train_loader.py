@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -380,14 +379,26 @@ def test_a_download_that_was_cut_short_is_an_error_and_leaves_nothing(tmp_path: 
     assert cached(tmp_path / "cache") == {}
 
 
-def test_what_a_killed_download_left_goes_when_room_is_needed(tmp_path: Path) -> None:
+@pytest.mark.case("R19")
+def test_what_a_killed_download_left_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    """It holds all the room there is; while its process lives, it is waited for."""
     shards = remote(write_shards(tmp_path / "shards", examples=5), "memory://left")
-    (tmp_path / "cache").mkdir()
-    left = tmp_path / "cache" / "x.part-999999-abc"
-    left.touch()
-    os.utime(left, (time.time() - 3600,) * 2)
-    ShardFiles(shards, tmp_path / "cache", 1 << 20).open("train/shard-00000.parquet").close()
-    assert not left.exists()
+    files = ShardFiles(shards, tmp_path / "cache", 1 << 20)
+    (tmp_path / "cache" / "locks").mkdir(parents=True)
+    script = (
+        "import sys; from pathlib import Path; from components.train.shard_cache import ShardFiles\n"
+        "held = ShardFiles(None, Path(sys.argv[1]), 2 << 20)._reserve('y', 1 << 20)\n"
+        "print(flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "cache")], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    assert other.stdout is not None and other.stdout.readline()
+    assert not files._make_room(1)
+    other.kill()
+    other.wait()
+    files.open("train/shard-00000.parquet").close()
+    assert [name for name in cached(tmp_path / "cache") if ".part-" in name] == []
 
 
 def test_a_shard_larger_than_the_cache_is_refused(tmp_path: Path) -> None:

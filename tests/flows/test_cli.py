@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,39 @@ def test_the_third_stage_on_a_clean_clone_names_the_commands_that_make_what_is_m
     assert any("`plm finetune configs/stage_2/plm_1b.yaml` makes it" in line for line in errors)
     assert any("256 workers need a GPU each" in line for line in errors)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["configs"]
+
+
+WAITING = """
+import sys, time
+from flows import cli
+def wait(arguments):
+    print("waiting", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("closed", flush=True)
+cli._ui = wait
+sys.exit(cli.main(["ui"]))
+"""
+
+
+@pytest.mark.case("R18")
+@pytest.mark.parametrize(("ignored", "status"), [(False, 130), (True, -signal.SIGKILL)])
+def test_a_closed_terminal_ends_as_sigterm_does_but_not_what_nohup_started(ignored: bool, status: int) -> None:
+    how = signal.SIG_IGN if ignored else signal.SIG_DFL
+    child = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, how) and None,
+    )
+    assert child.stdout is not None and child.stdout.readline() == "waiting\n"
+    child.send_signal(signal.SIGHUP)
+    if ignored:
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
+        child.kill()
+    out, error = child.communicate(timeout=60)
+    assert child.returncode == status
+    assert (out, "stopped; what was whole is kept" in error) == (("", False) if ignored else ("closed\n", True))

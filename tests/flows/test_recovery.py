@@ -15,8 +15,9 @@ import pytest
 from components.config import PipelineConfig
 from components.tracking import open_tracking, spool_dir, start_run, tracking_client
 from components.tracking_spool import SpoolFile, locked
-from flows.processes import identity, is_alive
-from flows.recovery import close_dead_runs
+from flows import recovery
+from flows.processes import identity, is_alive, wait_until
+from flows.recovery import Lease, close_dead_runs, lease
 from tests.prefect_page import page_session
 
 
@@ -144,3 +145,45 @@ def test_a_lease_outlives_a_signal_only(config: PipelineConfig, tmp_path: Path, 
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.DEVNULL)
     assert len(list((tmp_path / "live").iterdir())) == left
+
+
+def leave_elsewhere(config: PipelineConfig, folder: Path, **values: object) -> tuple[str, ...]:
+    """A lease of pid 1 in another pod, which has this one's host name."""
+    runs = leave_a_lease(config, folder, {"pid": 1, "started": 1.0})
+    path = folder / "live" / "1.json"
+    held = {**json.loads(path.read_text()), "machine": "another pod", **values}
+    path.write_text(json.dumps(held))
+    return runs
+
+
+@pytest.mark.case("R12")
+def test_a_lease_of_a_pod_with_another_name_is_closed_when_it_is_not_renewed(
+    config: PipelineConfig, tmp_path: Path
+) -> None:
+    runs = leave_elsewhere(config, tmp_path)
+    assert close_dead_runs(config) == []
+    path = tmp_path / "live" / "1.json"
+    old = path.stat().st_mtime - recovery.STALE_SECONDS - 1
+    os.utime(path, (old, old))
+    assert set(close_dead_runs(config)) == set(runs)
+    assert not list((tmp_path / "live").iterdir())
+
+
+@pytest.mark.case("R12")
+def test_two_processes_with_one_pid_have_a_lease_each(config: PipelineConfig, tmp_path: Path) -> None:
+    first, second = Lease(tmp_path / "live"), Lease(tmp_path / "live")
+    first.update(mlflow_run_id="a")
+    second.update(mlflow_run_id="b")
+    held = [json.loads(path.read_text()) for path in (tmp_path / "live").glob("*.json")]
+    assert sorted(lease["mlflow_run_id"] for lease in held) == ["a", "b"] and held[0]["pid"] == held[1]["pid"]
+
+
+@pytest.mark.case("R12")
+def test_a_lease_is_renewed_as_long_as_it_is_held(
+    config: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RENEW_SECONDS", 0.05)
+    with lease(config):
+        (path,) = (tmp_path / "live").glob("*.json")
+        os.utime(path, (1.0, 1.0))
+        assert wait_until(lambda: path.stat().st_mtime > 1.0, 20.0)
