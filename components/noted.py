@@ -31,6 +31,7 @@ OBSERVATIONS: dict[str, str] = {
     "unread_media": "with a further key that names media, which are not shown",
     "repeated_row": "equal to an earlier row",
     "repeated_id": "with the id of an earlier row, told apart by a number behind it",
+    "variable_rate": "with a video whose frame rate varies, of which frames are taken by their own times",
     "image_beats_video": "with an image and a video, of which the image is shown",
     "empty_answer": "with an empty answer",
     "weight_0": "with answers of weight 0, which are not trained",

@@ -1,14 +1,8 @@
-"""A clip of a video becomes tiles: which of its frames the model sees, and each of them as one square of the tower's size.
-
-Frames stand on a grid of one a second. Worked example, at 30 frames a second and at most 32: of 300 frames (10 s, too few
-grid points) 32 are taken evenly from all of them, 0 … 299; of 960 frames the 32 grid points 0, 30, … 930; of 3,000 frames
-32 of the 100 grid points, first and last included: 0, 90, 180, … 2970.
-"""
+"""A clip of a video becomes tiles: those of its frames that the model sees, each as one square of the tower's size."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -16,17 +10,10 @@ import numpy as np
 from PIL import Image
 
 from plm_model.config import ProcessorConfig
-from plm_model.frames import (
-    FrameTable,
-    Source,
-    UnshownFrame,
-    VideoError,
-    counted_table,
-    frame_table,
-    imported_decord,
-    read_frames,
-)
+from plm_model.frame_table import FrameTable, Source, UnshownFrame, VideoError, counted_table, frame_table
+from plm_model.frames import imported_decord, read_frames
 from plm_model.regions import SLACK, Box, BoxError, draw_box, overhang
+from plm_model.sampling import clip_frames
 
 __all__ = [
     "VideoError",
@@ -34,7 +21,6 @@ __all__ = [
     "encode_frame",
     "load_libraries",
     "read_clip",
-    "sample_frames",
     "squash_frame",
     "video_tiles",
 ]
@@ -110,7 +96,9 @@ def read_clip(
     given, notes = boxes or {}, set() if notes is None else notes
 
     def read(table: FrameTable) -> list[T]:
-        numbers = sample_frames(table.count, table.fps, max_frames, start, end)
+        numbers = clip_frames(table, max_frames, start, end)
+        if table.rate is None:
+            notes.add("variable_rate")
         boxes = boxes_of(given, numbers, table.count, notes)
         frames = read_frames(source, table, numbers)
         return [keep(marked(frame, boxes, number, notes)) for number, frame in zip(numbers, frames, strict=True)]
@@ -136,37 +124,6 @@ def marked(frame: np.ndarray, boxes: Mapping[int, Box], number: int, notes: set[
         except BoxError as error:
             raise BoxError(f"frame {number}: {error}") from error
     return image
-
-
-def sample_frames(
-    count: int, fps: float, limit: int, start: float | None = None, end: float | None = None
-) -> list[int]:
-    """Numbers of the frames that stand for a clip, ascending, at most `limit`; VideoError when it is not in the video.
-
-    A clip with more grid points than that is thinned evenly, ends included; one with fewer is sampled evenly from all of
-    its frames. A start behind the end is taken for a swap; a clip without length is one frame longer, where there is one.
-    """
-    for key, seconds in (("start_time", start), ("end_time", end)):
-        if seconds is not None and not 0 <= seconds < math.inf:
-            raise VideoError(f"{key} is {seconds}; it must be a number of seconds, not negative")
-    first = int((start or 0) * fps)
-    if first >= count:
-        raise VideoError(f"start_time {start:g} s is after the end of the video ({count} frames, {count / fps:.2f} s)")
-    last = min(int((end or 0) * fps) or count - 1, count - 1)
-    first, last = min(first, last), max(first, last)
-    last = min(max(last, first + 1), count - 1)
-    grid = range(first, last + 1, max(1, round(fps)))
-    if len(grid) == limit:
-        return list(grid)
-    return evenly(grid if len(grid) > limit else range(first, last + 1), limit)
-
-
-def evenly(numbers: range, limit: int) -> list[int]:
-    """At most `limit` of the numbers, evenly spaced, first and last included; halves are rounded to even."""
-    chosen = min(limit, len(numbers))
-    if chosen == 1:
-        return [numbers[0]]
-    return [numbers[round(place * (len(numbers) - 1) / (chosen - 1))] for place in range(chosen)]
 
 
 def boxes_of(boxes: Mapping[int, Box], numbers: list[int], count: int, notes: set[str]) -> Mapping[int, Box]:

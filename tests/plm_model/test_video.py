@@ -11,8 +11,10 @@ import torch
 
 from plm_model import frames, video
 from plm_model.config import ProcessorConfig
-from plm_model.frames import UnshownFrame, VideoError, counted_table, pyav_frames
-from plm_model.video import decode_frame, encode_frame, sample_frames, squash_frame, video_tiles
+from plm_model.frame_table import FrameTable, UnshownFrame, VideoError, counted_table
+from plm_model.frames import pyav_frames
+from plm_model.sampling import sample_frames
+from plm_model.video import decode_frame, encode_frame, squash_frame, video_tiles
 from tests.plm_model.video_files import picture, write_video
 
 EIGHT = ProcessorConfig(max_video_frames=8)
@@ -155,7 +157,7 @@ def test_frames_that_packets_promise_in_vain_are_counted_by_decoding(
 ) -> None:
     expected = video_tiles(clip, EIGHT, 28)
     table = counted_table(clip)
-    too_many = frames.FrameTable(14, table.fps, times=tuple(range(14)), keys=((0, 0),))
+    too_many = FrameTable(14, table.fps, times=tuple(range(14)), keys=((0, 0),))
     monkeypatch.setattr(video, "frame_table", lambda source: too_many)
     with pytest.raises(UnshownFrame):
         list(pyav_frames(clip, too_many, [13]))

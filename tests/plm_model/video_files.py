@@ -45,7 +45,7 @@ def write_video(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        clock = Fraction(1, fps if codec == "mpeg4" else CLOCK)
+        clock = Fraction(1, fps if codec.startswith("mpeg") else CLOCK)  # MPEG has no other
         stream.codec_context.time_base = clock
         if "bf" in options:
             stream.codec_context.max_b_frames = int(options["bf"])
