@@ -4,18 +4,17 @@ Layout below the storage root, the same on a local disk and on an object store:
 
     artifacts/<step>/<key>/<attempt>/...     files of one attempt
     artifacts/<step>/<key>/manifest.json     names the attempt whose files are the artifact; appears at once or not at all
+    artifacts/<step>/<key>/damaged.json      files that a reader found damaged; only where there are such
 
 The key is the digest of what goes into a step (`StepKey`), the artifact's digest is that of what came out.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import errno
 import json
-import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,10 +24,16 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from components.errors import UserError
+from components.artifact_writer import COPY_BYTES as COPY_BYTES
+from components.artifact_writer import ArtifactWriter as ArtifactWriter
+from components.manifest import MANIFEST as MANIFEST
+from components.manifest import SEAL, BrokenManifest, read_manifest
+from components.manifest import content_digest as content_digest
+from components.manifest import digest_of as digest_of
+from components.marks import add_mark
+from components.sums import GONE, DamagedFile, cure, difference
 
-MANIFEST = "manifest.json"
-COPY_BYTES = 1 << 20
+DOWNLOADS = 2  # of a file that arrives damaged
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,19 @@ class StepKey:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole, verified artifact. `uri` is the prefix of its files, `manifest` what was recorded of it."""
+    """A whole artifact. `uri` is the prefix of its files, `manifest` what was recorded of it.
+
+    Its manifest was verified when it was found, its files are when they are read: once for each of these objects and file,
+    by the process that reads it. What differs from its sum is a DamagedFile, and is noted for whoever comes next.
+    """
 
     uri: str
     manifest: Mapping[str, Any]
     cache_dir: Path
+    _sound: set[tuple[str, int, int]] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Artifact, (self.uri, self.manifest, self.cache_dir)  # another process reads, and verifies, for itself
 
     @property
     def step(self) -> str:
@@ -64,7 +77,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """32 hex characters of the sha256 over the relative paths and contents of all files."""
+        """32 hex characters of the sha256 over the relative paths and contents of all files, but for those set aside."""
         return self.manifest["digest"]
 
     @property
@@ -79,100 +92,93 @@ class Artifact:
     @property
     def links(self) -> Mapping[str, str]:
         """URIs that the files refer to: where media lie, for one."""
-        return self.manifest["links"]
+        root = self.uri.rsplit("/", 4)[0]
+        return {name: from_root(link, root) for name, link in self.manifest["links"].items()}
 
     def open(self, rel: str, mode: str = "rb") -> IO[Any]:
-        """Open one file for reading; text modes are UTF-8."""
-        fs, path = filesystem(self.uri)
-        return fs.open(f"{path}/{rel}", mode, **({} if "b" in mode else {"encoding": "utf-8"}))
+        """Open one file for reading, verified; text modes are UTF-8."""
+        return open(self.local(rel), mode, **({} if "b" in mode else {"encoding": "utf-8"}))
 
     def read_json(self, rel: str) -> Any:
         with self.open(rel) as file:
             return json.load(file)
 
     def local(self, rel: str | None = None) -> Path:
-        """The file `rel`, or the folder of all files, on this machine; a remote one is downloaded once to the cache."""
+        """The file `rel`, or the folder of all files, on this machine and verified; what is remote comes to the cache once."""
         fs, path = filesystem(self.uri)
-        if isinstance(fs, LocalFileSystem):
-            return Path(path) if rel is None else Path(path) / rel
-        folder = self.cache_dir / "artifacts" / self.digest[:20]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: self._download(fs, path, name, folder), [rel] if rel else list(self.files)))
-        return folder if rel is None else folder / rel
+        here = isinstance(fs, LocalFileSystem)
+        folder = Path(path) if here else self.cache_dir / "artifacts" / self.manifest.get(SEAL, self.digest)[:20]
 
-    def _download(self, fs: Any, path: str, rel: str, folder: Path) -> None:
-        target = folder / rel
-        if target.exists() and target.stat().st_size == self.files[rel]["size"]:
+        def bring(name: str) -> None:
+            if here:
+                self.require_sound(name, folder / name)
+            else:
+                self._download(fs, f"{path}/{name}", name, folder / name)
+
+        if rel is not None:
+            bring(rel)
+            return folder / rel
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(bring, self.files))
+        return folder
+
+    def require_sound(self, rel: str, path: Path) -> None:
+        """DamagedFile unless the file at `path` is the file `rel` as it was recorded. Looks at it once."""
+        if problem := self.problem(rel, path):
+            raise self.damaged(rel, problem)
+
+    def problem(self, rel: str, path: Path) -> str | None:
+        """How a local file differs from what was recorded of `rel`, as the end of a sentence; None where it does not."""
+        if rel not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "is not a file of this artifact", f"{self.uri}/{rel}")
+        try:
+            stat = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return GONE
+        known = (rel, stat.st_dev, stat.st_ino)  # another file that takes its name is looked at again
+        entry = {"size": self.files[rel]["size"]} if known in self._sound else self.files[rel]
+        found = difference(path, entry)
+        if found is None:
+            self._sound.add(known)
+        return found
+
+    def require_stored(self, rels: Iterable[str]) -> None:
+        """DamagedFile unless these files are as they were recorded, where they lie: for readers of parts of remote files."""
+        fs, path = filesystem(self.uri)
+
+        def require(rel: str) -> None:
+            if isinstance(fs, LocalFileSystem):
+                self.require_sound(rel, Path(path, rel))
+            elif problem := difference(f"{path}/{rel}", self.files[rel], fs):
+                raise self.damaged(rel, problem)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(require, rels))
+
+    def damaged(self, rel: str, problem: str) -> DamagedFile:
+        """The error for a damaged file, after a note beside the manifest that makes the next run look at it first."""
+        if SEAL in self.manifest:
+            fs, path = filesystem(self.uri)
+            add_mark(fs, path, rel)
+        return DamagedFile(f"{self.uri}/{rel} {problem}; {cure(self.step)}")
+
+    def _download(self, fs: Any, remote: str, rel: str, target: Path) -> None:
+        if target.exists() and self.problem(rel, target) is None:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{uuid.uuid4().hex}")  # without the name, which may be as long as a name can be
-        fs.get_file(f"{path}/{rel}", str(partial))
-        partial.replace(target)
-
-
-class ArtifactWriter:
-    """Collects the files of one attempt; `ArtifactStore.create` commits them."""
-
-    def __init__(self, uri: str, fs: Any, path: str) -> None:
-        self.uri = uri
-        self.fs = fs
-        self.path = path
-        self.counts: dict[str, Any] = {}
-        self.links: dict[str, str] = {}  # URIs that the files refer to; not part of the content, so not of the digest
-        self.after_commit: list[Callable[[], None]] = []  # what only a step that need not run again can do without
-        self._hashed: dict[str, dict[str, Any]] = {}
-
-    @contextlib.contextmanager
-    def open(self, rel: str, mode: str = "wb") -> Iterator[Any]:
-        """Open a file of this artifact for writing ("wb" or "w"); its hash is taken on the way."""
-        target = f"{self.path}/{_safe(rel)}"
-        self._make_parent(target)
-        with self.fs.open(target, "wb") as raw:
-            sink = _HashingSink(raw, text="b" not in mode)
-            yield sink
-        self._hashed[rel] = {"size": sink.size, "sha256": sink.sha.hexdigest()}
-
-    def write_json(self, rel: str, value: Any) -> None:
-        with self.open(rel, "w") as file:
-            file.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-    def add_file(self, local: str | os.PathLike[str], rel: str) -> None:
-        """Copy a local file in."""
-        with open(local, "rb") as source, self.open(rel) as target:
-            while chunk := source.read(COPY_BYTES):
-                target.write(chunk)
-
-    def add_tree(self, local_dir: str | os.PathLike[str], rel: str = "") -> None:
-        """Copy every file below a local folder in, keeping relative paths."""
-        for path in sorted(Path(local_dir).rglob("*")):
-            if path.is_file():
-                inner = path.relative_to(local_dir).as_posix()
-                self.add_file(path, f"{rel}/{inner}" if rel else inner)
-
-    def adopt(self, rel: str, entry: Mapping[str, Any]) -> None:
-        """Trust the {size, sha256} of a file that was linked or copied here from another artifact."""
-        self._hashed[_safe(rel)] = {"size": entry["size"], "sha256": entry["sha256"]}
-
-    def recorded_files(self) -> dict[str, dict[str, Any]]:
-        """Relative path -> {size, sha256} of everything below the prefix; what others wrote is hashed now."""
-        found = self.fs.find(self.path, detail=True)
-        sizes = {name[len(self.path) :].lstrip("/"): info["size"] for name, info in found.items()}
-        unknown = [rel for rel, size in sizes.items() if self._hashed.get(rel, {}).get("size") != size]
-        with ThreadPoolExecutor(8) as pool:
-            for rel, sha in zip(unknown, pool.map(self._sha256, unknown), strict=True):
-                self._hashed[rel] = {"size": sizes[rel], "sha256": sha}
-        return {rel: self._hashed[rel] for rel in sorted(sizes)}
-
-    def _sha256(self, rel: str) -> str:
-        sha = hashlib.sha256()
-        with self.fs.open(f"{self.path}/{rel}", "rb") as file:
-            while chunk := file.read(COPY_BYTES):
-                sha.update(chunk)
-        return sha.hexdigest()
-
-    def _make_parent(self, target: str) -> None:
-        if isinstance(self.fs, LocalFileSystem):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            for _ in range(DOWNLOADS):
+                fs.get_file(remote, str(partial))
+                problem = self.problem(rel, partial)
+                if problem is None:
+                    partial.replace(target)
+                    return
+        except FileNotFoundError:
+            problem = GONE
+        finally:
+            partial.unlink(missing_ok=True)
+        raise self.damaged(rel, problem)
 
 
 def filesystem(uri: str, probe: bool = False) -> tuple[Any, str]:
@@ -196,30 +202,32 @@ def absolute_uri(uri: str) -> str:
     return uri.rstrip("/") if "://" in path else str(Path(path).absolute())
 
 
-def digest_of(value: Any) -> str:
-    """Hex sha256 of a JSON-able value, keys sorted."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+def from_root(link: str, root: str) -> str:
+    """The URI of a link that a manifest below `root` holds: what lies below the same root is written relative to it."""
+    return link if "://" in link or link.startswith("/") else f"{root}/{link}"
 
 
-def content_digest(files: Mapping[str, Any] | None) -> str:
-    """Digest of an artifact's files; 32 of sha256's 64 hex characters, because MLflow keeps at most 36 of a data set's."""
-    return digest_of(files)[:32]
+def to_root(uri: str, root: str) -> str:
+    """A URI as manifests below `root` hold it, so that the root can be moved."""
+    return uri.removeprefix(f"{root}/")
 
 
-class _HashingSink:
-    def __init__(self, raw: Any, text: bool) -> None:
-        self.raw, self.text = raw, text
-        self.sha, self.size = hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        raw = data.encode("utf-8") if self.text else data
-        self.raw.write(raw)
-        self.sha.update(raw)
-        self.size += memoryview(raw).nbytes
-        return len(data)
+def require_sound(directory: str | Path) -> None:
+    """DamagedFile where a local directory is one of our artifacts, as a trained model's is, and a file of it is damaged."""
+    place = Path(directory).absolute()
+    if place.is_dir() and (found := artifact_at(str(place), place)):
+        found.local()
 
 
-def _safe(rel: str) -> str:
-    if rel.startswith("/") or ".." in rel.split("/"):
-        raise UserError(f"{rel}: a file of an artifact must stay below its prefix")
-    return rel
+def artifact_at(uri: str, cache_dir: Path) -> Artifact | None:
+    """The artifact whose files lie at `uri`; None where that is no committed attempt. DamagedFile for a broken manifest."""
+    folder, _, attempt = uri.rstrip("/").rpartition("/")
+    fs, path = filesystem(folder)
+    try:
+        manifest = read_manifest(fs.cat_file(f"{path}/{MANIFEST}"))
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    except BrokenManifest as error:
+        step = folder.rsplit("/", 2)[-2] if folder.count("/") > 1 else ""
+        raise DamagedFile(f"{folder}/{MANIFEST} {error}; {cure(step)}") from None
+    return Artifact(f"{folder}/{attempt}", manifest, cache_dir) if manifest["attempt"] == attempt else None

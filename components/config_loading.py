@@ -18,15 +18,15 @@ NO_SECTION = ("model_type", "dataclass_type", "dict_type", "model_attributes_typ
 SHOWN = 80  # characters of a value that is refused
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> PipelineConfig:
-    """Read a YAML file (path or fsspec URI), lay `key.sub=value` overrides over it and validate the whole.
+def load_config(path: str | None, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a YAML file (path or fsspec URI; None: the defaults), lay `key.sub=value` overrides over it, validate the whole.
 
     Raises ConfigError with one line for each problem: the file, the key, what is wrong and the nearest known key.
     """
-    layer = read_file(path)
+    layer = read_file(path) if path else Layer({}, {})
     for override in overrides:
         _apply_override(layer, override)
-    return validated(layer, path)
+    return validated(layer, path or OVERRIDE)
 
 
 def validated(layer: Layer, path: str) -> PipelineConfig:

@@ -1,6 +1,7 @@
 """A sharded training checkpoint becomes a model directory, streamed: memory stays at some tens of megabytes.
 
-Then the written file is read back and every tensor compared with the checkpoint, bit by bit.
+The checkpoint's files are compared with their recorded sums first. Then the written file is read back and every tensor
+compared with the checkpoint, bit by bit.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     from plm_model.weights import load_config
 
     checkpoint, base = inputs["checkpoint"], inputs["base"]
+    checkpoint.require_stored(rel for rel in checkpoint.files if rel.startswith("checkpoint/"))
     model = load_config(base.local("config.json").parent)
     tokenizer = Tokenizer.from_file(base.local("tokenizer.json"))
     stored = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIXES[config.consolidate.weights])

@@ -17,6 +17,7 @@ from components.last_run import made_elsewhere
 from components.machine import usable_cores
 from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
+from components.sums import cure
 
 log = logging.getLogger(__name__)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -112,8 +113,12 @@ def _upstream(
     command = f"run `plm {step.name.replace('_', '-')}` with this config"
     problem = UserError(f"{needed_by}: its input of step {step.name} is not there yet; {command}")
     try:
-        if found := store.find(step.key(config, inputs)):
+        key = step.key(config, inputs)
+        found = store.look(key.step, key.digest)
+        if isinstance(found, Artifact):
             return found
+        if found is not None:
+            problem = UserError(f"{needed_by}: its input of step {step.name} is damaged: {found}; {cure(step.name)}")
     except UserError as error:  # files that are not on this machine
         problem = error
     if elsewhere := made_elsewhere(step, config, store):

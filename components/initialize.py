@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts import Artifact, ArtifactWriter
+from components.artifacts import Artifact, ArtifactWriter, require_sound
 from components.base_model import RANDOM, open_base
 from components.checkpoint_directory import pieces, raw_bytes, write_companions, write_tensors
 from components.config import ModelConfig, PipelineConfig
@@ -24,6 +24,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     from plm_model.checkpoint import ORIGINAL_PARAMS
 
     context.progress(f"opening {config.model.init}")
+    require_sound(config.model.init)
     checkpoint = open_base(config.model)
     for note in checkpoint.notes:
         context.progress(note)

@@ -51,9 +51,11 @@ def made_elsewhere(step: Step, config: PipelineConfig, store: ArtifactStore) -> 
 def _parts(config: PipelineConfig, store: ArtifactStore, step: str) -> Mapping[str, Any] | None:
     fs, path = filesystem(_uri(config, store, step))
     try:
-        return json.loads(fs.cat_file(path))
-    except (FileNotFoundError, ValueError):
+        found = json.loads(fs.cat_file(path))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
+    whole = isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("inputs", "config", "code"))
+    return found if whole else None
 
 
 def _key(step: str, parts: Mapping[str, Any]) -> StepKey:

@@ -18,6 +18,7 @@ from typing import Any
 from components.config import GateConfig
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
+MODEL_TAG, PLACE_TAG = "plm.model_digest", "plm.model_uri"
 GATE_TAG, REASON_TAG, TIME_TAG = "plm.gate", "plm.gate.reason", "plm.gate.at"
 PASSED, REFUSED = "passed", "refused"
 ROUNDING = 1e-9
@@ -61,6 +62,11 @@ def promote(
     champion = version_by_alias(client, name, CHAMPION)
     if champion is not None and champion.version == version:
         return Registration(name, version, True, f"{name} version {version} is the champion")
+    if champion is not None and is_moved(champion, tags):
+        reason = f"stays champion: the weights of version {champion.version}, where they lie now"
+        note(client, name, version, Decision(True, reason))
+        client.set_registered_model_alias(name, CHAMPION, version)
+        return Registration(name, version, True, f"{name} version {version}: {reason}")
     decision = decide(gate, comparison, champion, tags)
     note(client, name, version, decision)
     if decision.champion:
@@ -70,6 +76,11 @@ def promote(
         if better := better_at_once(client, name, version, gate, comparison, tags, since=started - AT_ONCE_SECONDS):
             decision = yield_to(client, name, version, better, gate, comparison)
     return Registration(name, version, decision.champion, f"{name} version {version}: {decision.reason}")
+
+
+def is_moved(champion: Any, tags: Mapping[str, str]) -> bool:
+    """Whether the champion is a version of the same weights whose files lay at another place."""
+    return champion.tags.get(MODEL_TAG) == tags[MODEL_TAG] and champion.tags.get(PLACE_TAG) != tags[PLACE_TAG]
 
 
 def note(client: Any, name: str, version: str, decision: Decision) -> None:

@@ -21,6 +21,7 @@ from components.config import PipelineConfig, RayConfig, StorageConfig
 from components.config_loading import dump_config
 from components.errors import UserError
 from components.steps import STEPS
+from components.sums import cure
 from components.tracking import tracking_uri
 
 JOB_FOLDER = "/tmp/plm"  # on the node that runs the job's driver: caches and spools
@@ -103,9 +104,10 @@ def read_order(uri: str, store: ArtifactStore) -> tuple[StepKey, dict[str, Artif
         raise UserError(f"{key.step}: this cluster runs other code than the flow: {', '.join(changed)}")
     inputs: dict[str, Artifact] = {}
     for name, wanted in order["inputs"].items():
-        found = store.find_digest(wanted["step"], wanted["key"])
-        if found is None:
-            raise UserError(f"{key.step}: input {name} ({wanted['step']} {wanted['key'][:20]}) is not in {store.root}")
+        found = store.look(wanted["step"], wanted["key"])
+        if not isinstance(found, Artifact):
+            what = f"is damaged: {found}; {cure(wanted['step'])}" if found else f"is not in {store.root}"
+            raise UserError(f"{key.step}: input {name} ({wanted['step']} {wanted['key'][:20]}) {what}")
         inputs[name] = found
     return key, inputs
 

@@ -7,7 +7,7 @@ metrics, links), and registering the same model with the same comparison again f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +15,19 @@ from components.artifacts import Artifact, ArtifactWriter, digest_of
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
-from components.promotion import CHALLENGER, CHAMPION, Registration, alone, promote, version_by_alias
+from components.promotion import (
+    CHALLENGER,
+    CHAMPION,
+    MODEL_TAG,
+    PLACE_TAG,
+    Registration,
+    alone,
+    promote,
+    version_by_alias,
+)
 from components.tracking import open_tracking, state_dir, store_is_there, tracking_client
 
-MODEL_TAG, COMPARISON_TAG = "plm.model_digest", "plm.comparison_digest"
+COMPARISON_TAG = "plm.comparison_digest"
 
 
 class RegistryAwayError(Exception):
@@ -92,7 +101,7 @@ def evidence(
         MODEL_TAG: model.digest,
         COMPARISON_TAG: compared.digest,
         "plm.model_key": model.key,
-        "plm.model_uri": model.uri,
+        PLACE_TAG: model.uri,
         "plm.report_uri": f"{compared.uri}/report.html",
         f"metric/{metric}": repr(comparison["after"]),
         f"metric/{metric}.before": repr(comparison["before"]),
@@ -118,9 +127,9 @@ def ensure_model(client: Any, name: str) -> None:
 
 
 def find_version(client: Any, name: str, tags: Mapping[str, str]) -> str | None:
-    """The version of the same model with the same comparison, if there is one."""
+    """The version of the same model, at the same place, with the same comparison, if there is one."""
     for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(key) == tags[key] for key in (MODEL_TAG, COMPARISON_TAG)):
+        if all(version.tags.get(key) == tags[key] for key in (MODEL_TAG, COMPARISON_TAG, PLACE_TAG)):
             return version.version
     return None
 
@@ -146,17 +155,18 @@ def create_version(
     except MlflowException as error:
         if "://" in model.uri or error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-    logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags={"plm.model_uri": model.uri})
+    logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags={PLACE_TAG: model.uri})
     client.finalize_logged_model(logged.model_id, "READY")
     source = f"models:/{logged.model_id}"
     return client.create_model_version(name, source=source, model_id=logged.model_id, **common).version
 
 
-def lapse(config: PipelineConfig, artifact: Artifact) -> str | None:
+def lapse(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:
     """Why a registration must be made again, or None: the registry is no longer as the artifact of this step left it.
 
-    The challenger is the model of the last run, so one that another run has replaced is registered, and goes through the
-    gate, again. A champion that was moved by hand stays. A store that does not answer counts as unchanged.
+    `leads` tells whether there are still files at the URI of a version. The challenger is the model of the last run, so one
+    that another run has replaced is registered, and goes through the gate, again. A champion that was moved by hand stays. A
+    store that does not answer counts as unchanged.
     """
     from mlflow.exceptions import MlflowException
 
@@ -175,6 +185,9 @@ def lapse(config: PipelineConfig, artifact: Artifact) -> str | None:
         return gone if error.error_code == "RESOURCE_DOES_NOT_EXIST" else None
     if found.tags.get(MODEL_TAG) != artifact.manifest["inputs"]["model"]["digest"]:
         return gone
+    place = found.tags.get(PLACE_TAG)
+    if place and not leads(place):
+        return f"version {version} of {name} points at {place}, which is not there any more"
     if challenger is None or challenger.version != version:
         return f"version {version} of {name} is not the challenger any more"
     return None

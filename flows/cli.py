@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         return READER_GONE if isinstance(error, BrokenPipeError) and _reader_gone() else _failed(error, arguments)
-    return 0
+    return getattr(arguments, "status", 0)
 
 
 def _reader_gone() -> bool:
@@ -127,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--progress", metavar="URI", help="leave progress there, for a process elsewhere that waits")
     _export_arguments(_command(commands, "export", "a checkpoint from any layout into another", _export))
     _generate_arguments(_command(commands, "generate", "an answer from any checkpoint", _generate))
+    verify = _command(commands, "verify", "compare what lies in the storage with its recorded sums", _verify)
+    verify.add_argument("config", nargs="?", help="YAML file of a pipeline (default: all below the storage root)")
+    verify.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     ui = _command(commands, "ui", "the MLflow and Prefect pages on the local stores", _ui)
     ui.add_argument("config", nargs="?", help="YAML file whose tracking.state_dir to show (default: ./runs)")
     ui.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -224,6 +227,18 @@ def _step(arguments: argparse.Namespace) -> Any:
     config = _config(arguments)
     name = arguments.command.replace("-", "_")
     return run_single_step(name, config, arguments.refresh, arguments.mlflow_run, arguments.order, arguments.progress)
+
+
+def _verify(arguments: argparse.Namespace) -> Any:
+    from components.config_loading import load_config
+    from flows.verify import verify_storage
+
+    named, overrides = arguments.config, arguments.overrides
+    if named and "=" in named:  # the first override, where no file is named
+        named, overrides = None, [named, *overrides]
+    result = verify_storage(load_config(named, overrides), one_pipeline=named is not None)
+    arguments.status = 1 if result["damaged"] else 0
+    return result
 
 
 def _ui(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from components.execution import resume_uri
 from components.last_run import last_key
 from components.register import lapse
 from components.steps import STEPS
+from components.sums import DamagedFile
 from components.train.interrupted import interrupted, lines
 from components.train.settings import of_weights
 
@@ -53,10 +54,16 @@ def decide(
     """The decision on one step, and the verified artifact where it is reused."""
     if key.step in refresh:
         return Decision(key.step, False, "refresh was asked for"), None
-    if found := store.find(key):
-        if found.step == "register" and (reason := lapse(config, found)):
-            return Decision(key.step, False, reason), None
+    found = store.look(key.step, key.digest)
+    if isinstance(found, Artifact):
+        try:
+            if found.step == "register" and (reason := lapse(config, found, store.leads)):
+                return Decision(key.step, False, reason), None
+        except DamagedFile as damaged:
+            return Decision(key.step, False, f"damaged: {damaged}"), None
         return Decision(key.step, True, "nothing that it depends on changed"), found
+    if found is not None:
+        return Decision(key.step, False, f"damaged: {found}"), None
     last = last_key(config, store, key.step)
     reason = "no earlier run of this pipeline made it" if last is None else "; ".join(differences(last, key))
     notes = interrupted_notes(config, store, key) if key.step == "train" else ()
@@ -79,7 +86,7 @@ def differences(last: StepKey, now: StepKey) -> list[str]:
     old, new = flatten(last.config), flatten(now.config)
     lines += [f"config {name}: {old.get(name, '-')} -> {new.get(name, '-')}" for name in _changed(old, new)]
     lines += [f"code {name} changed" for name in _changed(last.code, now.code)]
-    return lines or ["its artifact is missing or damaged"]
+    return lines or ["its artifact is missing"]
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

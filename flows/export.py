@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.artifacts import require_sound
 from components.config_layers import read_file
 from components.errors import UserError
 
@@ -26,6 +27,7 @@ def export(source: str, target: str, layout: str, tower: str | None = None, mode
     place = Path(target).absolute()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise UserError(f"{target} exists already; remove it or give another --to")
+    require_sound(source)
     partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
     try:
         checkpoint = opened(source, tower, model)

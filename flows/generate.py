@@ -38,10 +38,12 @@ def answer(
 
     `show` is given the answer piece by piece while it is generated.
     """
+    from components.artifacts import require_sound
     from plm_model.generation import GenerationOptions
     from plm_model.hub import local_directory
 
     require_media(media_type, media, (start_time, end_time) != (None, None))
+    require_sound(ckpt)
     try:
         options = GenerationOptions(max_gen_len, temperature, top_p, top_k, tuple(until), seed)
         ask = partial(question_prompt, media_type, media, question, start_time, end_time)

@@ -1,4 +1,7 @@
-"""Files that did not change since the last ingest are taken over from its artifact, without a look at the source."""
+"""Files that did not change since the last ingest are taken over from its artifact, without a look at the source.
+
+A file is compared with its recorded sum before that becomes the sum of the new artifact's; a damaged one is fetched again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, filesystem
 from components.ingest.origin import SourceFile
+from components.sums import DamagedFile
 
 PARALLEL = 8
 
@@ -27,9 +32,10 @@ def unchanged(previous: Artifact, uri: str, files: Sequence[SourceFile]) -> list
 
 
 def take_over(out: ArtifactWriter, previous: Artifact, paths: Sequence[str]) -> set[str]:
-    """Put files of the previous artifact into `out`; those that are no longer there are left out of the answer.
+    """Put files of the previous artifact into `out`; those that are gone or damaged are left out of the answer.
 
-    On one disk they become hard links (artifacts never change), in one object store they are copied by the store.
+    On one disk they become hard links (artifacts never change), in one object store they are copied by the store: there they
+    are compared when they are read.
     """
     fs, folder = filesystem(previous.uri)
     local, same_store = "://" not in previous.uri and "://" not in out.uri, type(fs) is type(out.fs)
@@ -37,12 +43,14 @@ def take_over(out: ArtifactWriter, previous: Artifact, paths: Sequence[str]) -> 
     def take(path: str) -> bool:
         try:
             if local:
+                if previous.problem(path, Path(folder, path)):
+                    return False
                 _link(f"{folder}/{path}", f"{out.path}/{path}")
             elif same_store:
                 out.fs.cp_file(f"{folder}/{path}", f"{out.path}/{path}")
             else:
                 _stream(previous, path, out)
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedFile):
             return False
         out.adopt(path, previous.files[path])
         return True

@@ -7,6 +7,7 @@ a task finds out about its lines comes back as values; only what nobody foresaw 
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from components.preprocess.encode import BadRow, Encoder
 from components.preprocess.row_process import SECONDS, row_process
 from components.preprocess.scan import Chunk
 from components.preprocess.shards import write_shard
+from components.sums import OTHER_CONTENTS, DamagedFile, cure
 
 TASK_RETRIES = 3  # after a worker died: of the machine, or of its memory; Ray by itself never stops trying
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -77,6 +79,7 @@ class ChunkWorker:
         chunk = self.chunks[number]
         reports: list[Report] = []
         try:
+            require_same(chunk, lines)
             fs, out = filesystem(self.out_uri)
             write_shard(fs, f"{out}/{chunk.split}/{chunk.shard}", self.rows(chunk, lines, reports))
         except UserError as error:
@@ -108,6 +111,16 @@ class ChunkWorker:
             reports.append(report)
             written += 1
             yield row
+
+
+def require_same(chunk: Chunk, lines: Any) -> None:
+    """DamagedFile unless the lines are those that were looked at before, in a file that was verified then."""
+    sha = hashlib.sha256()
+    for text in lines["text"]:
+        sha.update(text.as_py() + b"\n")
+    if chunk.sha256 and sha.hexdigest() != chunk.sha256:
+        where = f"{chunk.file} of the data set, from line {chunk.first_line}"
+        raise DamagedFile(f"{where}: {OTHER_CONTENTS}; {cure('convert')}")
 
 
 def table_schema() -> Any:

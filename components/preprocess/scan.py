@@ -34,6 +34,7 @@ class Chunk:
     stop: int = 0
     rows: int = 0
     repeated: dict[int, str] = field(default_factory=dict)
+    sha256: str = ""  # of its lines that are not blank, so that who reads them again knows that they are the same
 
     @property
     def file(self) -> str:
@@ -58,16 +59,21 @@ class Scan:
     def chunks(self, path: Path, split: str) -> list[Chunk]:
         """The chunks of one JSONL file. UserError for a path out of the data root and for an unaccepted role `gpt`."""
         chunks: list[Chunk] = []
+        sums: list[Any] = []
         for line, offset, raw in numbered_lines(path):
             chunk = chunks[-1] if chunks else None
             if chunk is None or chunk.rows == self.rows_per_shard or chunk.stop - chunk.start >= CHUNK_BYTES:
                 chunk = Chunk(split, len(chunks), offset, line)
+                sums.append(hashlib.sha256())
                 chunks.append(chunk)
                 self._chunks.append(chunk)
             chunk.stop = offset + len(raw)
             if raw.strip():
                 chunk.rows += 1
+                sums[-1].update(raw.removesuffix(b"\n") + b"\n")
                 self.look_at(raw, chunk, line)
+        for chunk, sha in zip(chunks, sums, strict=True):
+            chunk.sha256 = sha.hexdigest()
         return [chunk for chunk in chunks if chunk.rows]
 
     def look_at(self, raw: bytes, chunk: Chunk, line: int) -> None:

@@ -7,7 +7,8 @@ without it is what a crash left, is never read, and goes with the next save. Eve
 none is written over. `components.train.async_save` writes them, this is what they hold and how they are read.
 
 The order of the data and the random numbers of every pack are functions of the seed and the step; so the numbers in
-`state.json` are all that a run needs to go on, on any number of ranks.
+`state.json` are all that a run needs to go on, on any number of ranks. `components.train.checkpoint_sums` tells whether a
+checkpoint is still what was written.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
 from components.artifacts import filesystem
+from components.train.checkpoint_sums import FILES as FILES
+from components.train.checkpoint_sums import METRICS as METRICS
+from components.train.checkpoint_sums import STATE as STATE
+from components.train.checkpoint_sums import notes_records, read_records
 from components.train.optimizer import ShardedAdamW
 from components.train.storage import METADATA, FileRecords, Reader, quiet
-
-STATE = "state.json"
-METRICS = "metrics.jsonl"
-FILES = "files.json"
 
 
 def tensors(model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Tensor]:
@@ -64,9 +65,9 @@ def write_notes(folder: str, state: Mapping[str, Any], metrics: str) -> None:
 
 
 def write_records(folder: str, records: FileRecords) -> None:
-    """Note size and checksum of every file of tensors."""
+    """Note size and checksum of every file: `records` are those of tensors, the others are read here."""
     fs, path = filesystem(folder)
-    put(fs, f"{path}/{FILES}", json.dumps(records, indent=1, sort_keys=True).encode())
+    put(fs, f"{path}/{FILES}", json.dumps(records | notes_records(folder), indent=1, sort_keys=True).encode())
 
 
 def put(fs: Any, path: str, data: bytes) -> None:
@@ -81,9 +82,12 @@ def put(fs: Any, path: str, data: bytes) -> None:
 
 
 def read_state(folder: str) -> dict[str, Any]:
-    """The JSON state of a checkpoint."""
+    """The JSON state of a checkpoint. Raises ValueError where it is none."""
     fs, path = filesystem(folder)
-    return json.loads(fs.cat_file(f"{path}/{STATE}"))
+    state = json.loads(fs.cat_file(f"{path}/{STATE}"))
+    if not isinstance(state, dict):
+        raise ValueError(f"{folder}/{STATE}: is no JSON object")
+    return state
 
 
 def read_metrics(folder: str) -> str:
@@ -112,8 +116,8 @@ def is_whole(folder: str) -> bool:
     if not fs.exists(f"{path}/{METADATA}"):
         return False
     sizes = {name.rpartition("/")[2]: info["size"] for name, info in fs.find(path, detail=True).items()}
+    records = read_records(folder)
     try:
-        records = json.loads(fs.cat_file(f"{path}/{FILES}")) if FILES in sizes else {}
         read_state(folder)
     except (ValueError, FileNotFoundError):
         return False

@@ -22,15 +22,14 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from components.artifacts import MANIFEST, Artifact, absolute_uri
+from components.artifacts import Artifact, absolute_uri, artifact_at
 from components.errors import UserError
 from components.train.agreement import Stopped, forget
 from components.train.checkpoint import newest, read_state
@@ -131,11 +130,8 @@ def folder_artifact(folder: str, cache: Path) -> Artifact:
     root = Path(folder).absolute()
     if not root.is_dir():
         raise UserError(f"{folder}: no such folder")
-    manifest = root.parent / MANIFEST
-    if manifest.is_file():
-        found: Mapping[str, Any] = json.loads(manifest.read_text())
-        if found.get("attempt") == root.name:
-            return Artifact(str(root), found, cache)
+    if found := artifact_at(str(root), cache):
+        return found
     files = {path.relative_to(root).as_posix(): {"size": path.stat().st_size} for path in root.rglob("*.*")}
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:32]
     return Artifact(str(root), {"step": "folder", "key": digest, "digest": digest, "files": files, "counts": {}}, cache)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from components.errors import UserError
 from components.train.plan import PackPlan, PlannedStep
 from components.train.shards import CorruptExample, Index, Item, Place, ShardReader
 from components.train.skipped import Skipped
@@ -120,7 +121,7 @@ def read_packs(requests: Iterable[PackRequest], reader: ShardReader, processes: 
 
     # Spawned, because a fork of a process with threads, as torch and Ray have, may hang. A generator of its own leaves
     # torch's random state alone. Processes end with this one, by torch's watchdog.
-    loader: DataLoader[MicroBatch] = DataLoader(
+    loader: DataLoader[MicroBatch | UserError] = DataLoader(
         PackReader(reader),  # type: ignore[arg-type]
         batch_size=None,
         sampler=requests,
@@ -129,17 +130,26 @@ def read_packs(requests: Iterable[PackRequest], reader: ShardReader, processes: 
         multiprocessing_context="spawn",
         generator=torch.Generator(),
     )
-    yield from loader
+    for read in loader:
+        if isinstance(read, UserError):
+            raise read
+        yield read
 
 
 @dataclass(frozen=True)
 class PackReader:
-    """A data set of packs, for torch's loader: its keys are requests."""
+    """A data set of packs, for torch's loader: its keys are requests.
+
+    A UserError comes back as a value: raised, torch would put its process's traceback into the message.
+    """
 
     reader: ShardReader
 
-    def __getitem__(self, request: PackRequest) -> MicroBatch:
-        return read_pack(self.reader, request)
+    def __getitem__(self, request: PackRequest) -> MicroBatch | UserError:
+        try:
+            return read_pack(self.reader, request)
+        except UserError as error:
+            return error
 
 
 def read_pack(reader: ShardReader, request: PackRequest) -> MicroBatch:

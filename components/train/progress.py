@@ -123,13 +123,17 @@ def forwarding(board: str, steps: int, context: StepContext) -> Iterator[None]:
 
 
 def record(line: Mapping[str, Any], context: StepContext) -> None:
-    """Pass one line to the tracker; the same line twice counts once."""
+    """Pass one line to the tracker; the same line twice counts once. A note is for the screen only."""
+    if "note" in line:
+        return
     metrics = {name: value for name, value in line.items() if name not in ("step", "time", "text")}
     context.tracker.log_metrics(metrics, step=line["step"], at=line.get("time"))
 
 
 def describe(line: Mapping[str, Any], steps: int) -> str:
-    """`step 120/700  loss 0.53  lr 1.0e-03  4.2k tok/s  eta 1:10`, or `step 120/700  val loss 0.61`."""
+    """`step 120/700  loss 0.53  lr 1.0e-03  4.2k tok/s  eta 1:10`, or `step 120/700  val loss 0.61`; or a note as it is."""
+    if "note" in line:
+        return line["note"]
     if "text" in line:
         return f"step {line['step']}/{steps}  {line['text']}"
     if "train/loss" not in line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,12 +14,15 @@ from torch import nn
 
 from components.errors import UserError
 from components.train import checkpoint
+from components.train.checkpoint_sums import damage, newest_sound
 from components.train.guards import Anomaly, Guard
 from components.train.loader import StepWork
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.progress import MetricsLog, live_file
 from components.train.settings import TrainConfig, of_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def resume(
 
     Raises UserError, with what is different, for a checkpoint of another run. The steps of `rolled_back` are left out.
     """
-    folder = newest_for_all(uri, group)
+    folder = newest_for_all(uri, group, send)
     sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
     if folder is None:
         counts = {"step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0, "loss": None}
@@ -140,9 +144,25 @@ def resume(
     return run
 
 
-def newest_for_all(uri: str, group: Group) -> str | None:
-    """The newest whole checkpoint as rank 0 sees it, so that all ranks load the same."""
-    found = [checkpoint.newest(uri) if group.rank == 0 else None]
-    if group.world > 1:
-        dist.broadcast_object_list(found)
-    return found[0]
+def newest_for_all(uri: str, group: Group, send: Callable[[dict[str, Any]], None] | None = None) -> str | None:
+    """The newest sound checkpoint as rank 0 sees it, so that all ranks load the same; each reads a share of its files."""
+
+    def newest() -> str | None:
+        found = [checkpoint.newest(uri) if group.rank == 0 else None]
+        if group.world > 1:
+            dist.broadcast_object_list(found)
+        return found[0]
+
+    def look(folder: str) -> str | None:
+        own = damage(folder, group.rank, group.world)
+        problems = [own] * group.world
+        if group.world > 1:
+            dist.all_gather_object(problems, own)
+        return next(filter(None, problems), None)
+
+    def say(text: str) -> None:
+        log.warning("%s", text)
+        if send is not None and group.rank == 0:
+            send({"note": text})
+
+    return newest_sound(newest, look, say)

@@ -2,7 +2,8 @@
 
 All ranks and loader processes of a machine share the cache. A shard is fetched once, by whoever comes first, to a temporary
 name and then renamed; room is made before, by removing those used least recently. A file that is removed while someone reads
-it stays readable to him. Downloads under way count with their full size.
+it stays readable to him. Downloads under way count with their full size. Every process compares a shard with its recorded
+sum before it reads from it for the first time; a damaged copy is fetched again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import time
 import uuid
@@ -20,12 +22,13 @@ from typing import IO
 
 from fsspec.implementations.local import LocalFileSystem
 
-from components.artifacts import Artifact, filesystem
+from components.artifacts import DOWNLOADS, Artifact, filesystem
 from components.errors import UserError
 from components.train.plan_file import locked
 
 ABANDONED_SECONDS = 600  # a download that has not grown for so long is nobody's
 WAIT_SECONDS = 0.2
+log = logging.getLogger(__name__)
 SLOTS = 64  # files that are locked while a shard is fetched; shards that share one wait for each other
 
 
@@ -38,7 +41,8 @@ class ShardFiles:
     limit: int
 
     def open(self, rel: str) -> IO[bytes]:
-        """A file by its relative path. UserError when it is larger than the whole cache, OSError when it cannot be had.
+        """A file by its relative path. UserError when it is larger than the whole cache, DamagedFile when it is not as it was
+        recorded, OSError when it cannot be had.
 
         The error has an errno in any case: without one, it would be taken for one of the file's contents.
         """
@@ -52,40 +56,47 @@ class ShardFiles:
     def _open(self, rel: str) -> IO[bytes]:
         fs, path = filesystem(self.artifact.uri)
         if isinstance(fs, LocalFileSystem):
-            return open(f"{path}/{rel}", "rb")
-        name, size = f"{self.artifact.digest[:20]}-{rel.replace('/', '-')}", self.artifact.files[rel]["size"]
+            place = Path(path, rel)
+            self.artifact.require_sound(rel, place)
+            return open(place, "rb")
+        name = f"{self.artifact.digest[:20]}-{rel.replace('/', '-')}"
         with contextlib.suppress(FileNotFoundError):
-            return self._open_cached(name, size)
+            return self._open_cached(rel, name)
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         slot = int(hashlib.sha256(name.encode()).hexdigest(), 16) % SLOTS
         with locked(locks / str(slot)):
             with contextlib.suppress(FileNotFoundError):
-                return self._open_cached(name, size)
-            return self._fetch(fs, f"{path}/{rel}", name, size, self.artifact.files[rel].get("sha256"))
+                return self._open_cached(rel, name)
+            return self._fetch(fs, f"{path}/{rel}", rel, name)
 
     @property
     def _room(self) -> Path:
         return self.folder / "locks" / "room"
 
-    def _open_cached(self, name: str, size: int) -> IO[bytes]:
-        """FileNotFoundError when it is not there, or was cut short when the machine went down."""
+    def _open_cached(self, rel: str, name: str) -> IO[bytes]:
+        """FileNotFoundError when it is not there, or is not what was recorded."""
         path = self.folder / name
-        if path.stat().st_size != size:
+        if problem := self.artifact.problem(rel, path):
+            if path.exists():
+                log.warning("%s %s: it is fetched again", path, problem)
             raise FileNotFoundError(path)
         os.utime(path)
         return open(path, "rb")
 
-    def _fetch(self, fs: object, remote: str, name: str, size: int, sha256: str | None) -> IO[bytes]:
+    def _fetch(self, fs: object, remote: str, rel: str, name: str) -> IO[bytes]:
         """Download to a temporary name that tells its size, verify, rename, open before anyone can remove it."""
+        size = self.artifact.files[rel]["size"]
         partial, held = self._reserve(name, size)
         try:
-            fs.get_file(remote, str(partial))  # type: ignore[attr-defined]
-            if partial.stat().st_size != size:
-                raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
-            with open(partial, "rb") as file:
-                if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise OSError(f"{remote}: other bytes came than were written: their sha256 is not the manifest's")
+            for _ in range(DOWNLOADS):
+                fs.get_file(remote, str(partial))  # type: ignore[attr-defined]
+                if partial.stat().st_size != size:
+                    raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
+                if (problem := self.artifact.problem(rel, partial)) is None:
+                    break
+            else:
+                raise self.artifact.damaged(rel, str(problem))
             opened = open(partial, "rb")  # noqa: SIM115  the caller closes it
             with locked(self._room):  # whoever counts the bytes must not miss this file between its two names
                 partial.replace(self.folder / name)

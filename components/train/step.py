@@ -9,6 +9,7 @@ import contextlib
 import json
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_
 from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext
+from components.errors import UserError
 from components.train import interrupted, skipped
 from components.train.settings import TrainConfig, of_weights
 
@@ -84,10 +86,14 @@ def note(config: PipelineConfig, inputs: Mapping[str, Artifact], context: StepCo
 
 def replay(checkpoints: str, context: StepContext) -> None:
     """Tell the tracker what an interrupted attempt had measured up to the checkpoint that is resumed."""
-    from components.train.checkpoint import newest, read_metrics, read_state
+    from components.train.checkpoint import METRICS, STATE, newest, read_metrics, read_state
+    from components.train.checkpoint_sums import damage, newest_sound
     from components.train.progress import record
 
-    if folder := newest(checkpoints):
+    def look(folder: str) -> str | None:
+        return damage(folder, only=(STATE, METRICS))  # the workers look at all of it
+
+    if folder := newest_sound(lambda: newest(checkpoints), look, context.progress):
         for line in read_metrics(folder).splitlines():
             record(json.loads(line), context)
         context.progress(f"resuming after step {read_state(folder)['step']}")
@@ -95,7 +101,8 @@ def replay(checkpoints: str, context: StepContext) -> None:
 
 def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dict[str, Any]:
     """Copy the last checkpoint, or the best, into the artifact; returns its state."""
-    from components.train.checkpoint import METRICS, STATE, newest, read_state
+    from components.train.checkpoint import FILES, METRICS, STATE, newest, read_state
+    from components.train.checkpoint_sums import read_records, set_aside
     from components.train.retention import best
     from components.train.supervision import ANOMALIES
 
@@ -107,13 +114,18 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
         folder = best(checkpoints) or folder
         state = {**state, **{name: read_state(folder)[name] for name in ("step", "loss", "score")}}
     fs, path = filesystem(folder)
+    records = read_records(folder)
     for name in sorted(fs.find(path)):
         rel = name[len(path) :].lstrip("/")
-        if rel not in (STATE, METRICS):
-            copy(fs, name, out, f"checkpoint/{rel}")
+        if rel in (STATE, METRICS, FILES):
+            continue
+        if copy(fs, name, out, f"checkpoint/{rel}") != records.get(rel, {}).get("crc32"):
+            set_aside(folder)
+            raise UserError(f"{name}: is damaged; run again to go on from the checkpoint before it")
     fs, path = filesystem(newest(checkpoints) or folder)
     copy(fs, f"{path}/{METRICS}", out, METRICS)
     out.write_json("train_state.json", state)
+    out.aside |= {METRICS, "train_state.json"}  # they tell of seconds, machines and restarts
     with out.open(ANOMALIES, "w") as file:
         file.write("".join(json.dumps(line) + "\n" for line in state["anomalies"]))
     return state
@@ -127,16 +139,21 @@ def publish_traces(context: StepContext, out: ArtifactWriter) -> None:
     for name in sorted(fs.find(path)):
         rel = f"{FOLDER}/{name[len(path) :].lstrip('/')}"
         copy(fs, name, out, rel)
+        out.aside.add(rel)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(rel).name
             fs.get_file(name, str(local))
             context.tracker.log_file(local, str(Path(rel).parent))
 
 
-def copy(fs: Any, source: str, out: ArtifactWriter, rel: str) -> None:
+def copy(fs: Any, source: str, out: ArtifactWriter, rel: str) -> int:
+    """Copy a file into the artifact; returns the CRC-32 of what was copied."""
+    crc = 0
     with fs.open(source, "rb") as reader, out.open(rel) as writer:
         while chunk := reader.read(COPY_BYTES):
+            crc = zlib.crc32(chunk, crc)
             writer.write(chunk)
+    return crc
 
 
 def remove(uri: str) -> None:

@@ -15,11 +15,9 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FileSystem, FsspecWriter
 
 from components.artifacts import filesystem
-
-METADATA = ".metadata"
-UNPUBLISHED = ".metadata.unpublished"
-READ_BYTES = 4 << 20
-FileRecords = dict[str, dict[str, int]]  # name -> {size, crc32}
+from components.train.checkpoint_sums import METADATA as METADATA
+from components.train.checkpoint_sums import READ_BYTES, UNPUBLISHED
+from components.train.checkpoint_sums import FileRecords as FileRecords
 
 
 class UnsafeCheckpoint(ValueError):
@@ -88,6 +86,9 @@ class Writer(FsspecWriter):
         self.fs.fs = filesystem(folder)[0]
         self.records: FileRecords = {}
         self.fs = RecordingFileSystem(self.fs, self.records)
+
+    def storage_meta(self) -> dcp.metadata.StorageMeta:
+        return dcp.metadata.StorageMeta()  # without the place and the random id: equal trainings write equal bytes
 
     def _get_metadata_path(self, rank: int | None = None) -> str:
         return f"{self.path}/{UNPUBLISHED}"

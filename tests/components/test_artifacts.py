@@ -60,7 +60,7 @@ def test_an_exception_leaves_nothing(store: ArtifactStore) -> None:
     with pytest.raises(ValueError), store.create(KEY) as out:
         out.write_json("b.json", {})
         raise ValueError
-    assert store.find(KEY) is None and not store.fs.find(f"{store._path}/artifacts")
+    assert store.find(KEY) is None and not store.fs.find(f"{store.fs_path}/artifacts")
 
 
 def test_what_is_to_be_done_after_the_commit_is_done_then_and_only_then(store: ArtifactStore) -> None:
@@ -107,7 +107,7 @@ def test_a_missing_file_makes_the_artifact_absent(store: ArtifactStore) -> None:
     write(store)
     artifact = store.find(KEY)
     assert artifact is not None
-    store.fs.rm_file(f"{store._path}{artifact.uri.removeprefix(store.root)}/b.json")
+    store.fs.rm_file(f"{store.fs_path}{artifact.uri.removeprefix(store.root)}/b.json")
     assert store.find(KEY) is None
 
 
@@ -115,7 +115,7 @@ def test_a_damaged_artifact_is_replaced(store: ArtifactStore) -> None:
     write(store)
     artifact = store.find(KEY)
     assert artifact is not None
-    store.fs.rm_file(f"{store._path}{artifact.uri.removeprefix(store.root)}/b.json")
+    store.fs.rm_file(f"{store.fs_path}{artifact.uri.removeprefix(store.root)}/b.json")
     write(store, "again")
     again = store.find(KEY)
     assert again is not None and again.local("folder/a.txt").read_text() == "again"

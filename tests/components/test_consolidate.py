@@ -37,9 +37,12 @@ def consolidated(tmp_path: Path, step_context: Callable[..., StepContext]) -> Co
     """Runs the step on a checkpoint of these tensors, and gives its artifact."""
 
     def make(tensors: dict[str, torch.Tensor]) -> Artifact:
-        base = write_base(tmp_path / "base")
+        write_base(tmp_path / "base")
         (tmp_path / "base/tokenizer.json").write_bytes(TOKENIZER.read_bytes())
-        inputs = {"base": base, "checkpoint": write_checkpoint(tmp_path / "trained", tensors)}
+        inputs = {
+            "base": artifact(tmp_path / "base", "initialize"),
+            "checkpoint": write_checkpoint(tmp_path / "trained", tensors),
+        }
         store, key = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache"), StepKey("consolidate")
         with store.create(key) as out:
             consolidate.run(PipelineConfig(name="toy"), inputs, out, step_context())
@@ -75,6 +78,24 @@ def test_the_directory_is_complete(consolidated: Consolidate, weights: dict[str,
         "LICENSE-NOTICE",
     }
     assert "# toy" in made.open("README.md", "r").read()
+
+
+@pytest.mark.case("R2")
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+def test_a_checkpoint_that_changed_since_it_was_recorded_is_refused_by_name(
+    tmp_path: Path, weights: dict[str, torch.Tensor], step_context: Callable[..., StepContext], name: str
+) -> None:
+    trained = write_checkpoint(tmp_path / "trained", weights)
+    path = tmp_path / "trained/checkpoint" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    store = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache")
+    inputs = {"base": write_base(tmp_path / "base"), "checkpoint": trained}
+    message = rf"checkpoint/{name} holds other bytes than were recorded; run `plm train`"
+    with pytest.raises(UserError, match=message), store.create(StepKey("consolidate")) as out:
+        consolidate.run(PipelineConfig(name="toy"), inputs, out, step_context())
+    assert store.find(StepKey("consolidate")) is None
 
 
 def test_a_missing_tensor_is_named(consolidated: Consolidate, weights: dict[str, torch.Tensor]) -> None:

@@ -178,6 +178,20 @@ def test_a_damaged_previous_artifact_is_made_up_for(ingest: Callable[..., Artifa
     assert (second.counts["fetched"], second.digest) == (1, first.digest)
 
 
+@pytest.mark.case("R2")
+def test_a_file_that_changed_in_the_previous_artifact_is_not_taken_over(
+    ingest: Callable[..., Artifact], folder: Path
+) -> None:
+    first = ingest(from_folder(folder))
+    place = Path(first.uri, "images/3.png")
+    times = place.stat()
+    place.write_bytes(b"imagf 3")
+    os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = ingest(from_folder(folder), previous=first)
+    assert (second.counts["fetched"], second.digest) == (1, first.digest)
+    assert second.open("images/3.png").read() == b"image 3"
+
+
 def rejected(raw: Artifact) -> list[tuple[str, int, str]]:
     rows = map(json.loads, raw.open("rejects.jsonl").read().splitlines())
     return [(row["file"], row["line"], row["reason"]) for row in rows]

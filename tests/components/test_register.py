@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,13 @@ def test_the_same_model_is_registered_once(register: Register, config: PipelineC
     assert len(client.search_model_versions(f"name = '{config.name}'")) == 1
 
 
-def test_a_version_carries_its_evidence(register: Register, config: PipelineConfig, client: Any) -> None:
+def test_a_version_carries_its_evidence(
+    register: Register, config: PipelineConfig, client: Any, tmp_path: Path
+) -> None:
     artifact = register(0.9)
     version = client.get_model_version(config.name, artifact.read_json("registration.json")["version"])
     inputs = artifact.manifest["inputs"]
-    assert version.source == inputs["model"]["uri"]
+    assert version.source == f"{tmp_path}/runs/{inputs['model']['uri']}"
     assert {
         "plm.model_digest": inputs["model"]["digest"],
         "mlflow.source.git.commit": "abc123",
@@ -135,15 +138,33 @@ def test_a_registration_is_gone_when_its_store_is(
     register: Register, config: PipelineConfig, tmp_path: Path, client: Any
 ) -> None:
     artifact = register(0.9)
-    assert lapse(config, artifact) is None
+    assert lapse(config, artifact, exists) is None
     client.delete_registered_model(config.name)
-    assert "not in the registry any more" in (lapse(config, artifact) or "")
+    assert "not in the registry any more" in (lapse(config, artifact, exists) or "")
+
+
+@pytest.mark.case("R4")
+def test_a_champion_whose_files_are_gone_follows_its_weights_to_where_they_are(
+    register: Register, config: PipelineConfig, client: Any, tmp_path: Path
+) -> None:
+    """The storage was moved, say: the same weights are registered again, and the alias leads to files."""
+    first = register(0.9)
+    said = first.read_json("registration.json")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    reason = lapse(config, Artifact(first.uri.replace("/runs/", "/moved/"), first.manifest, tmp_path), exists)
+    assert reason and "is not there any more" in reason and f"version {said['version']} of" in reason
+    again = register(0.9)
+    version = client.get_model_version_by_alias(config.name, "champion")
+    assert version.version == again.read_json("registration.json")["version"] != said["version"]
+    assert exists(version.tags["plm.model_uri"]) and "where they lie now" in version.tags["plm.gate.reason"]
+    assert "previous_champion" not in client.get_registered_model(config.name).aliases
+    assert lapse(config, again, exists) is None
 
 
 def test_asking_about_a_registration_makes_no_store(register: Register, config: PipelineConfig, tmp_path: Path) -> None:
     artifact = register(0.9)
     elsewhere = config.model_copy(update={"tracking": config.tracking.model_copy(update={"state_dir": str(tmp_path)})})
-    assert "not in the registry any more" in (lapse(elsewhere, artifact) or "")
+    assert "not in the registry any more" in (lapse(elsewhere, artifact, exists) or "")
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -153,7 +174,7 @@ def test_a_run_that_goes_back_to_an_earlier_model_makes_it_the_challenger_again(
     """A becomes champion, then B, then A runs again: nothing is computed anew, and what is said of it is true."""
     first = register(0.7, "first")
     second = register(0.9, "second")
-    assert lapse(config, second) is None and "not the challenger" in (lapse(config, first) or "")
+    assert lapse(config, second, exists) is None and "not the challenger" in (lapse(config, first, exists) or "")
     said = first.read_json("registration.json")
     assert said["champion"] and not is_champion(config, said)
     again = register(0.7, "first").read_json("registration.json")
@@ -168,7 +189,7 @@ def test_a_champion_that_was_moved_by_hand_stays_where_it_is(
     first = register(0.7, "first").read_json("registration.json")
     second = register(0.9, "second")
     client.set_registered_model_alias(config.name, "champion", first["version"])
-    assert lapse(config, second) is None and not is_champion(config, second.read_json("registration.json"))
+    assert lapse(config, second, exists) is None and not is_champion(config, second.read_json("registration.json"))
 
 
 def test_a_gate_on_a_metric_that_is_not_measured_is_refused(register: Register, config: PipelineConfig) -> None:
@@ -182,7 +203,7 @@ def test_an_optional_registry_that_is_away_is_only_noted(register: Register, con
     settings = config.model_copy(update={"tracking": tracking})
     artifact = register(0.9, settings=settings)
     assert artifact.read_json("registration.json")["version"] is None
-    assert "was away" in (lapse(settings, artifact) or "")
+    assert "was away" in (lapse(settings, artifact, exists) or "")
 
 
 @pytest.mark.case("R10")

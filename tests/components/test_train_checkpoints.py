@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from components.train import async_save
 from components.train.async_save import Saver
 from components.train.checkpoint import attempts, newest, read_state
 from components.train.parallel import Group
+from components.train.progress import describe
 from components.train.retention import best, kept
+from components.train.run_state import newest_for_all
 from components.train.storage import Reader, UnsafeCheckpoint, quiet, read_metadata
 from components.train.supervision import insist
 from tests.components.full_disk import largest_file
@@ -95,6 +98,38 @@ def test_a_checkpoint_whose_notes_cannot_be_read_is_passed_over(saving: Saving) 
         saving.save(2)
         Path(newest(saving.uri) or "", name).write_bytes(b"")  # as a loss of power leaves what was not flushed
         assert read_state(newest(saving.uri) or "")["step"] == 1, name
+
+
+@pytest.mark.case("R2")
+@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "state.json", "metrics.jsonl", "files.json"])
+def test_a_checkpoint_with_a_changed_byte_is_set_aside_for_the_one_before_it(saving: Saving, file: str) -> None:
+    for step in (1, 2):
+        saving.saver.start({"step": step, "score": 1.0}, f'{{"step": {step}}}\n')
+        saving.saver.wait()
+    path = Path(newest(saving.uri) or "", file)
+    data, times, said = path.read_bytes(), path.stat(), []
+    at = data.index(b"crc32") + 10 if file == "files.json" else len(data) // 2
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    group = Group(torch.device("cpu"))
+    found = newest_for_all(saving.uri, group, said.append)
+    assert read_state(found or "")["step"] == 1
+    if file in ("__0_0.distcp", ".metadata", "metrics.jsonl"):
+        assert said[0]["note"].startswith(f"checkpoint {path.parent.name} is damaged ({file} holds other bytes")
+        assert describe(said[0], 9) == said[0]["note"]
+    saving.save(3)
+    assert saving.steps() == [1, 3], "what was set aside goes with the next one"
+
+
+@pytest.mark.case("R9")
+def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
+    stored = []
+    for name in ("first", "second"):
+        saving = Saving(tmp_path / name)
+        saving.save(1)
+        folder = Path(newest(saving.uri) or "")
+        stored.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert stored[0] == stored[1] and ".metadata" in stored[0]
 
 
 def test_old_checkpoints_that_cannot_be_removed_fail_no_save(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:

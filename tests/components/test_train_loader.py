@@ -22,6 +22,7 @@ import torch
 
 from components.artifacts import Artifact, filesystem
 from components.errors import UserError
+from components.sums import DamagedFile
 from components.train import checkpoint
 from components.train.loader import PackRequest, StepWork, prefetched, read_pack, step_work, steps_ahead
 from components.train.plan import Cost, PackPlan
@@ -31,7 +32,7 @@ from components.train.shard_cache import ShardFiles
 from components.train.shards import CorruptExample, Index, Place, ShardReader, plan_spec, read_index
 from components.train.skipped import Skipped, SkippedLog, TooManyCorrupt, read_skipped
 from components.train.worker import TrainJob, run_rank
-from tests.components.training_set import SHARD_SCHEMA, example, tiny_config, write_base, write_shards
+from tests.components.training_set import SHARD_SCHEMA, artifact, example, tiny_config, write_base, write_shards
 
 SETTINGS = TrainConfig(packs_per_step=3, pack_tokens=64, pack_tiles=6)
 INDEX = "train/index.parquet"
@@ -69,7 +70,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def damage(shards: Artifact, shard: str, row: int) -> None:
-    """Put bytes that are no image in the place of a row's image."""
+    """Put bytes that are no image in the place of a row's image. Nothing notes what the file was before."""
     path = Path(shards.uri, "train", shard)
     rows = parquet.read_table(path).to_pylist()
     rows[row]["media"] = [{"kind": "image", "data": b"\x89PNG no"}]
@@ -82,7 +83,7 @@ def damage(shards: Artifact, shard: str, row: int) -> None:
 def damaged(tmp_path: Path) -> Artifact:
     shards = write_shards(tmp_path / "shards", examples=23, per_shard=9)
     damage(shards, "shard-00001.parquet", 2)
-    return shards
+    return artifact(Path(shards.uri), "preprocess")  # it was so when it was recorded
 
 
 # --- reading
@@ -236,7 +237,7 @@ def test_an_example_whose_tiles_do_not_fit_its_tokens_is_corrupt(tmp_path: Path)
 
     parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), path)
     with pytest.raises(CorruptExample, match="example e1 has 1 image placeholders, but its 0 tiles"):
-        reader_of(shards).read(Place("train/shard-00000.parquet", 1))
+        reader_of(artifact(Path(shards.uri), "preprocess")).read(Place("train/shard-00000.parquet", 1))
 
 
 def test_bytes_lost_inside_a_shard_are_corrupt_a_shard_that_is_gone_is_an_error(tmp_path: Path) -> None:
@@ -245,6 +246,7 @@ def test_bytes_lost_inside_a_shard_are_corrupt_a_shard_that_is_gone_is_an_error(
     data = bytearray(path.read_bytes())
     data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
     path.write_bytes(data)
+    shards = artifact(Path(shards.uri), "preprocess")  # they were lost before anything was recorded
     micro = read_pack(reader_of(shards), PackRequest(0, (Place("train/shard-00000.parquet", 0),), ("test",)))
     assert micro.skipped[0].id == "row 0 of train/shard-00000.parquet" and micro.skipped[0].reason
     with pytest.raises(OSError, match=r"row 3 of train/shard-00009.parquet"):
@@ -275,6 +277,60 @@ def test_too_much_corrupt_data_ends_the_training(tmp_path: Path) -> None:
     log.add(bad[:10])
     with pytest.raises(TooManyCorrupt, match=r"11 of the 500 examples read so far are corrupt, the last of them e10 "):
         log.add(bad[10:])
+
+
+# --- a shard that changed since it was recorded
+
+
+def flip(path: Path, at: int) -> None:
+    """Another byte in the middle of a file, its size and times as before."""
+    times, data = path.stat(), bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.case("R2")
+@pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.e2e)])  # torch's import, once more
+def test_a_changed_byte_in_a_shard_ends_the_reading_with_its_name_in_one_line(tmp_path: Path, processes: int) -> None:
+    shards = write_shards(tmp_path / "shards", examples=23, per_shard=9)
+    flip(Path(shards.uri, "train/shard-00001.parquet"), 700)
+    with pytest.raises(UserError) as raised:
+        works(shards, steps=4, processes=processes)
+    assert type(raised.value) is DamagedFile and str(raised.value) == (
+        f"{shards.uri}/train/shard-00001.parquet holds other bytes than were recorded; "
+        "run `plm preprocess` with this config, or the whole chain again: it is made anew"
+    )
+
+
+@pytest.mark.case("R2")
+def test_the_index_is_compared_too(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", examples=8)
+    flip(Path(shards.uri, INDEX), 60)
+    with pytest.raises(DamagedFile, match=r"train/index\.parquet holds other bytes"):
+        index_of(shards)
+
+
+@pytest.mark.case("R2")
+def test_a_cached_shard_is_compared_by_every_process_and_fetched_again(tmp_path: Path) -> None:
+    shards = remote(write_shards(tmp_path / "shards", examples=8), "memory://changed")
+    name = "train/shard-00000.parquet"
+    ShardFiles(shards, tmp_path / "cache", 1 << 30).open(name).close()
+    (cached_name,) = cached(tmp_path / "cache")
+    flip(tmp_path / "cache" / cached_name, 300)
+    with ShardFiles(replace(shards), tmp_path / "cache", 1 << 30).open(name) as file:
+        assert file.read() == Path(tmp_path, "shards", name).read_bytes()
+
+
+@pytest.mark.case("R2")
+def test_a_shard_that_arrives_damaged_twice_is_refused_by_name(tmp_path: Path) -> None:
+    shards = remote(write_shards(tmp_path / "shards", examples=8), "memory://wrong")
+    name = "train/shard-00000.parquet"
+    data = Path(tmp_path, "shards", name).read_bytes()
+    filesystem("memory://wrong")[0].pipe_file(f"/wrong/{name}", data[:300] + bytes([data[300] ^ 1]) + data[301:])
+    with pytest.raises(DamagedFile, match=r"memory://wrong/train/shard-00000\.parquet holds other bytes"):
+        ShardFiles(shards, tmp_path / "cache", 1 << 30).open(name)
+    assert cached(tmp_path / "cache") == {}
 
 
 # --- the cache of shards

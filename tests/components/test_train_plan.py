@@ -309,6 +309,27 @@ def test_a_plan_is_written_once_and_old_ones_go(tmp_path: Path) -> None:
     assert kept[0].step(3) == PackPlan.make(spec(seed=1), 20).step(3)  # mapped, though its file is gone
 
 
+@pytest.mark.case("R2")
+@pytest.mark.parametrize("file", ["rows.u32", "starts.i64", "sums.json"])
+@pytest.mark.parametrize("kind", ["flipped", "half", "empty", "gone"])
+def test_a_damaged_plan_is_made_anew(tmp_path: Path, file: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    whole = stored_plan(spec(), 20, tmp_path)
+    (place,) = (p for p in tmp_path.iterdir() if p.is_dir())
+    data = (place / file).read_bytes()
+    changed = {"flipped": data[:5] + bytes([data[5] ^ 1]) + data[6:], "half": data[: len(data) // 2], "empty": b""}
+    if kind == "gone":
+        (place / file).unlink()
+    else:
+        copy = place / "copy"  # a new file, since the old one is mapped
+        copy.write_bytes(changed[kind])
+        os.utime(copy, ns=((place / file).stat().st_mtime_ns,) * 2)
+        copy.replace(place / file)
+    again = stored_plan(spec(), 20, tmp_path)
+    assert [again.step(k) for k in range(20)] == [whole.step(k) for k in range(20)]
+    assert file in caplog.text and "the plan is made anew" in caplog.text
+    assert (place / file).read_bytes() == data
+
+
 def test_processes_that_ask_at_once_get_one_plan(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib; sys.path.insert(0, '.')\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,5 +94,11 @@ def write_base(folder: Path, config: PLMConfig | None = None) -> Artifact:
 
 def artifact(folder: Path, step: str) -> Artifact:
     """A local folder as the artifact that a step would have made of it."""
-    files = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size} for p in folder.rglob("*") if p.is_file()}
+    files = {p.relative_to(folder).as_posix(): recorded(p) for p in folder.rglob("*") if p.is_file()}
     return Artifact(str(folder), {"step": step, "key": "k", "digest": step * 4, "files": files, "counts": {}}, folder)
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    with open(path, "rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
