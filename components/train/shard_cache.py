@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fsspec.implementations.local import LocalFileSystem
-
 from components.artifacts import DOWNLOADS, Artifact, filesystem
 from components.errors import UserError
 from components.train.plan_file import locked
@@ -54,11 +52,11 @@ class ShardFiles:
             raise OSError(errno.EIO, str(error) or type(error).__name__) from error
 
     def _open(self, rel: str) -> IO[bytes]:
-        fs, path = filesystem(self.artifact.uri)
-        if isinstance(fs, LocalFileSystem):
-            place = Path(path, rel)
+        if "://" not in self.artifact.uri:
+            place = Path(self.artifact.uri, rel)
             self.artifact.require_sound(rel, place)
             return open(place, "rb")
+        fs, path = filesystem(self.artifact.uri)
         name = f"{self.artifact.digest[:20]}-{rel.replace('/', '-')}"
         with contextlib.suppress(FileNotFoundError):
             return self._open_cached(rel, name)
