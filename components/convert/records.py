@@ -18,7 +18,7 @@ from components.ingest.media_keys import names_a_picture, unread_media
 from components.ingest.media_rows import images_of, rows_with_paths
 from components.ingest.parts import Part
 from components.ingest.rejects import Reject
-from components.ingest.row import BadRow, Row
+from components.ingest.row import BadRow, Row, cut
 from plm_model.record import GptRoleError, RecordError, parse_id, parse_record
 from plm_model.turns import TagError, exchanges_of
 
@@ -27,6 +27,7 @@ MEDIA_KEYS = ("video", "start_time", "end_time", "bbox", "bbox_map", "width", "h
 FROM_LINE = "from_line"  # the key of a record that says which line of the user's file it was
 ROLES = {"user": "human"}  # what others call them
 SHOWN_KEYS = 12
+SHOWN_REASON = 400  # characters
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def read_records(
         except GptRoleError as error:
             raise UserError(f"{place[0]}:{place[1]}: {error}") from None
         except (RecordError, MissingValue) as error:
-            yield Reject(*place, str(error), row.values)
+            yield Reject(*place, cut(" ".join(str(error).split()), SHOWN_REASON), row.values)
 
 
 def converted(row: Row, place: tuple[str, int], part: Part, ways: Ways) -> Converted:
@@ -144,6 +145,8 @@ def _filled(row: Row, digest: bytes, way: Way, ways: Ways) -> dict[str, Any]:
     names = images_of(row, column)
     if not names and not values.get("video"):
         raise MissingValue(f"no image name in column {column!r}" + ("" if column in values else f": {keys_of(values)}"))
+    if lacking := next((name for name in way.columns if name not in values), None):
+        raise MissingValue(f"no text in column {lacking!r}: {keys_of(values)}")
     own = value_of(values, way.question_column) if way.question_column else None
     record: dict[str, Any] = {"id": _id(values, names, digest)}
     if names:

@@ -24,14 +24,17 @@ from plm_model.record import Record, RecordError, VideoClip, parse_record, requi
 from plm_model.video import VideoError, read_clip
 
 SHOWN = 3  # rows set aside that a line names
+SHOWN_REASON = 300  # characters of a reason in a line
+FROM_LINE = "from_line"  # the key of a record that says which line of the user's file it was
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A held-out row that cannot be evaluated, and why."""
+    """A held-out row that cannot be evaluated, and why; `place` is the line of the user's own file, where that is known."""
 
     id: str
     reason: str
+    place: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Question:
     target: str
     video: VideoClip | None = None
     record: Record | None = None
+
+    @property
+    def place(self) -> str | None:
+        """The line of the user's own file that it comes from, where the row says it."""
+        return None if self.record is None else self.record.row.get(FROM_LINE)
 
     @property
     def media(self) -> tuple[str, ...]:
@@ -78,7 +86,8 @@ def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
             try:
                 questions.append(question_of(line))
             except (RecordError, RejectedRecord, json.JSONDecodeError) as error:
-                skipped.append(Skipped(name_of(line) or f"test.jsonl line {rows}", str(error)))
+                id, place = name_of(line)
+                skipped.append(Skipped(id or f"test.jsonl line {rows}", str(error), place))
     if not rows:
         raise UserError("there are no held-out rows to evaluate on; raise convert.test_fraction or add data")
     return HeldOut(questions, skipped, rows)
@@ -95,13 +104,13 @@ def question_of(line: str) -> Question:
     return Question(record.id, image, record.images, first.question, first.answer, record.video, record)
 
 
-def name_of(line: str) -> str | None:
-    """The id of a row that is no question, where it has one."""
+def name_of(line: str) -> tuple[str | None, str | None]:
+    """The id of a row that is no question, and its line in the user's file, where it has them."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
-        return None
-    return str(row["id"]) if isinstance(row, Mapping) and row.get("id") else None
+        return None, None
+    return (str(row["id"]) if row.get("id") else None, row.get(FROM_LINE)) if isinstance(row, Mapping) else (None, None)
 
 
 def answerable(
@@ -114,7 +123,9 @@ def answerable(
     with ThreadPoolExecutor() as pool:
         reasons = list(pool.map(lambda question: hindrance(question, local, codec), questions))
     kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
-    skipped = [Skipped(q.id, reason) for q, reason in zip(questions, reasons, strict=True) if reason is not None]
+    skipped = [
+        Skipped(q.id, reason, q.place) for q, reason in zip(questions, reasons, strict=True) if reason is not None
+    ]
     return kept, skipped
 
 
@@ -162,7 +173,9 @@ def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
 
 def named(skipped: Sequence[Skipped]) -> str:
     """The first rows that were set aside with their reasons, in one line."""
-    shown = "; ".join(f"{row.id}: {' '.join(row.reason.split())}" for row in skipped[:SHOWN])
+    shown = "; ".join(
+        f"{row.place or row.id}: {' '.join(row.reason.split())[:SHOWN_REASON]}" for row in skipped[:SHOWN]
+    )
     return shown + (f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
 
 

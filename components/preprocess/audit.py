@@ -66,8 +66,13 @@ class Audited:
     hidden_pictures: int
 
 
-def audit_page(out_uri: str, outcome: Outcome, codec: Codec, name: str) -> str:
-    """The whole page for the shards that lie in `out_uri`; every text is escaped, every picture is inlined."""
+def audit_page(
+    out_uri: str, outcome: Outcome, codec: Codec, name: str, read: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """The whole page for the shards that lie in `out_uri`; every text is escaped, every picture is inlined.
+
+    `read` is what was noticed when the rows were read (convert's `noted.json`); kinds that are seen again are those of here.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     page = Environment(
@@ -84,7 +89,7 @@ def audit_page(out_uri: str, outcome: Outcome, codec: Codec, name: str) -> str:
         hidden_sources=max(0, len(sources) - SHOWN_SOURCES),
         good=sum(table.num_rows for table in outcome.good.values()),
         bad=sum(table.num_rows for table in outcome.bad.values()),
-        noted=outcome.all_noted().to_json().values(),
+        noted=[kind for _, kind in sorted({**(read or {}), **outcome.all_noted().to_json()}.items())],
         tokens_per_tile=codec.config.tokens_per_tile,
     )
 

@@ -51,7 +51,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         first = next(outcome.bad_rows())["reason"]
         raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {first}")
     figures = write_results(out, outcome)
-    keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, config.name).encode()})
+    read = dataset.read_json("noted.json") if "noted.json" in dataset.files else None
+    keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, config.name, read).encode()})
     context.progress(last_line(figures, outcome))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +17,7 @@ from PIL import Image
 
 from components.artifacts import filesystem
 from components.media import MediaRoot
-from components.noted import OBSERVATIONS
+from components.noted import OBSERVATIONS, meaning
 from components.preprocess.audit import LONG_RUN, audit_page, choose, spread, token_runs
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import Report, table_schema
@@ -101,15 +101,34 @@ def outcome_of(reports: Sequence[Report]) -> Outcome:
     return collect([table], [Chunk("train", 0, 0, 1, rows=len(reports))], lambda rows: None)
 
 
-def html_of(folder: Path, rows: Sequence[dict[str, Any]], more: Sequence[Report] = ()) -> str:
+def html_of(
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    more: Sequence[Report] = (),
+    read: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     fs, out = filesystem(str(folder / "out"))
     write_shard(fs, f"{out}/train/s.parquet", rows)
     reports = [report(row, number) for number, row in enumerate(rows)]
-    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), Codec(TOKENIZER, CONFIG), "demo")
+    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), Codec(TOKENIZER, CONFIG), "demo", read)
 
 
 def page_of(folder: Path, *rows: dict[str, Any]) -> Page:
     return Page(html_of(folder, rows))
+
+
+@pytest.mark.case("D19")
+def test_what_was_noticed_when_the_rows_were_read_is_on_the_page(tmp_path: Path) -> None:
+    """A kind that is seen again, as text only is here, has the count of the examples."""
+    read = {
+        kind: {"meaning": meaning(kind), "rows": 1200, "first": ["a.csv:7"]} for kind in ("repeated_row", "text_only")
+    }
+    noticed = Report(
+        "train", 2, "y", source="x", shard="s.parquet", row=0, tokens=9, notes=["text_only"], place="a.csv:9"
+    )
+    html = html_of(tmp_path, [row(tmp_path, "x", ["Hi.", "Hello."])], [noticed], read)
+    assert "<td>equal to an earlier row</td><td>a.csv:7</td><td>1,200</td>" in html
+    assert "<td>text only, without image or video</td><td>a.csv:9</td><td>1</td>" in html
 
 
 def test_supervised_runs_are_the_answers_and_nothing_else(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from components.errors import UserError
 from components.evaluate.heldout import (
     Question,
     answerable,
+    named,
     question_of,
     read_questions,
     require_few,
@@ -227,7 +228,7 @@ def test_rows_that_are_no_question_are_set_aside_with_their_reason(store: Artifa
     answer, question = {"from": "assistant", "value": "b"}, {"from": "human", "value": "a"}
     rows = [
         json.dumps({"id": "first", "conversations": [{**answer, "value": "lost"}, question, answer]}),
-        json.dumps({"id": "none", "conversations": [answer]}),
+        json.dumps({"id": "none", "conversations": [answer], "from_line": "labels.csv:7"}),
         json.dumps({"id": "tag", "conversations": [{**question, "value": "<image>a"}, answer]}),
         "{broken",
         json.dumps({"id": "beyond", "conversations": [question, answer]}),
@@ -245,6 +246,7 @@ def test_rows_that_are_no_question_are_set_aside_with_their_reason(store: Artifa
         ("test.jsonl line 4", "Expecting property name enclosed in double quotes"),
     ]
     assert (held_out.rows, held_out.beyond_limit) == (5, 1)
+    assert named(held_out.skipped).startswith("labels.csv:7: no question is followed by an answer; tag: the questions")
 
 
 @pytest.mark.case("D16")
