@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from components.config_derived import with_data_sets_of_datamix, with_task_of_pipeline
 from components.config_layers import read_layer
 from components.config_types import (
     LONGEST_NAME,
     Fraction,
     LocalPath,
     ModelName,
+    Port,
     PositiveFloat,
     PositiveInt,
     Seed,
@@ -48,6 +50,8 @@ class TrackingConfig(Settings):
 
     uri: Uri | None = Field(None, description="MLflow tracking URI; default: SQLite in state_dir")
     state_dir: LocalPath = Field("./runs", description="local folder of mlflow.db and prefect.db")
+    mlflow_port: Port = Field(5000, description="of the MLflow page that `plm ui` serves, and that links lead to")
+    prefect_port: Port = Field(4200, description="of its Prefect page")
     experiment: str = "plm-pipeline"
     required: bool = Field(True, description="refuse to start when tracking is unreachable")
     system_metrics: bool = True
@@ -267,7 +271,7 @@ class PipelineConfig(Settings):
         if not isinstance(values, Mapping):
             return values
         layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
-        return _with_task_of_pipeline(_with_data_sets_of_datamix(layer.values))
+        return with_task_of_pipeline(with_data_sets_of_datamix(layer.values))
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> PipelineConfig:
@@ -276,23 +280,3 @@ class PipelineConfig(Settings):
                 "consolidate.weights is `average`, but train.ema_decay keeps none; set it, such as to 0.999"
             )
         return self
-
-
-def _with_task_of_pipeline(values: dict[str, Any]) -> dict[str, Any]:
-    """A measure is named after the pipeline that it is of, where the config gives it no name of its own."""
-    evaluate, name = values.get("evaluate") or {}, values.get("name", "pipeline")
-    if not isinstance(evaluate, Mapping) or "task" in evaluate or not isinstance(name, str):
-        return values
-    return values | {"evaluate": {**evaluate, "task": name}}
-
-
-def _with_data_sets_of_datamix(values: dict[str, Any]) -> dict[str, Any]:
-    """What is trained on is what comes in, where a registry's data sets are not named themselves."""
-    ingest, train = values.get("ingest"), values.get("train")
-    source = ingest.get("source") if isinstance(ingest, Mapping) else None
-    datamix = train.get("datamix") if isinstance(train, Mapping) else None
-    registered = isinstance(source, Mapping) and source.get("kind") == "plm" and "datasets" not in source
-    if not registered or not isinstance(datamix, str):
-        return values
-    names = [part.partition(":")[0] for part in "".join(datamix.split()).split(",")]
-    return values | {"ingest": {**ingest, "source": {**source, "datasets": names}}}

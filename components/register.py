@@ -148,7 +148,7 @@ def create_version(
     description = (
         f"{metric.removeprefix('metric/')} {float(tags[metric]):.4f} on {tags['eval.questions']} held-out rows"
     )
-    run_id = context.tracker.run_id
+    run_id = context.tags.get("plm.pipeline_run_id") or context.tracker.run_id  # the whole run, where there is one
     common = {"run_id": run_id, "tags": dict(tags), "description": description, "await_creation_for": 0}
     try:
         return client.create_model_version(name, source=model.uri, **common).version

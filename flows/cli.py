@@ -133,8 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     ui = _command(commands, "ui", "the MLflow and Prefect pages on the local stores", _ui)
     ui.add_argument("config", nargs="?", help="YAML file whose tracking.state_dir to show (default: ./runs)")
     ui.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    ui.add_argument("--mlflow-port", type=int, default=5000)
-    ui.add_argument("--prefect-port", type=int, default=4200)
+    ui.add_argument(
+        "--mlflow-port", type=int, metavar="PORT", help="instead of the config's tracking.mlflow_port (5000)"
+    )
+    ui.add_argument(
+        "--prefect-port", type=int, metavar="PORT", help="instead of the config's tracking.prefect_port (4200)"
+    )
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, An
     # Registered before Prefect is imported, so that it runs after Prefect has sent its last logs on its own way out.
     atexit.register(server.close)
     server.start()
+    if server.ours:  # it ends with this process; links lead to where `plm ui` shows the same runs
+        os.environ.setdefault("PREFECT_UI_URL", f"http://127.0.0.1:{config.tracking.prefect_port}")
     _check_tracking(config)
     from flows.finetune import finetune_flow
 

@@ -16,7 +16,6 @@ from components.tracking import SilentTracker, open_tracking, spool_dir, start_r
 from components.tracking_send import one_line
 from components.tracking_spool import replay_spools
 
-MLFLOW_PORT = 5000
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +33,8 @@ def ended(tracker: Any) -> Iterator[None]:
     tracker.end("FINISHED")
 
 
-def open_parent(config: PipelineConfig) -> tuple[Any, str | None]:
-    """The tracker of a new run, and its experiment; what earlier runs could not send is sent first.
+def open_parent(config: PipelineConfig, name: str) -> tuple[Any, str | None]:
+    """The tracker of a new run of this name, and its experiment; what earlier runs could not send is sent first.
 
     UserError when tracking cannot be reached or used; where the config does not require it, that line is a warning and the
     tracker a silent one.
@@ -43,7 +42,7 @@ def open_parent(config: PipelineConfig) -> tuple[Any, str | None]:
     try:
         client, experiment = open_tracking(config)
         replay_spools(client, spool_dir(config))
-        return start_run(config, client, experiment, config.name, {"plm.pipeline": config.name}), experiment
+        return start_run(config, client, experiment, name, {"plm.pipeline": config.name}), experiment
     except Exception as error:  # ours, requests, sqlalchemy and MLflow families
         line = str(error) if isinstance(error, UserError) else f"tracking {tracking_uri(config)}: {one_line(error)}"
         if config.tracking.required:
@@ -81,7 +80,7 @@ def log_text(tracker: Any, name: str, text: str) -> None:
 def mlflow_run_url(config: PipelineConfig, experiment: str, run_id: str) -> str:
     """The page of a run; for a local store the one that `plm ui` serves."""
     uri = tracking_uri(config)
-    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
+    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{config.tracking.mlflow_port}"
     return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 
 

@@ -16,6 +16,7 @@ from components.config_loading import dump_config, flatten
 from components.errors import UserError
 from components.execution import remove_resumable, resume_uri
 from components.last_run import last_key, remember_key
+from components.preflight.gate import passable
 from components.ray_jobs import check_tracking
 from components.steps import STEPS, Step, StepContext
 from components.tracking import (
@@ -28,6 +29,7 @@ from flows.links import FlowLinks
 from flows.parent_run import ended, git_commit, log_text, mlflow_run_url, open_parent, system_metrics
 from flows.progress import Progress
 from flows.recovery import Lease
+from flows.run_name import name_of_run
 
 
 @dataclass
@@ -46,6 +48,7 @@ class PipelineRun:
     started: float = field(default_factory=time.time)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+    results: dict[str, dict[str, str]] = field(default_factory=dict)  # of the steps' tasks
 
     def step(self, name: str, **inputs: Artifact) -> Artifact:
         """Run a step, or reuse its artifact, as a Prefect task of its own."""
@@ -80,7 +83,8 @@ class PipelineRun:
         for name, artifact in inputs.items():
             tracker.log_dataset(name, artifact.uri, artifact.digest, "training" if step.name == "train" else "input")
         task = step_task(step.name, key.digest, reuse=found is not None)
-        task(lambda: self._in_task(step, key, inputs, found, tracker))
+        came_from = {name: self.results[source] for name, source in step.inputs.items() if source in self.results}
+        self.results[step.name] = task(lambda: self._in_task(step, key, inputs, found, tracker), came_from)
         made = self.store.find(key)
         if made is None:
             raise UserError(f"{step.name}: its artifact is gone from {self.store.root}; run again")
@@ -94,7 +98,10 @@ class PipelineRun:
         self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], found: Artifact | None, tracker: Any
     ) -> dict[str, str]:
         """The body of a step's task. Returns URI and digests; the files stay in the store."""
-        artifact = found or self._run(step, key, inputs, tracker)
+        from flows.tasks import run_log
+
+        with self.progress.recorded_by(run_log()):
+            artifact = found or self._run(step, key, inputs, tracker)
         self._link_task(step.name, tracker, artifact)
         return {"uri": artifact.uri, "digest": artifact.digest, "key": key.digest}
 
@@ -206,10 +213,10 @@ class PipelineRun:
         return {name: value for name, value in tags.items() if value}
 
     def _link_task(self, name: str, tracker: Any, artifact: Artifact) -> None:
-        from flows.tasks import link
+        from flows.tasks import link, show_place
 
         slug = name.replace("_", "-")
-        link(f"artifact-{slug}", _as_url(artifact.uri), f"Files of step {name}, digest {artifact.digest}")
+        show_place(f"artifact-{slug}", artifact.uri, f"Files of step {name}, digest {artifact.digest}")
         if tracker.run_id and self.experiment:
             link(
                 f"mlflow-{slug}", mlflow_run_url(self.config, self.experiment, tracker.run_id), f"MLflow run of {name}"
@@ -221,12 +228,16 @@ def pipeline_run(
     config: PipelineConfig, links: FlowLinks, lease: Lease, refresh: frozenset[str]
 ) -> Iterator[PipelineRun]:
     """Check storage and tracking, open the parent run, and close everything truthfully however the block ends."""
+    from flows.tasks import name_flow_run, run_log
+
     store = ArtifactStore(config.storage.root, config.storage.cache_dir)
     store.check()
     check_tracking(config)
-    tracker, experiment = open_parent(config)
+    name = name_of_run(config, store, refresh)
+    name_flow_run(links, f"finetune-{name}")
+    tracker, experiment = open_parent(config, name)
     with contextlib.ExitStack() as ray, ended(tracker):
-        run = PipelineRun(config, store, links, lease, Progress(), refresh, tracker, experiment, ray)
+        run = PipelineRun(config, store, links, lease, Progress(record=run_log()), refresh, tracker, experiment, ray)
         lease.update(
             prefect_flow_run_id=links.flow_run_id,
             mlflow_run_id=tracker.run_id,
@@ -235,6 +246,8 @@ def pipeline_run(
         )
         for name, value in run.tags().items():
             tracker.tag(name, value)
+        for finding in passable(config):
+            run.progress.say("note", finding.text)
         resolved = config.model_dump(mode="json", exclude={"extends"})
         tracker.log_params(flatten(resolved))
         log_text(tracker, "config.yaml", dump_config(config))
@@ -248,7 +261,3 @@ def pipeline_run(
             data = run.artifacts["convert"]
             tracker.log_dataset(config.name, data.uri, data.digest, "training")
             tracker.tag("plm.data_digest", data.digest)
-
-
-def _as_url(uri: str) -> str:
-    return uri if "://" in uri else f"file://{uri}"

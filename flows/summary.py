@@ -12,8 +12,9 @@ import psutil
 
 from components.artifacts import filesystem
 from components.register import is_champion
+from flows.parent_run import mlflow_run_url
 from flows.pipeline import PipelineRun
-from flows.tasks import link, show_report
+from flows.tasks import link, show_place, show_report
 
 
 def conclude(run: PipelineRun) -> dict[str, Any]:
@@ -47,10 +48,25 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
     run.tracker.log_metrics(_last_losses(run))
     for file in ("report.html", "loss.png"):
         run.tracker.log_file(comparison.local(file))
-    show_report(_markdown(summary))
-    link("report", _url(summary["report"]), "Before and after, with images and answers")
+    page = markdown(summary)
+    show_report(page)
+    run.tracker.tag("mlflow.note.content", page)
+    if summary["registered_model_version"] is not None:
+        name_of_version = f"{summary['registered_model']}/{summary['registered_model_version']}"
+        run.tracker.tag("plm.registered_model_version", name_of_version)
+    run.progress.say("gate", str(summary["gate"]))
+    _show_report_file(run, summary["report"])
     _write(run, summary)
     return summary
+
+
+def _show_report_file(run: PipelineRun, uri: str) -> None:
+    """A link to the report as MLflow's page shows it; where the run is not recorded, the file's place."""
+    what = "Before and after, with images and answers"
+    if run.tracker.run_id and run.experiment:
+        link("report", f"{mlflow_run_url(run.config, run.experiment, run.tracker.run_id)}/artifacts/report.html", what)
+    else:
+        show_place("report", uri, what)
 
 
 def _last_losses(run: PipelineRun) -> dict[str, float]:
@@ -84,7 +100,8 @@ def _write(run: PipelineRun, summary: dict[str, Any]) -> None:
     fs.pipe_file(path, (json.dumps(summary, indent=1) + "\n").encode())
 
 
-def _markdown(summary: dict[str, Any]) -> str:
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The page of a run in Prefect, and its note in MLflow."""
     gain = summary["gain"]
     rows = "\n".join(
         f"| {name} | {step['seconds']:.1f} s | {'reused' if step['cached'] else 'ran'} |"
@@ -130,7 +147,3 @@ def last_lines(summary: Mapping[str, Any]) -> list[str]:
         f"gain      {gain['gain']:+.3f} ({sure} {gain['ci_low']:+.3f} to {gain['ci_high']:+.3f})",
         f"gate      {summary['gate']}",
     ]
-
-
-def _url(uri: str) -> str:
-    return uri if "://" in uri else f"file://{uri}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
-from prefect import task
+from prefect import get_client, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 
 from flows.links import FlowLinks
 
+Result = dict[str, str]
 
-def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], dict[str, str]]], dict[str, str]]:
-    """A task run named after the step, cached under the artifact's key.
+
+def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], Result], dict[str, Result]], Result]:
+    """A task run named after the step, cached under the artifact's key; the results that it is given are edges to theirs.
 
     The manifest decides: where it is whole the work returns at once, where it is not Prefect's own cache is refreshed.
     """
@@ -25,7 +28,7 @@ def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], dict[s
         persist_result=True,
         result_serializer="json",
     )
-    def run_step(work: Callable[[], dict[str, str]]) -> dict[str, str]:
+    def run_step(work: Callable[[], Result], inputs: dict[str, Result]) -> Result:
         return work()
 
     return run_step
@@ -34,6 +37,25 @@ def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], dict[s
 def link(key: str, url: str, description: str) -> None:
     """A link artifact on the current task or flow run."""
     create_link_artifact(link=url, key=key, description=description)
+
+
+def show_place(key: str, uri: str, description: str) -> None:
+    """Where files lie: a link where a browser may open it, else the path, since a page of a server may not open files."""
+    if uri.startswith(("http://", "https://")):
+        link(key, uri, description)
+    else:
+        create_markdown_artifact(markdown=f"`{uri}`\n\n{description}", key=key, description=description)
+
+
+def run_log() -> Callable[[str], None]:
+    """What writes a line to the log of the current task run, outside of one to the flow run's; from any thread."""
+    return get_run_logger().info
+
+
+def name_flow_run(links: FlowLinks, name: str) -> None:
+    """Call the flow run so; a server that does not take it keeps the old name."""
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # httpx and Prefect families
+        client.update_flow_run(links.flow_run_id, name=name)
 
 
 def link_ray_job(step: str, url: str) -> None:

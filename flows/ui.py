@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import socket
 import sys
 import time
 from pathlib import Path
@@ -18,10 +20,19 @@ from flows.processes import start_child, stop
 from flows.recovery import close_dead_runs
 
 
-def serve_pages(config: PipelineConfig, mlflow_port: int, prefect_port: int) -> None:
-    """Serve both pages; returns when interrupted. Raises UserError when a server does not start."""
+def serve_pages(config: PipelineConfig, mlflow_port: int | None = None, prefect_port: int | None = None) -> None:
+    """Serve both pages, on the config's ports or these; returns when interrupted.
+
+    Raises UserError for a port that is taken, where another's pages would be shown, and when a server does not start.
+    """
     prepare_environment(config)
     uri = tracking_uri(config)
+    mlflow_port = mlflow_port or config.tracking.mlflow_port
+    prefect_port = prefect_port or config.tracking.prefect_port
+    if not uri.startswith("http"):
+        require_free(mlflow_port, "mlflow_port")
+    if "PREFECT_API_URL" not in os.environ:
+        require_free(prefect_port, "prefect_port")
     log = state_dir(config) / "logs" / "mlflow-server.log"
     with prefect_server(state_dir(config), prefect_port) as server:
         mlflow = start_child(_mlflow_server(config, mlflow_port), log) if not uri.startswith("http") else None
@@ -39,6 +50,20 @@ def serve_pages(config: PipelineConfig, mlflow_port: int, prefect_port: int) -> 
         finally:
             if mlflow is not None:
                 stop(mlflow)
+
+
+def require_free(port: int, key: str) -> None:
+    """UserError where something listens on this port of the machine already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            option = f"--{key.replace('_', '-')}"
+            raise UserError(
+                f"port {port}: cannot be used ({error.strerror}), another `plm ui`, perhaps; end what uses it, or set "
+                f"tracking.{key}, by which links find the pages, or give {option} PORT"
+            ) from None
 
 
 def show_login(server: PrefectServer, folder: Path) -> None:

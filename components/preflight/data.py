@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
@@ -23,11 +24,12 @@ DIGITS_COLUMNS = ("image", "label")
 @dataclass(frozen=True)
 class Peek:
     """What the first bytes of the annotations show: the columns, None where they cannot be told; and whether a question
-    and an answer are filled in by the config, not brought by the rows."""
+    and an answer are filled in by the config, not brought by the rows. `whole`: later rows can have no other columns."""
 
     columns: tuple[str, ...] | None = None
     filled: bool = False
     file: str = ""
+    whole: bool = True
 
 
 def source(config: PipelineConfig) -> Iterator[Finding]:
@@ -79,7 +81,7 @@ def columns(config: PipelineConfig) -> Iterator[Finding]:
         if name not in seen.columns:
             near = difflib.get_close_matches(name, seen.columns, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, seen.columns))}"
-            yield Finding(f"{key}: {seen.file} has no column {name!r}; {hint}", step="convert")
+            yield Finding(f"{key}: {seen.file} has no column {name!r}; {hint}", seen.whole, "convert")
 
 
 def peek(config: PipelineConfig) -> Peek:
@@ -114,13 +116,20 @@ def _of_text(head: bytes, name: str) -> Peek:
     try:
         text = head.decode("utf-8-sig", "ignore")
         if suffix in (".jsonl", ".ndjson"):
-            row = json.loads(text.splitlines()[0])
-            said = {"conversations", "messages", "text"} & row.keys() or {"question", "answer"} <= row.keys()
-            return Peek(tuple(row), not said, name)
+            return _of_json_lines(text.splitlines(), name, whole=len(head) < HEAD_BYTES)
         header = next(csv.reader(io.StringIO(text), delimiter={".csv": ",", ".tsv": "\t"}[suffix]))
     except (ValueError, KeyError, IndexError, AttributeError, StopIteration, csv.Error):
         return Peek()
     return Peek(tuple(header), True, name) if len(header) > 1 else Peek()
+
+
+def _of_json_lines(lines: list[str], name: str, whole: bool) -> Peek:
+    keys: dict[str, None] = {}
+    for line in lines if whole else lines[:-1]:  # the last one may be cut
+        with contextlib.suppress(ValueError, AttributeError, RecursionError):  # a bad row is the ingest's to reject
+            keys |= dict.fromkeys(json.loads(line).keys())
+    said = {"conversations", "messages", "text"} & keys.keys() or {"question", "answer"} <= keys.keys()
+    return Peek(tuple(keys), not said, name, whole)
 
 
 def _of_parquet(given: ParquetSource) -> Peek:

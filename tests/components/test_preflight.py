@@ -261,6 +261,8 @@ def test_columns_that_no_row_has(folder: Path) -> None:
     (folder / "labels.jsonl").write_text('{"image": "a.png", "label": "1"}\n')
     rows = f"ingest.source={{kind: folder, path: {folder}, annotations: labels.jsonl}}"
     assert "labels.jsonl has no column 'tilte'" in one(rows, "convert.answer='{tilte}'")
+    (folder / "labels.jsonl").write_text('{"image": "a.png"}\n{"image": "a.png", "tilte": "later"}\n')
+    assert said(rows, "convert.answer='{tilte}'") == []
 
 
 @pytest.mark.case("E17")

@@ -17,6 +17,7 @@ from components.artifacts import Artifact, ArtifactWriter, StepKey
 from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
+from components.preflight.gate import passable
 from components.register import is_champion, lapse, run
 from components.tracking import tracking_client
 
@@ -101,6 +102,22 @@ def test_the_champion_that_was_is_kept_as_previous(register: Register, config: P
     second = register(0.8, "second").read_json("registration.json")  # a gain of exactly min_gain
     aliases = client.get_registered_model(config.name).aliases
     assert (aliases["champion"], aliases["previous_champion"]) == (second["version"], first["version"])
+
+
+@pytest.mark.case("E19e")
+def test_a_gate_that_no_model_can_pass_is_said_before_the_training(
+    register: Register, config: PipelineConfig, client: Any
+) -> None:
+    assert list(passable(config)) == []  # nothing is registered yet
+    register(0.89)
+    assert list(passable(config)) == []
+    version = register(0.995, "better").read_json("registration.json")["version"]
+    (finding,) = passable(config)
+    assert finding.text == (
+        f"gate.min_gain is 0.1, and the champion of {config.name} (version {version}) has exact_match 0.9950: not even 1 would "
+        "pass; lower it to 0.0050 or less"
+    )
+    assert not finding.refuses
 
 
 def test_a_champion_measured_on_other_data_is_named_as_such(register: Register) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from components.steps import STEPS
 from components.tracking import tracking_client
+from flows.summary import last_lines
 from tests.system.conftest import Prefect, Workplace
 
 TASK = "eval/digits/exact_match"
@@ -108,6 +109,50 @@ def test_prefect_has_one_task_run_per_step_with_links(smoke: tuple[Workplace, st
         links = prefect.post("artifacts/filter", {"artifacts": {"task_run_id": {"any_": [task["id"]]}}})
         slug = name.replace("_", "-")
         assert {f"artifact-{slug}", f"mlflow-{slug}"} <= {link["key"] for link in links}
+
+
+@pytest.mark.case("E15")
+def test_prefect_draws_each_input_as_an_edge_from_the_step_that_made_it(
+    smoke: tuple[Workplace, str], prefect: Prefect
+) -> None:
+    tasks = prefect.tasks(smoke[1])
+    names = {task["id"]: name for name, task in tasks.items()}
+    edges = {name: {names[end["id"]] for end in task["task_inputs"].get("inputs", [])} for name, task in tasks.items()}
+    assert edges == {name: set(step.inputs.values()) for name, step in STEPS.items()}
+
+
+@pytest.mark.case("E15")
+def test_prefects_log_tells_of_reuse_loss_and_gate(smoke: tuple[Workplace, str], prefect: Prefect) -> None:
+    found = prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [smoke[1]]}}, "limit": 200})
+    lines = [log["message"] for log in found]
+    assert any(line.startswith("ingest: runs: ") for line in lines)
+    assert any(line.startswith("train: ") and "loss" in line for line in lines), lines
+    assert any(line.startswith("gate: ") and "gate.min_gain" in line for line in lines)
+
+
+@pytest.mark.case("E15")
+def test_the_parent_run_has_the_summary_as_its_note_and_the_version(
+    smoke: tuple[Workplace, str], parent: Any, prefect: Prefect
+) -> None:
+    summary = smoke[0].summary
+    version = f"{summary['registered_model']}/{summary['registered_model_version']}"
+    assert parent.info.run_name == "smoke" and parent.data.tags["plm.registered_model_version"] == version
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"{summary['accuracy_after']:.3f} [" in note and f"The gate: {summary['gate']}." in note
+    shown = prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [smoke[1]]}}})
+    texts = {artifact["key"]: artifact["data"] for artifact in shown}
+    assert f"/runs/{parent.info.run_id}/artifacts/report.html" in texts["report"]
+    assert not [key for key, text in texts.items() if "file://" in str(text)]
+
+
+@pytest.mark.case("E19b", "E19e")
+def test_the_last_lines_tell_what_the_gate_decided_and_how_sure_each_number_is(smoke: tuple[Workplace, str]) -> None:
+    summary = smoke[0].summary
+    *_, accuracy, gain, gate = last_lines(summary)
+    low, high = summary["accuracy_after_interval"]
+    assert accuracy.endswith(f"(95% interval {low:.3f} to {high:.3f}) on 16 held-out rows")
+    assert low <= summary["accuracy_after"] <= high and high - low > 0.1
+    assert gain.startswith("gain ") and "becomes champion" in gate
 
 
 def test_prefect_shows_the_comparison(smoke: tuple[Workplace, str], prefect: Prefect) -> None:
