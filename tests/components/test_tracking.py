@@ -228,13 +228,13 @@ def test_an_experiment_that_was_deleted_is_one_line_with_the_way_back(
         with pytest.raises(
             UserError, match=f"{line}.*mlflow experiments restore --experiment-id {experiment}"
         ) as error:
-            open_parent(config)
+            open_parent(config, "named")
         assert "\n" not in str(error.value)
     else:
-        assert open_parent(config)[0].run_id is None
+        assert open_parent(config, "named")[0].run_id is None
         assert line in caplog.text and "this run is not recorded" in caplog.text
     client.restore_experiment(experiment)
-    assert open_parent(config)[0].run_id
+    assert open_parent(config, "named")[0].run_id
 
 
 @pytest.mark.case("E8")
