@@ -21,8 +21,11 @@ from components.config import PipelineConfig
 from components.errors import ConfigError
 from components.train.checkpoint import newest, read_state
 from components.train.launch import main
+from components.train.length import counted_in_steps
 from components.train.plain_settings import read_settings
-from tests.components.training_set import tiny_config, write_base, write_shards
+from components.train.plan import Cost, PackPlan
+from components.train.shards import INDEX, plan_spec, read_index
+from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 BLOCKED = ("pydantic", "ray", "mlflow", "prefect", "decord", "av", "s3fs", "lmms_eval", "sklearn", "pandas")
 WITHOUT_MUCH = f"""
@@ -69,6 +72,20 @@ def test_the_same_command_goes_on_where_the_last_one_ended(inputs: Path, tmp_pat
     assert main(arguments(inputs, tmp_path)) == 0
     assert read_state(newest(f"{tmp_path}/checkpoints") or "")["restarts"] == 1
     assert sorted(path for path in inputs.rglob("*")) == before
+
+
+@pytest.mark.case("E16")
+def test_epochs_are_trained_as_the_steps_that_go_once_through_the_shards(inputs: Path, tmp_path: Path) -> None:
+    assert main([*arguments(inputs, tmp_path), "train.epochs=1"]) == 0
+    state = read_state(newest(f"{tmp_path}/checkpoints") or "")
+    settings = counted_in_steps(
+        read_settings(f"{inputs}/train.yaml", ["train.epochs=1"]), artifact(inputs / "shards", "preprocess")
+    )
+    assert state["step"] == settings.steps != 6 and settings.epochs is None
+    plan = PackPlan.make(plan_spec(read_index(inputs / "shards" / INDEX), settings, Cost())[0], settings.steps)
+    last_packs = sum(len(pack) for pack in plan.step(settings.steps - 1).packs)
+    seen = int(plan.starts[settings.steps * settings.packs_per_step])
+    assert 40 <= seen < 40 + last_packs
 
 
 def test_other_settings_are_refused_with_status_2(
