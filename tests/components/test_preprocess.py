@@ -439,7 +439,7 @@ def test_a_bad_row_is_named_by_the_line_of_the_users_file_where_that_is_known(tm
 def test_the_encoder_hands_on_the_line_of_the_users_file(place: Place) -> None:
     encoder = Encoder(make_codec(config(), place.model(config())), MediaRoot(str(place.media)))
     row = encoder.encode(asked("a", from_line="labels.csv:17").encode(), "train")
-    assert (row["place"], row["notes"]) == ("labels.csv:17", [])
+    assert (row["place"], row["notes"]) == ("labels.csv:17", ["text_only"])
     with pytest.raises(BadRow) as raised:
         encoder.encode(asked("a", "none.png", from_line="labels.csv:18").encode(), "train")
     assert raised.value.place == "labels.csv:18"
