@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactWriter, StepKey, absolute_uri, filesystem, to_root
-from components.attempts import mend, new_name, remove, remove_dead, sizes_below, standing_attempt
+from components.attempts import mend, new_name, remove, remove_dead, size_of, sizes_below, standing_attempt
 from components.errors import UserError
 from components.manifest import MANIFEST, BrokenManifest, Damage, content_digest, read_manifest, sealed
 from components.marks import marked, remove_mark
@@ -102,7 +102,7 @@ class ArtifactStore:
         files = artifact.files
         found = sizes_below(self.fs, f"{folder}/{attempt}")
         for rel, entry in files.items():
-            size = found.get(rel)
+            size = found[rel] if rel in found else size_of(self.fs, f"{folder}/{attempt}/{rel}")
             if size != entry["size"]:
                 return Damage(rel, GONE if size is None else f"has {size:,} bytes instead of {entry['size']:,}")
         for name, link in artifact.links.items():

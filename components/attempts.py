@@ -62,6 +62,14 @@ def sizes_below(fs: Any, path: str) -> dict[str, int]:
     return {name[len(path) :].lstrip("/"): info["size"] for name, info in fs.find(path, detail=True).items()}
 
 
+def size_of(fs: Any, path: str) -> int | None:
+    """The size of one file, None where there is none: asked for itself, since a listing may be older than the file."""
+    try:
+        return None if is_local(fs) else fs.info(path)["size"]
+    except FileNotFoundError:
+        return None
+
+
 def mend(fs: Any, old: str, new: str, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Put the files of the folder `new` in place of those of `old` that differ from them; which ones those were."""
 
