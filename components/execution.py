@@ -14,6 +14,7 @@ from components.artifacts import Artifact, StepKey, filesystem
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.last_run import made_elsewhere
+from components.local_ray import local_ray, said_by
 from components.machine import usable_cores
 from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
@@ -54,7 +55,7 @@ def _make(
 ) -> Artifact:
     module = importlib.import_module(step.module)
     try:
-        with store.create(key, inputs) as out:
+        with said_by(step.name), store.create(key, inputs) as out:
             module.run(config, inputs, out, context)
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -135,32 +136,12 @@ def ray_session(config: PipelineConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, configure_logging=False)
-    else:
-        _start_local_ray(config.ray.num_cpus or max(usable_cores(), config.train.workers + 1))
+    if "RAY_ADDRESS" not in os.environ:
+        with local_ray(config.ray.num_cpus or max(usable_cores(), config.train.workers + 1)):
+            yield
+        return
+    ray.init(log_to_driver=False, configure_logging=False)
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _start_local_ray(num_cpus: int) -> None:
-    """A Ray of its own on loopback; a second try where the first timed out, as it may on a busy machine."""
-    import ray
-
-    for attempt in (1, 2):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level="error",
-            )
-            return
-        except Exception as error:  # Ray raises a bare Exception when its processes were too slow to start
-            ray.shutdown()
-            if attempt == 2 or "timed out during startup" not in str(error):
-                raise

@@ -38,6 +38,12 @@ class Terminated(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status, 0 only when all of it worked (all of them: `components.failures`)."""
+    status = _run(argv)
+    ray = sys.modules.get("components.local_ray")  # only where one was started
+    return ray.leave(status) if ray else status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes KEY=VALUE only before the first option; people write them anywhere.

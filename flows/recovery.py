@@ -18,6 +18,7 @@ from uuid import UUID
 
 from components.config import PipelineConfig
 from components.errors import UserError
+from components.local_ray import before_sudden_end
 from components.step_lock import this_machine
 from components.tracking import spool_dir, state_dir, tracking_client
 from components.tracking_spool import PARENT_TAG, parents_of_waiting, replay_spools
@@ -46,6 +47,9 @@ class Lease:
             temporary = self._path.with_suffix(".tmp")
             temporary.write_text(json.dumps(self._values))
             temporary.replace(self._path)
+
+    def value(self, name: str) -> str | None:
+        return self._values.get(name)
 
     def renew(self) -> None:
         """Write it again every RENEW_SECONDS, in a thread of its own: who renews lives, whatever its machine is called."""
@@ -77,11 +81,19 @@ def lease(config: PipelineConfig) -> Iterator[Lease]:
     held = Lease(_folder(config))
     held.update()
     held.renew()
+
+    def close_own() -> None:
+        _close_mlflow(config, held.value("mlflow_run_id"), held.value("experiment_id"))
+        _close_prefect(held.value("prefect_flow_run_id"))
+
+    before_sudden_end.append(close_own)
     try:
         yield held
     except Exception:
         held.release_at_exit()
         raise
+    finally:
+        before_sudden_end.remove(close_own)
     held.release_at_exit()
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from prefect import get_client, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
+from components.errors import UserError
 from flows.links import FlowLinks
 
 Result = dict[str, str]
@@ -18,6 +20,7 @@ def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], Result
     """A task run named after the step, cached under the artifact's key; the results that it is given are edges to theirs.
 
     The manifest decides: where it is whole the work returns at once, where it is not Prefect's own cache is refreshed.
+    UserError where Prefect cannot keep the result: it would show the task as rolled back, and the flow as completed.
     """
 
     @task(
@@ -31,7 +34,19 @@ def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], Result
     def run_step(work: Callable[[], Result], inputs: dict[str, Result]) -> Result:
         return work()
 
-    return run_step
+    lost: list[str] = []
+    run_step.on_rollback(lambda transaction: lost.append(name))
+
+    def call(work: Callable[[], Result], inputs: dict[str, Result]) -> Result:
+        result = run_step(work, inputs)
+        if lost:
+            place = PREFECT_LOCAL_STORAGE_PATH.value()
+            raise UserError(
+                f"{name}: done, but Prefect cannot keep its result in {place}; make that writable and run again"
+            )
+        return result
+
+    return call
 
 
 def link(key: str, url: str, description: str) -> None:

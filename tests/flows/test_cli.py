@@ -154,8 +154,8 @@ WAITING = """
 import sys, time
 from flows import cli
 def wait(arguments):
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         time.sleep(60)
     finally:
         print("closed", flush=True)

@@ -224,3 +224,63 @@ def test_an_address_without_a_cluster_is_one_line() -> None:
 def test_the_entry_point_is_a_plm_command() -> None:
     entrypoint = step_entrypoint("evaluate_base", "s3://b/c.yaml", "--refresh")
     assert entrypoint == "plm evaluate-base s3://b/c.yaml --refresh"
+
+
+def documented(repository: Path, *starts: str) -> list[str]:
+    """The commands of infra/README.md that start so, without their comments, in that order."""
+    lines = [line.split("  #")[0].strip() for line in (repository / "infra" / "README.md").read_text().splitlines()]
+    return [next(line for line in lines if line.startswith(start)) for start in starts]
+
+
+@pytest.mark.case("E19c")
+@pytest.mark.e2e  # a second Ray head beside the suite's
+def test_a_job_is_submitted_to_a_plain_head_with_the_commands_of_the_docs(tmp_path: Path, repository: Path) -> None:
+    """On one machine with a home of its own; `scp` copies within it, ports are free ones, and the job is `--version`."""
+    make, start, copy, mode, submit = documented(
+        repository, "test -f ~/.ray", "ray start --head", "scp HEAD:", "export RAY_AUTH_MODE", "ray job submit"
+    )
+    port, dashboard = free_port(), free_port()
+    ports = f"--port {port} --dashboard-port {dashboard} --node-ip-address 127.0.0.1 --dashboard-agent-grpc-port {free_port()}"
+    ports += f" --dashboard-agent-listen-port {free_port()} --runtime-env-agent-port {free_port()}"
+    ports += f" --metrics-export-port {free_port()} --block"
+    home, away = tmp_path / "head", tmp_path / "away"
+    (away / ".ray").mkdir(parents=True)
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    shell: dict[str, Any] = {"shell": True, "executable": "/bin/bash", "cwd": repository, "text": True}
+    subprocess.run(make, check=True, env={**environment, "HOME": str(home)}, **shell)
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+    head = subprocess.Popen(
+        f"exec {start} {ports}",
+        env={**environment, "HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        **shell,
+    )
+    address = f"http://127.0.0.1:{dashboard}"
+    job = submit.split(" -- ")[0].replace("http://HEAD:8265", address) + " -- plm --version"
+    copied = copy.replace("scp HEAD:", f"cp {home}/")
+    try:
+        wait_for(lambda: _listens(dashboard), 300, "the dashboard")
+        without = subprocess.run(job, env={**environment, "HOME": str(away)}, capture_output=True, timeout=300, **shell)
+        assert without.returncode != 0 and "authentication token" in without.stdout + without.stderr
+        ran = subprocess.run(
+            f"{copied} && {mode} && {job}",
+            env={**environment, "HOME": str(away)},
+            capture_output=True,
+            timeout=500,
+            **shell,
+        )
+        assert ran.returncode == 0 and "plm " in ran.stdout and "succeeded" in ran.stdout, ran.stdout + ran.stderr
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
