@@ -27,8 +27,7 @@ QUIET = {
 
 # Ray's own servers listen on every interface unless the node's address is loopback, which is what this makes of it, on Linux
 # too. Not where this process belongs to a cluster.
-# One that lost its gcs_server is ended by us, in order; Ray itself would end this process after a minute.
-RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
+RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

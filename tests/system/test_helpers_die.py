@@ -40,7 +40,8 @@ def test_a_local_ray_that_loses_a_part_is_one_line_in_time_and_said_everywhere(
     run.wait_to_say(f" {step} ", "runs:", timeout_s=600)
     if step == "train":
         run.wait_to_say("train", "step ", timeout_s=400)
-    child(run, "ray::IDLE")  # a worker: Ray is up
+    child(run, "ray::")  # a worker, or an agent: Ray is (nearly) up
+    time.sleep(20)
     child(run, helper).kill()
     killed = time.monotonic()
     assert run.process.wait(100) == 2
