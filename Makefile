@@ -6,7 +6,7 @@ READY := .venv/.ready
 RUNS ?= 20
 SEED ?= 0
 
-.PHONY: demo test e2e ui lint bench chaos
+.PHONY: demo test e2e ui lint bench chaos fuzz
 demo: $(READY)
 	$(BIN)/plm finetune configs/demo.yaml
 
@@ -27,6 +27,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	RAY_AUTH_MODE=disabled $(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED)
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --seed $(SEED)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed")'
