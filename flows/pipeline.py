@@ -48,7 +48,7 @@ class PipelineRun:
     started: float = field(default_factory=time.time)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    results: dict[str, dict[str, str]] = field(default_factory=dict)  # of the steps' tasks
+    results: dict[str, list[str]] = field(default_factory=dict)  # of the steps' tasks
 
     def step(self, name: str, **inputs: Artifact) -> Artifact:
         """Run a step, or reuse its artifact, as a Prefect task of its own."""
@@ -96,14 +96,14 @@ class PipelineRun:
 
     def _in_task(
         self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], found: Artifact | None, tracker: Any
-    ) -> dict[str, str]:
-        """The body of a step's task. Returns URI and digests; the files stay in the store."""
+    ) -> list[str]:
+        """The body of a step's task. Returns URI and digest; the files stay in the store."""
         from flows.tasks import run_log
 
         with self.progress.recorded_by(run_log()):
             artifact = found or self._run(step, key, inputs, tracker)
         self._link_task(step.name, tracker, artifact)
-        return {"uri": artifact.uri, "digest": artifact.digest, "key": key.digest}
+        return [artifact.uri, artifact.digest]
 
     def _run(self, step: Step, key: StepKey, inputs: Mapping[str, Artifact], tracker: Any) -> Artifact:
         if step.on_cluster and self.config.ray.address:

@@ -62,9 +62,10 @@ class Progress:
 
     def _to_record(self, step: str, text: str) -> None:
         self._waiting = None
-        if self._record and text != self._recorded:
-            self._record(f"{step}: {text}")
-            self._recorded, self._recorded_at = text, time.monotonic()
+        line = f"{step}: {text}"
+        if self._record and line != self._recorded:
+            self._record(line)
+            self._recorded, self._recorded_at = line, time.monotonic()
 
     def relay(self, step: str, uri: str) -> None:
         """Show what a step elsewhere wrote with `publish_progress`."""

@@ -13,7 +13,8 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from components.errors import UserError
 from flows.links import FlowLinks
 
-Result = dict[str, str]
+# URI and digest. Not a dict: Prefect knows a result by the identity of its parts, and all dicts would share their keys.
+Result = list[str]
 
 
 def step_task(name: str, key: str, reuse: bool) -> Callable[[Callable[[], Result], dict[str, Result]], Result]:

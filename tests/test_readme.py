@@ -70,13 +70,15 @@ def test_the_configs_are_valid(name: str, place: Path, monkeypatch: pytest.Monke
 def test_every_finetune_command_is_understood(place: Path, repository: Path) -> None:
     """Each is run to the point where it would start to work; the system tests run the chain itself.
 
-    What they may be refused for is that this machine lacks the GPUs, or that a commit of the hub is still to be filled in.
+    What they may be refused for is that this machine lacks the GPUs, that a commit of the hub is still to be filled in, or
+    that another config makes the model that this one starts from.
     """
     for command in commands(repository, "plm finetune"):
         planned = run(place, [*command, *([] if "--explain" in command else ["--explain"])])
         errors = [line for line in planned.stderr.splitlines() if line.startswith("error: ")]
         assert planned.returncode == (2 if errors else 0) and "ingest         runs" in planned.stdout, planned.stderr
-        assert not [line for line in errors if "need a GPU each" not in line and "give the full commit" not in line]
+        allowed = ("need a GPU each", "give the full commit", "makes it: name the folder that it says")
+        assert not [line for line in errors if not any(text in line for text in allowed)]
 
 
 def test_the_converter_of_published_rows_answers(place: Path) -> None:

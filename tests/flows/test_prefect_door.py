@@ -145,7 +145,7 @@ def test_the_login_is_in_no_argument_and_no_log(prefect_api: str) -> None:
     password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")[2]
     assert len(password) >= 40
     seen = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
-    assert any("flows.prefect_door" in line for line in seen) and password not in "".join(seen)
+    assert any("prefect_child.py" in line for line in seen) and password not in "".join(seen)
     state = Path(os.environ["PREFECT_HOME"]).parent
     logs = [path.read_text(errors="replace") for path in (state / "logs").iterdir()]
     assert logs and password not in "".join(logs)

@@ -22,8 +22,8 @@ def test_a_result_that_prefect_cannot_keep_fails_the_flow(prefect_api: str, tmp_
     made: list[int] = []
 
     @flow(name="one-step")
-    def chain() -> dict[str, str]:
-        return step_task("ingest", f"key-{tmp_path}", reuse=False)(lambda: made.append(1) or {"uri": "made"}, {})  # type: ignore[func-returns-value]
+    def chain() -> list[str]:
+        return step_task("ingest", f"key-{tmp_path}", reuse=False)(lambda: made.append(1) or ["made"], {})  # type: ignore[func-returns-value]
 
     with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: place}):
         state = chain(return_state=True)
