@@ -29,6 +29,7 @@ from components.sums import GONE, OTHER_CONTENTS, DamagedFile, cure, difference,
 
 PARALLEL_DOWNLOADS = 8
 READINGS = 2  # of a file that arrives damaged
+SHOWN_NAME = 80
 NAMES_NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -196,25 +197,31 @@ def recorded_media(uri: str, digest: str) -> Artifact:
     return found
 
 
+def short(name: str) -> str:
+    """A name for a message, cut where it is longer than any name that people give: a whole picture in base64, say."""
+    return name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}… ({len(name):,} characters)"
+
+
 @contextmanager
 def said_of(path: str, target: str) -> Iterator[None]:
     """What the file system says of a file, as an error that names it as the record does."""
+    name = short(path)
     if "\0" in path:
-        raise MissingMedia(f"{path!r}: no file can have this name")
+        raise MissingMedia(f"{name!r}: no file can have this name")
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingMedia(f"{path}: no such file") from None
+        raise MissingMedia(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise MissingMedia(f"{path}: is a folder") from None
+        raise MissingMedia(f"{name}: is a folder") from None
     except PermissionError as error:
         raise UserError(f"{target}: may not be read: {error}") from error
     except UnicodeError:
-        raise MissingMedia(f"{path!r}: no file can have this name") from None
+        raise MissingMedia(f"{name!r}: no file can have this name") from None
     except OSError as error:
         if error.errno not in NAMES_NO_FILE:
             raise
-        raise MissingMedia(f"{path}: no file can have this name: {error.strerror}") from None
+        raise MissingMedia(f"{name}: no file can have this name: {error.strerror}") from None
 
 
 def require_file(path: str, place: str | Path) -> None:
@@ -222,7 +229,7 @@ def require_file(path: str, place: str | Path) -> None:
     with said_of(path, str(place)):
         os.close(os.open(place, os.O_RDONLY))
         if os.path.isdir(place):
-            raise MissingMedia(f"{path}: is a folder")
+            raise MissingMedia(f"{short(path)}: is a folder")
 
 
 def refuse_device(path: str, place: str) -> None:
@@ -232,7 +239,7 @@ def refuse_device(path: str, place: str) -> None:
     except (OSError, ValueError):
         return  # opening it says what is wrong
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise MissingMedia(f"{path}: is a pipe or a device, not a file")
+        raise MissingMedia(f"{short(path)}: is a pipe or a device, not a file")
 
 
 def require_inside(path: str) -> None:

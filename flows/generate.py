@@ -89,7 +89,8 @@ def question_prompt(
 
 def read_image(path: str) -> Image.Image:
     """The image of a file, whole but not decoded yet: how is for the model to say. UserError names the file that is none."""
-    from plm_model.images import ImageError, opened, verified_size
+    from plm_model.image_file import ImageError, opened
+    from plm_model.images import verified_size
 
     try:
         data = Path(path).read_bytes()

@@ -129,6 +129,7 @@ class ProcessorConfig:
     """How media and conversations become tokens: what a checkpoint must remember to be used as it was trained.
 
     `jpeg_dct_scaling` decodes a large JPEG at the smallest DCT scale not below its tiles' size: faster, not the same pixels.
+    `sixteen_bit_white` is the value of 16-bit grey that is white, such as 4095 where 12 bits are stored in 16.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -137,13 +138,14 @@ class ProcessorConfig:
     max_num_tiles: int = 36
     max_video_frames: int = 32
     jpeg_dct_scaling: bool = False
+    sixteen_bit_white: int = 65535
     conversation_format: Literal["plm_sft", "warmup"] = "plm_sft"
     system_prompt: str = SYSTEM_PROMPT
 
     def __post_init__(self) -> None:
         require_choice(self, "vision_input_type", ("tile", "thumb+tile"))
         require_choice(self, "conversation_format", ("plm_sft", "warmup"))
-        require_positive(self, "max_num_tiles", "max_video_frames")
+        require_positive(self, "max_num_tiles", "max_video_frames", "sixteen_bit_white")
 
 
 @dataclass(frozen=True)

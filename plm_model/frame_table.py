@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from plm_model.display_matrix import AS_STORED, Orientation, orientation_of
-from plm_model.images import MAX_PIXELS
+from plm_model.file_kind import file_kind
+from plm_model.image_file import MAX_PIXELS
 
 Source = str | os.PathLike[str]
 Key = tuple[int, int]  # time shown, time to seek to
@@ -162,7 +163,17 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
             stream.codec_context.thread_count = 1
             yield container, stream
     except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise VideoError(f"not a video that can be read: {getattr(error, 'strerror', None) or error}") from error
+        raise VideoError(f"not a video that can be read: {cause(source, error)}") from error
+
+
+def cause(source: Source, error: Exception) -> str:
+    """What the library says, and what the file is where its first bytes tell that it is no video."""
+    said = str(getattr(error, "strerror", None) or error)
+    with open(source, "rb") as file:
+        kind = file_kind(file.read(1024))
+    if not kind or kind.startswith("a video"):
+        return said
+    return f"{said}; it is {kind}" + (", which belongs under `image`" if kind.endswith(" picture") else "")
 
 
 def video_stream(container: Any) -> Any:

@@ -6,34 +6,22 @@ device. Worked example: 640x480 with at most 36 tiles is resized to 7 x 5 tiles,
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from plm_model.config import ProcessorConfig
+from plm_model.image_file import ImageError, naming_damage, opened
 from plm_model.tile_grid import tile_grid
 
-MAX_PIXELS = 178_956_970  # as RGB 537 MB, the most that decoding one image may cost; Pillow by itself refuses more
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "TIFF",
-    "BMP",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-)  # none that starts a program, as EPS does
 ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are swapped
-
-
-class ImageError(ValueError):
-    """Bytes that are not a whole image, or an image that is too large; the message says which."""
+WHITE = 65535  # of 16-bit grey, unless a processor says otherwise
+MAX_WORK = 1_000_000_000  # multiplications that resizing a channel may take: 178 million pixels take 0.8
+MAX_WIDE = 536_870_912  # bytes of the image between the two passes of resizing
+BAND = 256  # rows that are converted together
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -87,7 +75,7 @@ def tile_image(image: Image.Image, processor: ProcessorConfig, image_size: int) 
     """
     columns, rows = grid_of(*upright_size(image), processor, image_size)
     target = (columns * image_size, rows * image_size)
-    image = upright_rgb(image, target if processor.jpeg_dct_scaling else None)
+    image = upright_rgb(image, target if processor.jpeg_dct_scaling else None, processor.sixteen_bit_white)
     if processor.vision_input_type == "tile":
         return squash(image, *target)[None]
     tiles = np.empty((1 + columns * rows, 3, image_size, image_size), np.uint8)
@@ -109,6 +97,24 @@ def grid_of(width: int, height: int, processor: ProcessorConfig, image_size: int
     return tile_grid(width, height, processor.max_num_tiles, image_size)
 
 
+def require_affordable(width: int, height: int, processor: ProcessorConfig, image_size: int) -> None:
+    """ImageError when resizing an image of that size to its tiles takes too much work or memory.
+
+    A filter of 4 taps, more where the image is shrunk, goes over each value of both passes. Worked example: 1 x 1,000,000
+    becomes 448 columns of a million rows first, which takes 1.8 GB and 2.2 billion multiplications.
+    """
+    columns, rows = grid_of(width, height, processor, image_size)
+    wide, high = columns * image_size, rows * image_size
+    work = wide * height * taps(width, wide) + wide * high * taps(height, high)
+    if work > MAX_WORK or 4 * wide * height > MAX_WIDE:
+        raise ImageError(f"image too large to resize: {width}x{height} is too long for its width; cut it into parts")
+
+
+def taps(old: int, new: int) -> int:
+    """How many values Pillow's bicubic filter takes in for one."""
+    return 2 * math.ceil(2 * max(1.0, old / new)) + 1
+
+
 def squash(image: Image.Image, width: int, height: int) -> np.ndarray:
     """Resize an RGB image without keeping its aspect ratio: uint8 [3, height, width]."""
     tiles = np.empty((1, 3, height, width), np.uint8)
@@ -119,8 +125,9 @@ def squash(image: Image.Image, width: int, height: int) -> np.ndarray:
 def cut(image: Image.Image, columns: int, rows: int, tiles: np.ndarray) -> None:
     """Resize an RGB image to a grid and write its tiles, uint8 [rows * columns, 3, height, width], row by row.
 
-    Pillow resizes first in width, then in height, rounding to uint8 in between. So each column of tiles can be resized in
-    height by itself: the pixels are those of `image.resize` in one go, and what is written stays small enough for the cache.
+    In width first, then in height, rounding to uint8 in between: the order of Pillow up to 12, with which the model was trained
+    (from 13 on, `image.resize` takes a tall image in height first, which moves some values by 1). So each column of tiles is
+    resized in height by itself, and what is written stays small enough for the cache.
     """
     height, width = tiles.shape[2:]
     grid = tiles.reshape(rows, columns, 3, height, width)
@@ -132,27 +139,12 @@ def cut(image: Image.Image, columns: int, rows: int, tiles: np.ndarray) -> None:
             grid[:, column, channel] = np.frombuffer(strip.tobytes("raw", name), np.uint8).reshape(rows, height, width)
 
 
-def opened(data: bytes) -> Image.Image:
-    """The image with only its header read, checked for size."""
-    if not data:
-        raise ImageError("empty file")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"image too large: {error}") from error
-    except Exception as error:
-        raise ImageError("not an image that can be read") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"image too large: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
-    return image
-
-
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height with EXIF orientation applied; of a JPEG only the header is read for it."""
     return image.size[::-1] if orientation(image) >= 5 else image.size
 
 
-def upright_rgb(image: Image.Image, at_least: tuple[int, int] | None = None) -> Image.Image:
+def upright_rgb(image: Image.Image, at_least: tuple[int, int] | None = None, white: int = WHITE) -> Image.Image:
     """Decode, turn and convert to RGB; an image that is all of this already is returned as it is.
 
     With `at_least`, a width and height, a JPEG that was not decoded yet is decoded at the smallest of 1/8, 1/4, 1/2 and 1
@@ -163,7 +155,7 @@ def upright_rgb(image: Image.Image, at_least: tuple[int, int] | None = None) -> 
         if at_least is not None:
             image.draft(None, at_least[::-1] if turned >= 5 else at_least)
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image) if turned > 1 else image)
+        return to_rgb(ImageOps.exif_transpose(image) if turned > 1 else image, white)
 
 
 def orientation(image: Image.Image) -> int:
@@ -178,36 +170,43 @@ def orientation(image: Image.Image) -> int:
     return found if found in range(1, 9) else 1
 
 
-@contextlib.contextmanager
-def naming_damage() -> Iterator[None]:
-    """Turn whatever a decoder raises into an ImageError: OSError, SyntaxError, ValueError, struct.error, ..."""
-    try:
-        yield
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise ImageError(f"damaged image: {error}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, white: int = WHITE) -> Image.Image:
     """Any PIL mode to RGB; what conversion would silently clip or drop is handled on purpose."""
     if image.mode.startswith("I"):
-        return eight_bits(image).convert("RGB")
+        require_sixteen_bits(image)
+        return by_bands(image, lambda band: eight_bits(band, white).convert("RGB"))
     if image.mode == "F":
         raise ImageError(
             "grey values are floating-point numbers, of which nobody says what is white; store 8 or 16 bits"
         )
     if image.has_transparency_data:
-        return on_white(image)
+        return by_bands(image, on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey (also in PIL's 32-bit mode I) scaled to 8 bits, 65535 to 255; PIL itself would clip at 255."""
+def by_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert an image to RGB band by band: the steps between take no more memory than a band."""
+    if image.height <= BAND:
+        return convert(image)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, BAND):
+        whole.paste(convert(image.crop((0, top, image.width, min(top + BAND, image.height)))), (0, top))
+    return whole
+
+
+def require_sixteen_bits(image: Image.Image) -> None:
+    """ImageError when the values of PIL's 32-bit mode I are not those of 16 bits."""
+    if image.mode != "I":
+        return
     grey = np.asarray(image)
-    if image.mode == "I" and (grey.min() < 0 or grey.max() > 65535):
+    if grey.min() < 0 or grey.max() > 65535:
         raise ImageError(f"grey values from {grey.min()} to {grey.max()} do not fit into 16 bits; store 8 or 16 bits")
-    return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def eight_bits(image: Image.Image, white: int = WHITE) -> Image.Image:
+    """16-bit grey (also in PIL's 32-bit mode I) scaled to 8 bits, `white` and above to 255; PIL itself would clip at 255."""
+    grey = np.minimum(np.asarray(image).astype(np.uint32), white)
+    return Image.fromarray(((grey * 255 + white // 2) // white).astype(np.uint8))
 
 
 def on_white(image: Image.Image) -> Image.Image:

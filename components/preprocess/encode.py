@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.media import MediaRoot, MissingMedia
+from components.media import MediaRoot, MissingMedia, short
 from plm_model.codec import Codec
+from plm_model.config import ProcessorConfig
 from plm_model.conversation import RejectedRecord
-from plm_model.images import ImageError, tile_counts, verified_size
+from plm_model.image_file import ImageError
+from plm_model.images import processor_for, require_affordable, tile_counts
+from plm_model.picture_check import Look, is_blank_video, look
 from plm_model.record import Record, RecordError, VideoClip, parse_record, require_size
 from plm_model.video import VideoError, encode_frame, video_tiles
 
 # The key under which a row may say which line of the user's own file it was, such as `labels.csv:17`.
 USER_LINE = "from_line"
-NAME_LENGTH = 80
 
 
 class BadRow(ValueError):
@@ -42,12 +44,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Everything that a worker needs to encode lines of one data set. `frame_jpeg_quality` None keeps frames exactly."""
+    """Everything that a worker needs to encode lines of one data set. `frame_jpeg_quality` None keeps frames exactly; with
+    `reject_damaged` a row is bad whose picture is damaged, though it can be shown.
+    """
 
     codec: Codec
     media: MediaRoot
     accept_gpt_role: bool = False
     frame_jpeg_quality: int | None = None
+    reject_damaged: bool = False
 
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
         """The row of a shard (columns of `shards.schema`) of one line of JSON, and beside these columns `notes`, the kinds of
@@ -88,18 +93,36 @@ class Encoder:
     def images(self, record: Record) -> Shown:
         """Images as they are, decoded once to know their size, which that of boxes must be, and that they are whole."""
         data = [self.media.read(path) for path in record.images]
-        sizes = [image_size(path, image) for path, image in zip(record.images, data, strict=True)]
+        processor, side = self.codec.config.processor, self.codec.config.vision.image_size
+        each = processor_for(processor, len(data))
+        looks = [self.looked_at(path, image, each) for path, image in zip(record.images, data, strict=True)]
+        sizes = [found.size for found in looks]
         require_size(record, sizes)
-        counts = tile_counts(sizes, self.codec.config.processor, self.codec.config.vision.image_size)
-        return Shown([{"kind": "image", "data": image} for image in data], counts)
+        notes = frozenset[str]().union(*(found.notes for found in looks))
+        return Shown(
+            [{"kind": "image", "data": image} for image in data], tile_counts(sizes, processor, side), 0, notes
+        )
+
+    def looked_at(self, path: str, data: bytes, processor: ProcessorConfig) -> Look:
+        """The size of an image after decoding all of it, so that no damaged one reaches training, and what is odd about it."""
+        try:
+            found = look(data, processor.sixteen_bit_white)
+            require_affordable(*found.size, processor, self.codec.config.vision.image_size)
+            if self.reject_damaged and "damaged_picture" in found.notes:
+                raise ImageError("damaged image, which preprocess.damaged=keep would take as it comes out")
+        except ImageError as error:
+            raise ImageError(f"{short(path)}: {error}") from error
+        return found
 
     def video(self, clip: VideoClip) -> Shown:
         """The frames of a clip that the model sees, as tiles: decoded, marked and resized here, once for all epochs."""
         config = self.codec.config
         notes: set[str] = set()
         with self.media.file(clip.path) as file:
-            where = (clip.start, clip.end, clip.boxes, clip.path)
+            where = (clip.start, clip.end, clip.boxes, short(clip.path))
             tiles = video_tiles(file, config.processor, config.vision.image_size, *where, notes)
+        if is_blank_video(tiles):
+            notes.add("blank")
         media = [{"kind": "frame", "data": encode_frame(tile, self.frame_jpeg_quality)} for tile in tiles]
         return Shown(media, [len(tiles)], len(tiles), frozenset(notes))
 
@@ -124,7 +147,7 @@ def identity(raw: bytes) -> tuple[str | None, str | None, str]:
         return None, None, ""
     media = row.get("image") or row.get("video") or ""
     names = [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]
-    return known_id(row), user_line(row), visible(", ".join(names))[:NAME_LENGTH]
+    return known_id(row), user_line(row), short(visible(", ".join(names)))
 
 
 def known_id(row: Mapping[str, Any]) -> str | None:
@@ -134,14 +157,6 @@ def known_id(row: Mapping[str, Any]) -> str | None:
 def user_line(row: Mapping[str, Any]) -> str | None:
     place = row.get(USER_LINE)
     return visible(place) if isinstance(place, str) and place else None
-
-
-def image_size(path: str, data: bytes) -> tuple[int, int]:
-    """Width and height of an image after decoding all of it, so that no damaged one reaches training."""
-    try:
-        return verified_size(data)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
 
 
 def visible(value: Any) -> str:

@@ -43,6 +43,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         media=MediaRoot.of(dataset),
         accept_gpt_role=config.convert.accept_gpt_role,
         frame_jpeg_quality=config.preprocess.frame_jpeg_quality,
+        reject_damaged=config.preprocess.damaged == "reject",
     )
     chunks = scan(config, dataset)
     outcome = work(config, ChunkWorker(encoder, chunks, out.uri, config.preprocess.row_seconds), dataset, context)

@@ -61,7 +61,8 @@ def test_an_edit_in_an_indirect_import_changes_its_digest(project: Path) -> None
 @pytest.mark.parametrize(
     ("module", "steps"),
     [
-        ("plm_model.images", {"ingest", "preprocess", "train", "evaluate", "evaluate_base", "compare"}),
+        ("plm_model.images", {"preprocess", "train", "evaluate", "evaluate_base", "compare"}),
+        ("plm_model.image_file", {"ingest", "preprocess", "train", "evaluate", "evaluate_base", "compare"}),
         ("plm_model.generation", {"evaluate", "evaluate_base"}),
         ("plm_model.plm", {"initialize", "train", "consolidate", "evaluate", "evaluate_base"}),
         ("components.ingest.s3", {"ingest"}),

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from plm_model import images
+from plm_model import image_file
 from plm_model.config import ProcessorConfig
+from plm_model.image_file import ImageError, opened, require_bearable
 from plm_model.images import (
-    ImageError,
     decode_image,
-    opened,
+    require_affordable,
     tile_count,
     tile_counts,
     tile_image,
@@ -192,7 +195,7 @@ def test_no_image_is_an_error(data: bytes, message: str) -> None:
 
 
 def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="20x10 is more than 100 pixels"):
         decode_image(encoded(Image.new("RGB", (20, 10))))
 
@@ -236,12 +239,96 @@ def test_dct_scaling_leaves_alone_what_it_cannot_make_faster(format: str) -> Non
     assert (tile_images([data], THUMB, 64) == tile_images([data], DCT, 64)).all()
 
 
-@pytest.mark.parametrize("size", [(640, 480), (300, 500), (33, 21)])
-def test_tiles_are_the_pixels_of_the_resized_image(size: tuple[int, int]) -> None:
+@pytest.mark.case("E19")
+@pytest.mark.parametrize("size", [(640, 480), (300, 500), (33, 21), (90, 1200)])
+def test_tiles_are_the_pixels_of_the_image_resized_in_width_and_then_in_height(size: tuple[int, int]) -> None:
     data = photograph(*size)
     columns, rows = tile_grid(*size, 4, 28)
-    whole = Image.open(io.BytesIO(data)).resize((columns * 28, rows * 28), Image.Resampling.BICUBIC)
+    wide = Image.open(io.BytesIO(data)).resize((columns * 28, size[1]), Image.Resampling.BICUBIC)
+    whole = wide.resize((columns * 28, rows * 28), Image.Resampling.BICUBIC)
     tiles = tile_images([data], THUMB, 28)
     for number, tile in enumerate(tiles[1:]):
         x, y = number % columns * 28, number // columns * 28
         assert (tile.transpose(1, 2, 0) == np.asarray(whole.crop((x, y, x + 28, y + 28)))).all()
+
+
+# What Pillow 12's own `resize` makes, whose order we keep whatever Pillow does: of a landscape, a portrait and a tall strip.
+CHECKSUMS = {(64, 48): "6531110341361d30", (48, 64): "d7c3e568eda7e840", (20, 300): "f260cac2f20b8987"}
+
+
+@pytest.mark.case("E19")
+@pytest.mark.parametrize("size", CHECKSUMS)
+def test_tiles_are_byte_for_byte_those_of_the_pillow_that_the_model_was_trained_with(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    tiles = tile_images([encoded(Image.fromarray(noise))], THUMB, 28)
+    assert hashlib.sha256(tiles.tobytes()).hexdigest()[:16] == CHECKSUMS[size]
+
+
+@pytest.mark.case("D9")
+@pytest.mark.parametrize("size", [(1, 1_000_000), (3, 400_000)])
+def test_what_costs_too_much_to_resize_is_refused_by_its_size_alone(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=rf"{size[0]}x{size[1]} is too long for its width; cut it into parts"):
+        require_affordable(*size, ProcessorConfig(), 448)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (65_000, 1), (1, 5_000), (1080, 30_000), (16_384, 10_922), (10_922, 16_384)])
+def test_what_people_have_can_be_resized(size: tuple[int, int]) -> None:
+    require_affordable(*size, ProcessorConfig(), 448)
+
+
+@pytest.mark.case("R13")
+@pytest.mark.parametrize(
+    ("mode", "side"),
+    [("RGB", 13_377), ("RGBA", 9_459), ("LA", 9_459), ("CMYK", 9_459), ("L", 11_965), ("I;16", 10_112)],
+)
+def test_the_bound_is_memory_which_depends_on_the_mode(mode: str, side: int) -> None:
+    require_bearable(Image.new(mode, (side // 100, side)).resize((1, 1)))  # a mode that Pillow has
+    header = Image.new(mode, (1, 1))
+    for pixels, fits in ((side, True), (side + 1, False)):
+        header._size = (pixels, pixels)  # as `Image.open` leaves it: a header without pixels
+        if fits:
+            require_bearable(header)
+        else:
+            with pytest.raises(ImageError, match=f"{pixels}x{pixels} .*more than"):
+                require_bearable(header)
+
+
+@pytest.mark.case("R13")
+@pytest.mark.parametrize(("mode", "most"), [("RGBA", 9), ("LA", 9), ("I;16", 8)])
+def test_decoding_takes_no_more_memory_than_the_bound_says(mode: str, most: float) -> None:
+    side = 2_000
+    data = encoded(Image.new(mode, (side, side)), compress_level=1)
+    command = [sys.executable, "-c", MEASURE, mode]
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
+    assert float(done.stdout) / side**2 <= most
+
+
+MEASURE = """
+import resource, sys
+from plm_model.images import decode_image
+from PIL import Image
+import io
+data = sys.stdin.buffer.read()
+small = io.BytesIO(); Image.new(sys.argv[1], (300, 300)).save(small, "PNG"); decode_image(small.getvalue())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode_image(data)
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.case("D8")
+def test_a_processor_may_say_what_is_white_of_sixteen_bits() -> None:
+    ramp = np.linspace(0, 4095, 64 * 48).reshape(48, 64).astype(np.uint16)
+    twelve = ProcessorConfig(vision_input_type="tile", sixteen_bit_white=4095)
+    (tile,) = tile_images([encoded(Image.fromarray(ramp))], twelve, 48)
+    eight = Image.fromarray(np.round(ramp / 4095 * 255).astype(np.uint8)).convert("RGB")
+    (expected,) = tile_images([encoded(eight)], SINGLE, 48)
+    assert (tile == expected).all()
+    assert (tile.min(), tile.max()) == (0, 255)
+
+
+def test_bands_change_no_pixel() -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (700, 30, 4), np.uint8)
+    image = Image.fromarray(noise, "RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    assert (np.asarray(decode_image(encoded(image))) == np.asarray(whole)).all()
