@@ -120,6 +120,8 @@ def _parent(uri: str) -> str:
 
 
 def _join(folder: str, path: str) -> str:
+    if "\0" in path:
+        raise ConfigError(f"{path!r}: no file can have this name")
     path = os.path.expanduser(path)
     if "://" in path or Path(path).is_absolute():
         return path

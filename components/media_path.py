@@ -9,10 +9,14 @@ A name like `C:/x.png`, `~/x.png` or `a\\x.png` is one as any other: nothing exp
 
 from __future__ import annotations
 
+import base64
+import binascii
 import posixpath
 import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
+
+from plm_model.file_kind import file_kind
 
 SHOWN = 80  # characters of a name in a message
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -56,12 +60,24 @@ def relative_to(name: str, roots: Sequence[str]) -> str | None:
 
 def refuse_other_kinds(written: str, name: str) -> None:
     """OutsideRoot for what is no path: a URL, or the picture itself as text."""
-    if written[:5].lower() == "data:" or BASE64.fullmatch(written):
+    if written[:5].lower() == "data:" or is_media_as_text(written):
         raise OutsideRoot(
             f"an image as text ({len(written):,} characters of base64), not the name of a file; write it to one and name that"
         )
     if SCHEME.match(name):
         raise OutsideRoot(f"{shown(written)} is a URL; download the file and write its path below the data root")
+
+
+def is_media_as_text(written: str) -> bool:
+    """Whether a text is the base64 of a picture or a video; a long name of letters and slashes may look like one."""
+    if not BASE64.fullmatch(written):
+        return False
+    start = "".join(written[:400].split())
+    try:
+        kind = file_kind(base64.b64decode(start[: len(start) // 4 * 4]))
+    except binascii.Error:
+        return False
+    return " picture" in kind or kind.startswith("a video")
 
 
 def _local(uri: str) -> str:

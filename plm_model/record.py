@@ -75,6 +75,7 @@ def parse_record(row: Mapping[str, Any], *, accept_gpt_role: bool = False) -> Re
     require_media(turns, media)
     notes.update(kinds_of(turns, media))
     if not media:
+        require_no_boxes(row)
         notes.add("text_only")
     elif images and row.get("video"):
         notes.add("image_beats_video")
@@ -148,6 +149,13 @@ def turns_with_boxes(turns: tuple[Turn, ...], row: Mapping[str, Any], notes: set
         return tuple(replace(turn, text=place_boxes(turn.text, boxes)) for turn in turns)
     except BoxError as error:
         raise RecordError(str(error)) from None
+
+
+def require_no_boxes(row: Mapping[str, Any]) -> None:
+    """RecordError when a row without media has boxes: what they are of cannot be checked, and nothing would show it."""
+    for key in ("bbox", "bbox_map"):
+        if row.get(key):
+            raise RecordError(f"`{key}` has boxes, but the row has no image or video")
 
 
 def parse_bbox(row: Mapping[str, Any], notes: set[str]) -> list[str]:

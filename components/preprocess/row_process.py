@@ -7,6 +7,7 @@ machine's memory), and is then a bad row.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import math
@@ -137,8 +138,10 @@ class RowProcess:
 
 @functools.cache
 def row_process() -> RowProcess:
-    """The one of this process: the next chunk finds it running."""
-    return RowProcess()
+    """The one of this process: the next chunk finds it running, and it is ended before Python is taken down."""
+    process = RowProcess()
+    atexit.register(process.close)
+    return process
 
 
 def serve(connection: Connection, seconds: float) -> None:

@@ -89,6 +89,11 @@ def test_a_missing_file_is_named() -> None:
     assert message("configs/nowhere.yaml") == "configs/nowhere.yaml: no such file"
 
 
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", 'model: {tokenizer: "a\\0b"}\n')
+    assert message(path) == r"'a\x00b': no file can have this name"
+
+
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     assert ":2: not valid YAML" in message(write(tmp_path, "c.yaml", "train:\n  steps: ]\n"))
 

@@ -80,6 +80,11 @@ def test_an_image_as_text_is_said_in_one_short_line(start: str) -> None:
     assert len(str(caught.value)) < 150
 
 
+def test_a_long_name_of_letters_and_slashes_is_a_name() -> None:
+    name = "images/" + "Abcd/" * 60 + "picture"
+    assert path_below(name) == name
+
+
 @pytest.mark.case("D18")
 def test_a_name_is_cut_in_a_message() -> None:
     with pytest.raises(OutsideRoot) as caught:

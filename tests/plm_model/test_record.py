@@ -162,6 +162,15 @@ def test_boxes_of_an_image_of_another_size_are_refused(sizes: list[tuple[int, in
         require_size(parse_record(REGION | {"text": ""}), sizes)
 
 
+@pytest.mark.case("D16")
+@pytest.mark.parametrize("key", ["bbox", "bbox_map"])
+def test_boxes_without_anything_to_be_on_are_refused(key: str) -> None:
+    boxes = {"bbox": [[1, 2, 3, 4]], "bbox_map": {"0": [1, 2, 3, 4]}}
+    turns = [{"from": "human", "value": "What?"}, {"from": "assistant", "value": "a"}]
+    with pytest.raises(RecordError, match=f"^`{key}` has boxes, but the row has no image or video$"):
+        parse_record({"id": "a", "image": [], key: boxes[key], "width": 9, "height": 9, "conversations": turns})
+
+
 @pytest.mark.parametrize("sizes", [[(480, 640)], [(481, 640)], [(9, 9), (480, 640)]])
 def test_boxes_of_one_of_the_images_are_taken(sizes: list[tuple[int, int]]) -> None:
     require_size(parse_record(REGION | {"text": ""}), sizes)

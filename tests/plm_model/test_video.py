@@ -14,8 +14,8 @@ from plm_model.config import ProcessorConfig
 from plm_model.frame_table import FrameTable, UnshownFrame, VideoError, counted_table
 from plm_model.frames import pyav_frames
 from plm_model.sampling import sample_frames
-from plm_model.video import decode_frame, encode_frame, squash_frame, video_tiles
-from tests.plm_model.video_files import picture, write_video
+from plm_model.video import decode_frame, encode_frame, read_clip, squash_frame, video_tiles
+from tests.plm_model.video_files import number_of, picture, write_video
 
 EIGHT = ProcessorConfig(max_video_frames=8)
 
@@ -117,6 +117,33 @@ def test_frames_of_any_size_have_the_originals_pixels(size: tuple[int, int]) -> 
 def test_start_and_end_choose_the_frames(clip: Path) -> None:
     whole = video_tiles(clip, ProcessorConfig(max_video_frames=12), 28)
     assert (video_tiles(clip, EIGHT, 28, start=1.0, end=1.5) == whole[6:10]).all()
+
+
+# Ten frames a second apart, then 30 a second, as a screen recorder leaves them; a phone's 30 a second, 24 in the dark.
+RECORDED = [*range(10), *(10 + n / 30 for n in range(90))]
+PHONE = [*(n / 30 for n in range(120)), *(4 + n / 24 for n in range(96))]
+
+
+@pytest.mark.case("D4")
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+@pytest.mark.parametrize(
+    ("times", "start", "end", "seconds"),
+    [
+        (RECORDED, 2, 5, [2, 3, 4, 5]),
+        (RECORDED, 8, 9, [8, 9]),
+        (RECORDED, 11, 12, [11 + n / 7 for n in range(8)]),
+        (PHONE, 6, 7, [6 + n / 7 for n in range(8)]),
+        ([60 * n for n in range(4)] + [240 + n / 30 for n in range(30)], 60, 180, [60, 120, 180]),
+    ],
+)
+def test_frames_of_a_clip_are_those_shown_then_where_the_rate_varies(
+    tmp_path: Path, name: str, times: list[float], start: float, end: float, seconds: list[float]
+) -> None:
+    path = write_video(tmp_path / name, len(times), times=times)
+    notes: set[str] = set()
+    found = read_clip(path, 8, lambda frame: number_of(np.asarray(frame)), start, end, notes=notes)
+    assert found == [max(n for n, time in enumerate(times) if time <= at + 0.002) for at in seconds]
+    assert notes == {"variable_rate"}
 
 
 @pytest.mark.case("E14")
