@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-PR_SET_PDEATHSIG = 1
+DYING_CHILD = Path(__file__).with_name("dying_child.py")
 
 
 def start_child(
@@ -27,19 +25,14 @@ def start_child(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "ab") as log:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", str(DYING_CHILD), str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={**os.environ, **(env or {})},
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:
