@@ -16,6 +16,7 @@ from components.errors import UserError
 from components.last_run import made_elsewhere
 from components.local_ray import local_ray, said_by
 from components.machine import usable_cores
+from components.ray_signals import signals_are_pythons_again
 from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
 from components.sums import cure
@@ -141,6 +142,7 @@ def ray_session(config: PipelineConfig) -> Iterator[None]:
             yield
         return
     ray.init(log_to_driver=False, configure_logging=False)
+    signals_are_pythons_again()
     try:
         yield
     finally:

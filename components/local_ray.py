@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from components.errors import UserError
+from components.ray_signals import groups_of_their_own, signals_are_pythons_again
 
 log = logging.getLogger(__name__)
 WATCHED = ("gcs_server", "raylet")
@@ -64,21 +65,18 @@ def start(num_cpus: int) -> None:
     """Start it; a second try where the first timed out, as it may on a busy machine."""
     import ray
 
+    options: dict[str, Any] = {"include_dashboard": False, "dashboard_host": "127.0.0.1", "logging_level": "error"}
     for attempt in (1, 2):
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level="error",
-            )
+            with groups_of_their_own():
+                ray.init(address="local", num_cpus=num_cpus, log_to_driver=False, **options)
             return
         except Exception as error:  # Ray raises a bare Exception when its processes were too slow to start
             ray.shutdown()
             if attempt == 2 or "timed out during startup" not in str(error):
                 raise
+        finally:
+            signals_are_pythons_again()
 
 
 class Watch:

@@ -13,7 +13,7 @@ from components.code_digest import code_digests
 from components.config import PipelineConfig
 from components.context import StepContext as StepContext
 from components.errors import ConfigError
-from components.train.settings import FREE_TO_CHANGE, of_result
+from components.train.effects import FREE_TO_CHANGE, of_result
 
 OUTSIDE = "outside"  # in a key's config
 SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times

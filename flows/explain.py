@@ -16,8 +16,8 @@ from components.last_run import last_key
 from components.register import lapse
 from components.steps import STEPS
 from components.sums import DamagedFile
+from components.train.effects import of_weights
 from components.train.interrupted import interrupted, lines
-from components.train.settings import of_weights
 
 
 @dataclass(frozen=True)

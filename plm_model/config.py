@@ -14,11 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from plm_model.bounds import Range, below, check, positive, up_to
+
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
     "provides, and assist the user with a variety of tasks using natural language."
 )
 
+MAX_GRID = 1024  # patches along one side of a tile
 T = TypeVar("T")
 
 
@@ -37,8 +40,13 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     original_max_position: int = 8192
 
+    BOUNDS: ClassVar[dict[str, Range]] = {
+        **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor"), positive(1e6)),
+        "original_max_position": positive(2**24),
+    }
+
     def __post_init__(self) -> None:
-        require_positive(self, "factor", "low_freq_factor", "high_freq_factor", "original_max_position")
+        require_sane(self)
         if self.high_freq_factor <= self.low_freq_factor:
             raise ConfigError("rope_scaling.high_freq_factor must be larger than low_freq_factor")
 
@@ -59,14 +67,27 @@ class VisionConfig:
     layer_scale_init: float | None = 0.1
     drop_path: float = 0.1
 
+    BOUNDS: ClassVar[dict[str, Range]] = {
+        "image_size": positive(16_384),
+        "patch_size": positive(1024),
+        "width": positive(2**16),
+        "layers": positive(1000),
+        "heads": positive(4096),
+        "mlp_ratio": positive(64),
+        "layer_scale_init": up_to(1000),
+        "drop_path": below(1.0),
+    }
+
     def __post_init__(self) -> None:
-        require_positive(self, "image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")
+        require_sane(self)
         require_multiple(self, "image_size", self.patch_size, "patch_size")
         require_multiple(self, "width", self.heads, "heads")
         if self.head_dim % 4:
             raise ConfigError(f"vision.width / heads is {self.head_dim}; 2-D RoPE needs a multiple of 4")
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ConfigError(f"vision.drop_path is {self.drop_path}; it must be at least 0 and below 1")
+        if self.hidden_dim < 1:
+            raise ConfigError(f"vision.mlp_ratio is {self.mlp_ratio}; it gives an MLP without width")
+        if self.grid > MAX_GRID:
+            raise ConfigError(f"vision.image_size / patch_size is {self.grid}; it must be at most {MAX_GRID}")
 
     @property
     def grid(self) -> int:
@@ -101,19 +122,20 @@ class DecoderConfig:
     tied: bool = True
     max_seq_len: int = 11520
 
+    BOUNDS: ClassVar[dict[str, Range]] = {
+        "vocab_size": positive(2**24),
+        "dim": positive(2**18),
+        "layers": positive(1000),
+        "heads": positive(4096),
+        "kv_heads": positive(4096),
+        "hidden_dim": positive(2**22),
+        "norm_eps": positive(1.0),
+        "rope_theta": positive(1e12),
+        "max_seq_len": positive(2**24),
+    }
+
     def __post_init__(self) -> None:
-        require_positive(
-            self,
-            "vocab_size",
-            "dim",
-            "layers",
-            "heads",
-            "kv_heads",
-            "hidden_dim",
-            "norm_eps",
-            "rope_theta",
-            "max_seq_len",
-        )
+        require_sane(self)
         require_multiple(self, "dim", self.heads, "heads")
         require_multiple(self, "heads", self.kv_heads, "kv_heads")
         if self.head_dim % 2:
@@ -142,10 +164,14 @@ class ProcessorConfig:
     conversation_format: Literal["plm_sft", "warmup"] = "plm_sft"
     system_prompt: str = SYSTEM_PROMPT
 
+    BOUNDS: ClassVar[dict[str, Range]] = {
+        "max_num_tiles": positive(10_000),
+        "max_video_frames": positive(100_000),
+        "sixteen_bit_white": positive(65535),
+    }
+
     def __post_init__(self) -> None:
-        require_choice(self, "vision_input_type", ("tile", "thumb+tile"))
-        require_choice(self, "conversation_format", ("plm_sft", "warmup"))
-        require_positive(self, "max_num_tiles", "max_video_frames", "sixteen_bit_white")
+        require_sane(self)
 
 
 @dataclass(frozen=True)
@@ -160,8 +186,10 @@ class PLMConfig:
     image_token_id: int = 128002
     processor: ProcessorConfig = field(default_factory=ProcessorConfig)
 
+    BOUNDS: ClassVar[dict[str, Range]] = {"pooling_ratio": positive(MAX_GRID), "image_token_id": up_to(2**24)}
+
     def __post_init__(self) -> None:
-        require_positive(self, "pooling_ratio")
+        require_sane(self)
         if self.vision.grid % self.pooling_ratio:
             raise ConfigError(
                 f"pooling_ratio is {self.pooling_ratio}; it must divide the {self.vision.grid} patches of a tile's side"
@@ -217,10 +245,9 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     raise ConfigError(f"{where} must be of type {kind.__name__}, not {value!r}")
 
 
-def require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"{title(config)}{name} is {getattr(config, name)}; it must be positive")
+def require_sane(config: Any) -> None:
+    """ConfigError naming the first field of another type or out of its range."""
+    check(config, title(config), ConfigError)
 
 
 def require_multiple(config: Any, name: str, divisor: int, divisor_name: str) -> None:
@@ -228,11 +255,6 @@ def require_multiple(config: Any, name: str, divisor: int, divisor_name: str) ->
         raise ConfigError(
             f"{title(config)}{name} is {getattr(config, name)}; it must be a multiple of {divisor_name} ({divisor})"
         )
-
-
-def require_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
-    if getattr(config, name) not in choices:
-        raise ConfigError(f"{title(config)}{name} is {getattr(config, name)!r}; it must be one of {', '.join(choices)}")
 
 
 def title(config: Any) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from plm_model.attention import AttentionPlan, attend
+from plm_model.bounds import Range, check, positive, up_to
 from plm_model.decoding import Cache, Step
 from plm_model.pack import collate
 from plm_model.plm import PLM
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from plm_model.tokenizer import Tokenizer
 
 
+LEAST_TEMPERATURE = 1e-4
 OnText = Callable[[int, str, bool], None]  # a row's number, its text so far, whether that is all
 
 
@@ -39,19 +41,22 @@ class GenerationOptions:
     temperature: float = 0.0
     top_p: float | None = None
     top_k: int | None = None
-    stop: Sequence[str] = ()
+    stop: tuple[str, ...] = ()
     seed: int = 0
 
+    BOUNDS: ClassVar[dict[str, Range]] = {
+        "max_new_tokens": positive(10**6),
+        "temperature": up_to(1e4),
+        "top_p": Range(0, 1, open_low=True),
+        "top_k": positive(2**31),
+        "seed": up_to(2**63 - 1),
+    }
+
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}; it must not be negative")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}; it must be at least 1")
-        if isinstance(self.stop, str) or "" in self.stop:
+        check(self)
+        if 0 < self.temperature < LEAST_TEMPERATURE:  # scores divided by less are not finite
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 or at least {LEAST_TEMPERATURE}")
+        if "" in self.stop:
             raise ValueError("stop must be a list of strings that are not empty")
 
 

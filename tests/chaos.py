@@ -275,7 +275,7 @@ def run(runs: int, seed: int, say: Callable[[str], None] = lambda text: None) ->
     import torch
 
     torch.set_num_threads(1)
-    import components.train.launch  # noqa: F401 - imported once, for all ranks
+    import components.train.launch_rank  # noqa: F401 - imported once, for all ranks
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

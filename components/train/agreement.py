@@ -1,12 +1,14 @@
 """What any rank wants, all ranks do after the same step: a checkpoint now, or to stop.
 
 Each rank sends its wishes after a step and reads the union of them after the next one, so that no step waits for the
-message. Rank 0 looks for touch files beside the checkpoints (`checkpoint-now`, `stop-now`); every rank hears SIGTERM.
+message. Rank 0 looks for touch files beside the checkpoints (`checkpoint-now`, `stop-now`); every rank hears SIGTERM and
+Ctrl-C.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ class Agreement:
     """The union of all ranks' wishes, one step late. All ranks make one, and call it after every step."""
 
     def __init__(self, group: Group, wishes: Wishes) -> None:
-        self._wishes = wishes
+        self._wishes, self._group = wishes, group
         self._pg = dist.new_group(backend="gloo") if group.world > 1 else None
         self._sent: tuple[torch.Tensor, Any] | None = None
 
@@ -55,6 +57,12 @@ class Agreement:
             sending = dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=self._pg, async_op=True)
         self._sent = wanted, sending
         return agreed
+
+    def before_first_step(self, step: int, steps: int) -> None:
+        """Stopped, where any rank wants to stop before the step after `step`. Waits for all ranks."""
+        if self._group.most(float(self._wishes.stop.is_set())):
+            kept = f"the checkpoint of step {step} is whole" if step else "nothing was trained yet"
+            raise Stopped(f"stopped before step {step + 1} of {steps}; {kept}")
 
     def close(self) -> tuple[bool, bool]:
         """Receive what is still on its way; all ranks call it after their last step."""
@@ -109,16 +117,26 @@ def touch_files(folder: str, wishes: Wishes, group: Group) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sigterm_stops(wishes: Wishes) -> Iterator[None]:
-    """While the block runs, SIGTERM asks for a checkpoint and the end. Only a main thread can listen."""
+def signals_stop(wishes: Wishes) -> Iterator[None]:
+    """While the block runs, SIGTERM and Ctrl-C ask for a checkpoint and the end. Only a main thread can listen.
+
+    A second Ctrl-C ends at once, but for ranks of `torchrun`: they hear one from the terminal and one from their agent.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: wishes.stop.set())
+
+    def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and wishes.stop.is_set() and "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise KeyboardInterrupt
+        wishes.stop.set()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

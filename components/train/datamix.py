@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,9 @@ from fractions import Fraction
 import numpy as np
 
 from components.errors import UserError
+
+# Not any number that Fraction reads: 1e9999999 would keep it busy for ever.
+NUMBER = re.compile(r"-?\d{1,15}(/\d{1,15})?|-?\d{0,15}\.\d{0,15}|-?\d{1,6}(\.\d{1,9})?[eE][-+]?\d")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +42,9 @@ def parse_datamix(text: str) -> dict[str, Fraction]:
         if name in weights:
             raise ValueError(f"datamix: {name} is named twice; give it one weight")
         try:
-            weights[name] = Fraction(number)
+            weights[name] = Fraction(number if NUMBER.fullmatch(number) else "")
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"datamix: the weight of {name} is {number!r}, which is no number") from None
+            raise ValueError(f"datamix: the weight of {name} is {number[:40]!r}, which is no number") from None
         if weights[name] <= 0:
             raise ValueError(f"datamix: the weight of {name} is {number}; it must be positive (leave the source out)")
     total = sum(weights.values())

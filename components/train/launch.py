@@ -7,82 +7,53 @@
 lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command goes on from the newest checkpoint.
 `touch OUT/checkpoint-now` makes one more.
 
-Exit status: 0 all steps are trained; 75 stopped by SIGTERM or `OUT/stop-now`, the checkpoint is whole, try again; 2 settings
-or data are wrong, or training diverged: trying again would not help; 70 a rank hung, see `OUT/hangs`; 1 anything else.
+Exit status: 0 all steps are trained; 75 stopped by SIGTERM, Ctrl-C or `OUT/stop-now`, the checkpoint is whole, try again; 2
+settings or data are wrong, or training diverged: trying again would not help; 70 a rank hung, see `OUT/hangs`; 1 anything
+else.
 `torchrun --max-restarts N` starts all ranks again after any of them but 0; under it, 75 and 2 reach the log only.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import hashlib
-import json
 import os
 import signal
 import sys
-import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any, NoReturn
 
-import torch
-import torch.distributed as dist
-
-from components.artifacts import Artifact, absolute_uri, artifact_at
-from components.errors import UserError
-from components.train.agreement import Stopped, forget
-from components.train.checkpoint import newest, read_state
-from components.train.guards import TrainingDiverged
-from components.train.length import counted_in_steps
-from components.train.plain_settings import read_settings
-from components.train.preflight import check, said_of
-from components.train.progress import describe
-from components.train.worker import TrainJob, run_rank
-
-WRONG, STOPPED = 2, 75
-PR_SET_PDEATHSIG = 1
+STOPPED = 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; returns the exit status."""
     options = parse(arguments)
-    end_with_parent()
-    rank = int(os.environ.get("RANK", 0))
+    with stopped_at_once():
+        from components.train.launch_rank import train_rank  # torch takes seconds, in which a signal may come
+
+        return train_rank(options)
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """While the block runs, SIGTERM and Ctrl-C end the process in a sentence; training has handlers of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        if int(os.environ.get("RANK", 0)) == 0:
+            os.write(2, b"stopped; the same command goes on from what is there\n")
+        os._exit(STOPPED)  # imports and half-made process groups have nothing that must be closed
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        settings = read_settings(options.config, options.overrides)
-        cache = Path(tempfile.gettempdir(), "plm-cache") if "://" in options.out else Path(options.out, "cache")
-        inputs = folder_artifact(options.shards, cache), folder_artifact(options.base, cache)
-        settings = counted_in_steps(settings, inputs[0])
-        job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
-        left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.checkpoints)
-        if left_out and rank == 0:
-            print(said_of(left_out), flush=True)
-        if not settings.use_gpu:
-            torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
-        with device_of_this_process(settings.use_gpu) as device:
-            if rank == 0 and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
-                forget(options.out)
-            run_rank(job, device, lambda line: print(describe(line, settings.steps), flush=True))
-            if rank == 0:
-                say_result(job, options.json)
-    except Stopped as stopped:
-        return say(str(stopped), STOPPED)
-    except (UserError, TrainingDiverged) as error:
-        return say(f"error: {error}", WRONG)
-    return 0
-
-
-def end_with_parent() -> None:
-    """Let the kernel end a rank whose agent has died: it would go on beside the ranks of the next start. Linux only."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def say(text: str, status: int) -> int:
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(text, file=sys.stderr, flush=True)
-    return status
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -90,60 +61,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, metavar="YAML", help="its section `train` counts")
     parser.add_argument("--shards", required=True, metavar="DIR", help="what preprocessing left")
     parser.add_argument("--base", required=True, metavar="DIR", help="the model to start from")
-    parser.add_argument("--out", required=True, metavar="DIR", type=absolute_uri)
+    parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", metavar="train.KEY=VALUE")
     return parser.parse_args(arguments)
-
-
-@contextmanager
-def device_of_this_process(use_gpu: bool) -> Iterator[torch.device]:
-    """The device of this rank; inside `torchrun`, with a process group."""
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
-    if use_gpu:
-        torch.cuda.set_device(device)
-    if "WORLD_SIZE" not in os.environ:
-        yield device
-        return
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
-    dist.init_process_group(backend, store=meeting_place(rank, world), rank=rank, world_size=world)
-    yield device
-    dist.destroy_process_group()  # not after an error: other ranks may be inside an operation
-
-
-def meeting_place(rank: int, world: int) -> dist.Store:
-    """The store that ranks find each other in. Names of its own for each restart: the agent keeps its store over them,
-    and with it the addresses of ranks that are dead (torch 2.13), which the new ones would wait for."""
-    kept_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, world, is_master=rank == 0 and not kept_by_agent)
-    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-
-
-def folder_artifact(folder: str, cache: Path) -> Artifact:
-    """A folder as an artifact. Its digest is that of the manifest beside it, or of names and sizes of its files.
-
-    What is derived from it goes to `cache`: the folder, and so its digest, stays as it is.
-    """
-    root = Path(folder).absolute()
-    if not root.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    if found := artifact_at(str(root), cache):
-        return found
-    files = {path.relative_to(root).as_posix(): {"size": path.stat().st_size} for path in root.rglob("*.*")}
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:32]
-    return Artifact(str(root), {"step": "folder", "key": digest, "digest": digest, "files": files, "counts": {}}, cache)
-
-
-def say_result(job: TrainJob, as_json: bool) -> None:
-    """Say where the last checkpoint is, for programs."""
-    folder = newest(job.checkpoints) or ""
-    state = read_state(folder)
-    if as_json:
-        keys = ("step", "loss", "tokens", "tiles", "restarts", "world_size", "attempt_seconds")
-        print(json.dumps({"checkpoint": folder, **{key: state[key] for key in keys}}))
 
 
 if __name__ == "__main__":

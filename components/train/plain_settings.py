@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -61,7 +62,11 @@ def _section(kind: Any, value: Any, key: str) -> Any:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
             raise ValueError(f"{key}.{name}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
-    return kind(**{name: build(hints[name], item, f"{key}.{name}") for name, item in value.items()})
+    given = {name: build(hints[name], item, f"{key}.{name}") for name, item in value.items()}
+    try:
+        return kind(**given)
+    except ValueError as error:  # of a class, which does not know the key that it stands under
+        raise ValueError(f"{key}.{error}") from None
 
 
 def _scalar(kind: Any, value: Any, key: str) -> Any:
@@ -71,10 +76,11 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
         return _require(isinstance(value, str), value, key, value)
     try:
         number = float(value)  # YAML reads 1e-3 as a string
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{key} is {value!r}; it must be a number") from None
-    _require(not isinstance(value, bool) and (kind is float or number == int(number)), value, key, value)
-    return kind(number)
+    whole = math.isfinite(number) and number == int(number)
+    _require(not isinstance(value, bool) and (kind is float or whole), value, key, value)
+    return value if isinstance(value, kind) else kind(number)
 
 
 def _require(holds: bool, value: Any, key: str, result: Any) -> Any:

@@ -15,12 +15,13 @@ from torch import nn
 from components.errors import UserError
 from components.train import checkpoint
 from components.train.checkpoint_sums import damage, newest_sound
+from components.train.effects import of_weights
 from components.train.guards import Anomaly, Guard
 from components.train.loader import StepWork
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.progress import MetricsLog, live_file
-from components.train.settings import TrainConfig, of_weights
+from components.train.settings import TrainConfig
 
 log = logging.getLogger(__name__)
 

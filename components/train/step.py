@@ -20,7 +20,8 @@ from components.config import PipelineConfig
 from components.context import StepContext
 from components.errors import UserError
 from components.train import interrupted, skipped
-from components.train.settings import TrainConfig, of_weights
+from components.train.effects import of_weights
+from components.train.settings import TrainConfig
 
 SHOWN_MODULES = 3
 

@@ -12,7 +12,7 @@ import torch
 
 from components.artifacts import Artifact
 from components.train import checkpoint
-from components.train.agreement import Agreement, Stopped, Wishes, polled, sigterm_stops, touch_files
+from components.train.agreement import Agreement, Stopped, Wishes, polled, signals_stop, touch_files
 from components.train.assembly import assemble
 from components.train.async_save import Saver
 from components.train.guards import Anomaly, Guard, RollBack
@@ -79,7 +79,7 @@ def run_rank(
     """Train to the last step; every rank calls it. Starts from the newest whole checkpoint, if there is one.
 
     `leaving` tells that this machine is about to be taken away: a checkpoint is made while there is time. Raises Stopped
-    after SIGTERM or a touch file, TrainingDiverged, and UserError for what trying again would not mend.
+    after SIGTERM, Ctrl-C or a touch file, TrainingDiverged, and UserError for what trying again would not mend.
     """
     group, wishes = Group.current(device), Wishes()
     guards = job.settings.guards
@@ -88,7 +88,7 @@ def run_rank(
     )
     agreement = Agreement(group, wishes)
     rolled_back: list[Anomaly] = []
-    with watchdog.watching(), touch_files(job.folder, wishes, group), sigterm_stops(wishes), polled(leaving, wishes):
+    with watchdog.watching(), touch_files(job.folder, wishes, group), signals_stop(wishes), polled(leaving, wishes):
         while True:
             try:
                 return attempt(job, group, send, watchdog, agreement, rolled_back)
@@ -163,6 +163,7 @@ def attempt(
         validate=partial(held_out.loss, model, group) if held_out else None,
         saved=run.state["step"],
     )
+    agreement.before_first_step(run.state["step"], settings.steps)
     try:
         with prefetched(skipped.noted(works), steps_ahead(settings.packs_per_step, group.world)) as ready:
             train(model, optimizer, beside.arriving(run.counted(ready)), settings, group, beside.hooks(), gauge)

@@ -209,28 +209,54 @@ def test_a_touch_file_makes_a_checkpoint_now(data: Path, tmp_path: Path) -> None
     assert not Path(work.folder, CHECKPOINT_NOW).exists()
 
 
-def test_sigterm_leaves_a_checkpoint_that_the_next_run_goes_on_from(data: Path, tmp_path: Path) -> None:
+@pytest.mark.case("E11")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_that_the_next_run_goes_on_from(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     work = job(data, tmp_path, steps=2000, checkpoint_every=2000)
     began = time.monotonic()
-    with pytest.raises(Stopped, match=r"stopped after step \d+ of 2000; its checkpoint is whole"), signals(work):
+    live = Path(work.folder, "metrics.jsonl")
+    stopped = pytest.raises(Stopped, match=r"stopped after step \d+ of 2000; its checkpoint is whole")
+    with stopped, signals(work, lambda: live.exists() and live.stat().st_size, number):
         run_rank(work, CPU)
     assert time.monotonic() - began < 30
     stopped_at = state(work)["step"]
     assert 0 < stopped_at < 2000
 
 
-class signals:
-    """SIGTERM to this process, once training goes on and `ready()` holds."""
+@pytest.mark.case("E11")
+def test_a_stop_before_the_first_step_is_heard_before_it(data: Path, tmp_path: Path) -> None:
+    work = job(data, tmp_path, checkpoint_every=4)
+    with pytest.raises(Stopped, match="stopped before step 1 of 12; nothing was trained yet"):
+        stopped_at_once(work)
+    run_rank(replace(work, settings=replace(work.settings, steps=12)), CPU)
+    with pytest.raises(Stopped, match="stopped before step 13 of 12; the checkpoint of step 12 is whole"):
+        stopped_at_once(work)
 
-    def __init__(self, work: TrainJob, ready: Callable[[], Any] = lambda: True) -> None:
-        self.ready, self.ended = ready, threading.Event()
+
+def stopped_at_once(work: TrainJob) -> None:
+    """A training that hears SIGTERM while its model is prepared."""
+    with pytest.MonkeyPatch.context() as patch:
+        usual = worker.prepare
+        patch.setattr(worker, "prepare", lambda *given: (os.kill(os.getpid(), signal.SIGTERM), usual(*given))[1])
+        run_rank(work, CPU)
+
+
+class signals:
+    """A signal to this process, once training goes on and `ready()` holds."""
+
+    def __init__(
+        self, work: TrainJob, ready: Callable[[], Any] = lambda: True, number: signal.Signals = signal.SIGTERM
+    ) -> None:
+        self.ready, self.number, self.ended = ready, number, threading.Event()
 
     def __enter__(self) -> None:
         def send() -> None:
             while not self.ended.wait(0.2):
                 if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None) and self.ready():
                     time.sleep(1.0)
-                    return os.kill(os.getpid(), signal.SIGTERM)
+                    return os.kill(os.getpid(), self.number)
 
         threading.Thread(target=send, daemon=True).start()
 

@@ -136,6 +136,26 @@ def test_overrides_are_laid_over_the_file(inputs: Path) -> None:
     assert (settings.lr, settings.guards.on_spike, settings.steps) == (1e-4, "skip", 6)
 
 
+@pytest.mark.case("E11")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_torch_is_imported_ends_in_a_sentence(
+    inputs: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "components.train.launch", *arguments(inputs, tmp_path / "out")]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible_again)
+    caught = 0
+    while not caught & 1 << (signal.SIGTERM - 1):  # the handler is in place
+        status = Path(f"/proc/{run.pid}/status").read_text()
+        caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
+    run.send_signal(number)
+    assert run.communicate(timeout=60)[1] == "stopped; the same command goes on from what is there\n"
+    assert run.returncode == 75
+
+
+def interruptible_again() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Torchrun:
     """Two ranks, started as a shell would; output goes to a file."""
 
@@ -172,6 +192,18 @@ def test_sigterm_under_torchrun_leaves_a_checkpoint_within_30_seconds(inputs: Pa
     assert run.wait_for(lambda: run.process.poll() is not None, 30) < 30
     assert read_state(newest(f"{run.out}/checkpoints") or "")["step"] >= 20
     assert re.search(r"stopped after step \d+ of 100000; its checkpoint is whole", run.log.read_text())
+
+
+@pytest.mark.e2e
+@pytest.mark.case("E11")
+def test_ctrl_c_under_torchrun_leaves_a_checkpoint(inputs: Path, tmp_path: Path) -> None:
+    """From a terminal it reaches the agent and every rank, and each rank once more through the agent."""
+    run = Torchrun(inputs, tmp_path / "out", "train.steps=100000", "train.checkpoint_every=100000")
+    run.wait_for(lambda: run.steps() >= 20, 240)
+    os.killpg(run.process.pid, signal.SIGINT)
+    run.wait_for(lambda: run.process.poll() is not None, 60)
+    assert read_state(newest(f"{run.out}/checkpoints") or "")["step"] >= 20
+    assert len(re.findall(r"stopped after step \d+ of 100000; its checkpoint is whole", run.log.read_text())) == 1
 
 
 @pytest.mark.e2e

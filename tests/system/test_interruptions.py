@@ -148,12 +148,18 @@ def prefect_states(place: Workplace) -> list[Any]:
         return [row[0] for row in database.execute("select state_name from flow_run order by created desc")]
 
 
-def test_cancelling_a_flow_run_stops_its_local_ray(tmp_path: Path, repository: Path, prefect: Prefect) -> None:
+@pytest.mark.case("E11b")
+def test_cancelling_a_flow_run_leaves_a_checkpoint_and_stops_its_local_ray(
+    tmp_path: Path, repository: Path, prefect: Prefect
+) -> None:
     place = Workplace(tmp_path, repository)
-    flow_run = prefect.deploy_run({**place.parameters, "train": {"steps": 100000}})
+    flow_run = prefect.deploy_run({**place.parameters, "train": {"steps": 100000, "checkpoint_every": 100000}})
     wait_for(lambda: "train" in prefect.tasks(flow_run), 600, "the train task")
-    time.sleep(20.0)
+    trained = place.root / "runs" / "resume" / "train"
+    wait_for(lambda: any(file.stat().st_size for file in trained.glob("*/metrics.jsonl")), 300, "the first steps")
+    assert not list(trained.glob("*/checkpoints/step-*"))
     subprocess.run([str(BIN / "prefect"), "flow-run", "cancel", flow_run], cwd=repository, check=True)
+    wait_for(lambda: list(trained.glob("*/checkpoints/step-*/.metadata")), 30, "the last checkpoint, within the grace")
     assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
     wait_for(lambda: not processes_of(flow_run), 60, f"its processes are gone: {processes_of(flow_run)}")
     client = tracking_client(place.config)

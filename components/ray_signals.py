@@ -1,0 +1,34 @@
+"""Signals and Ray: its processes are out of the way of those to our process group, and it takes none of ours.
+
+Who stops a run often stops its whole group: Prefect's worker does, and a shell's job control. Ray's processes would end at
+once, and with them the workers that are to write a last checkpoint; so each of them has a group of its own. They end
+when this process has closed Ray, or has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+
+@contextlib.contextmanager
+def groups_of_their_own() -> Iterator[None]:
+    """Each of Ray's processes that starts meanwhile leads a process group. Ray has no setting for it."""
+    from ray._private import services
+
+    usual = services.ConsolePopen
+    services.ConsolePopen = partial(usual, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = usual
+
+
+def signals_are_pythons_again() -> None:
+    """Take SIGTERM back from Ray, whose handler prints C++ frames before it calls the one that was there."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, handler if handler is not None else signal.SIG_DFL)
