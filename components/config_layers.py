@@ -16,6 +16,8 @@ from components.errors import ConfigError
 PATHS_BESIDE_THEIR_FILE = ("model.tokenizer", "ingest.source.registry")
 
 INSTEAD = ("steps", "epochs")  # of train
+MOST_CHARACTERS = 1 << 18
+MOST_VALUES = 20_000
 
 
 @dataclass
@@ -33,12 +35,18 @@ def read_file(uri: str, stack: tuple[str, ...] = (), prefix: str = "") -> Layer:
     """
     if uri in stack:
         raise ConfigError(f"{uri}: files extend each other in a circle: {' -> '.join((*stack, uri))}")
+    text = _text(uri)
     try:
-        values = yaml.safe_load(_text(uri))
+        _require_bounded(text, uri)
+        values = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigError(f"{uri}: is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{uri}:{mark.line + 1}" if mark else uri
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except ValueError as error:  # a date of month 13, say
+        raise ConfigError(f"{uri}: not valid YAML: {error}") from None
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
@@ -94,6 +102,26 @@ def _given_way(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any
         if top.get(one) is not None and top.get(other) is None:
             kept.pop(other, None)
     return kept
+
+
+def _require_bounded(text: str, uri: str) -> None:
+    """ConfigError for YAML that is, or becomes by its anchors, larger than any config."""
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(f"{uri}: has {len(text):,} characters, more than a config can have ({MOST_CHARACTERS:,})")
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node | None) -> int:
+        """How many values a node is, written out; those that hold themselves are without end."""
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST_VALUES + 1  # until it is known: met again inside of itself, it has no end
+            parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(yaml.compose(text, Loader=yaml.SafeLoader)) > MOST_VALUES:
+        raise ConfigError(f"{uri}: its anchors make it more than {MOST_VALUES:,} values")
 
 
 def _text(uri: str) -> str:

@@ -83,10 +83,11 @@ def _reader_gone() -> bool:
 def _failed(error: Exception, arguments: argparse.Namespace) -> int:
     """Say in one line what to mend, or that it is a fault of ours and where its traceback is; returns the status."""
     from components.failures import report
+    from components.terminal_text import one_line
 
     failure = report(error, Path(getattr(arguments, "state_dir", "runs")).absolute())
     for line in failure.lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {one_line(line)}", file=sys.stderr)
     return failure.status
 
 

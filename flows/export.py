@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from components.artifacts import require_sound
 from components.config_layers import read_file
 from components.errors import UserError
+from components.terminal_text import one_line
 
 if TYPE_CHECKING:
     from plm_model.checkpoint import Checkpoint
@@ -67,5 +68,6 @@ def opened(source: str, tower: str | None, model: str | None) -> Checkpoint:
 def show_export(result: dict[str, Any]) -> None:
     """One line on standard output, each note as a warning on standard error."""
     for note in result["notes"]:
-        print(f"warning: {note}", file=sys.stderr)
-    print(f"{result['tensors']} tensors  {result['from_format']} {result['from']} -> {result['format']} {result['to']}")
+        print(f"warning: {one_line(note)}", file=sys.stderr)
+    said = f"{result['tensors']} tensors  {result['from_format']} {result['from']} -> {result['format']} {result['to']}"
+    print(one_line(said))

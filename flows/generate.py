@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from components.terminal_text import one_line, visible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,7 +128,10 @@ def run(
 
 
 class Screen:
-    """The answer on standard output under its heading, as it comes, with a newline at its end."""
+    """The answer on standard output under its heading, as it comes, with a newline at its end.
+
+    A model may have learnt escape sequences: they are shown as text.
+    """
 
     def __init__(self) -> None:
         self.begun = False
@@ -137,10 +141,10 @@ class Screen:
         if not self.begun:
             print("Generation:")
             self.begun = True
-        print(piece, end="", flush=True)
+        print(visible(piece), end="", flush=True)
 
     def close(self, notes: Sequence[str]) -> None:
         """End the answer, which may be empty; each note is a warning on standard error."""
         self.show("\n")
         for note in notes:
-            print(f"warning: {note}", file=sys.stderr)
+            print(f"warning: {one_line(note)}", file=sys.stderr)

@@ -11,6 +11,7 @@ from components.artifact_store import ArtifactStore
 from components.config import PipelineConfig
 from components.errors import UserError
 from components.steps import STEPS, known_steps
+from components.terminal_text import one_line
 from components.tracking import state_dir
 from flows.environment import prepare_environment, set_environment
 from flows.explain import Decision, explain
@@ -56,14 +57,14 @@ def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> tuple[list[d
     except UserError as error:  # of the source, mostly, which the findings name, too
         refused = str(error).splitlines()
     for decision in decisions:
-        print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {decision.reason}")
+        print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {one_line(decision.reason)}")
         for note in decision.notes:
-            print(f"{'':<22} {note}")
+            print(f"{'':<22} {one_line(note)}")
     reused = {decision.step for decision in decisions if decision.reused}
     findings = findings_for(config, STEPS.keys() - reused)
     for finding in findings:
         if not finding.refuses:
-            print(f"{'note':<14} {finding.text}")
+            print(f"{'note':<14} {one_line(finding.text)}")
     lines = [finding.text for finding in findings if finding.refuses]
     return [vars(decision) for decision in decisions], list(dict.fromkeys([*lines, *refused]))
 

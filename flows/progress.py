@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from components.artifacts import filesystem
+from components.terminal_text import one_line
 
 QUIET_SECONDS = 5.0  # between lines of one step where the output is no terminal
 RECORD_SECONDS = 10.0  # between those in a log that is kept
@@ -30,6 +31,7 @@ class Progress:
 
     def say(self, step: str, text: str) -> None:
         """A line that stays."""
+        text = one_line(text)
         self._to_record(step, text)
         self._close_line()
         self._stream.write(f"{self._prefix(step)}{text}\n")
@@ -37,7 +39,7 @@ class Progress:
 
     def update(self, step: str, text: str) -> None:
         """A line that the next one replaces; without a terminal, at most one every few seconds, and none twice."""
-        now = time.monotonic()
+        now, text = time.monotonic(), one_line(text)
         self._waiting = step, text
         if now - self._recorded_at >= RECORD_SECONDS:
             self._to_record(step, text)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 
 from plm_model.config import PLMConfig
+from plm_model.finite import require_finite
+from plm_model.json_files import read_json
 from plm_model.plm import PLM
 from plm_model.safetensors_writer import WeightsError
 from plm_model.tokenizer import Tokenizer
@@ -52,9 +54,9 @@ class Checkpoint:
     original_params: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def stream(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor once, in the model's order, in its own dtype."""
+        """Every tensor once, in the model's order, in its own dtype. WeightsError naming one that is not all numbers."""
         for name, stored in self.tensors.items():
-            yield name, stored.read()
+            yield name, require_finite(stored.read(), stored.file, stored.key)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,7 +69,7 @@ class Checkpoint:
 
 def same_numbers(one: StoredTensor, other: StoredTensor) -> bool:
     """Whether two stored matrices hold the same numbers, whatever their dtypes. Reads both, some rows at a time."""
-    if one.shape != other.shape:
+    if one.shape != other.shape or not one.shape:
         return False
     first, second = one.read(), other.read()
     pieces = zip(first.split(COMPARED_ROWS), second.split(COMPARED_ROWS), strict=True)
@@ -116,6 +118,11 @@ def exactly(
             raise WeightsError(
                 f"{stored.file}: tensor {stored.key} has shape {stored.shape}, the model's is {expected}"
             )
+        if not stored.dtype.is_floating_point:
+            kind = str(stored.dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{stored.file}: tensor {stored.key} is stored as {kind}: quantised weights are not read"
+            )
     return {name: found[name] for name in wanted}
 
 
@@ -131,7 +138,7 @@ def require_tokenizer_fits(tokenizer: Tokenizer, config: PLMConfig) -> None:
 def read_original_params(directory: Path) -> dict[str, Any] | None:
     """The release's `params.json` that an export left beside another layout."""
     path = directory / ORIGINAL_PARAMS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def write_original_params(checkpoint: Checkpoint, directory: Path) -> None:

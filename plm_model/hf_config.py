@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, RopeScaling, VisionConfig
+from plm_model.json_files import require_numbers, section
 from plm_model.safetensors_writer import WeightsError
 
 MODEL_TYPE = "perception_lm"
@@ -24,6 +25,9 @@ LLAMA = {
     "rms_norm_eps": 1e-6,
     "max_position_embeddings": 2048,
 }
+TEXT_SIZES = tuple(name for name, value in LLAMA.items() if isinstance(value, int))
+TOWER_SIZES = ("img_size", "embed_dim", "depth", "num_heads", "patch_size")
+WHERE = "config.json: "
 LARGE, GIGANTIC = "vit_pe_core_large_patch14_336", "vit_pe_core_gigantic_patch14_448"
 TOWERS: dict[str, dict[str, Any]] = {
     LARGE: {
@@ -54,10 +58,12 @@ def read_config(
     """
     if values.get("model_type") != MODEL_TYPE:
         raise WeightsError(f"config.json: model_type is {values.get('model_type')!r}, not {MODEL_TYPE!r}")
-    text = {**LLAMA, **values.get("text_config", {})}
-    own = values.get(OURS, {})
+    text = {**LLAMA, **section(values, "text_config", WHERE)}
+    own = section(values, OURS, WHERE)
+    require_numbers(text, f"{WHERE}text_config.", TEXT_SIZES, ("rms_norm_eps",))
+    require_numbers(values, WHERE, ("projector_pooling_ratio", "image_token_id"))
     vision = read_tower(values, own)
-    settings, notes = read_processor(processor, vision, own.get("processor", {}))
+    settings, notes = read_processor(processor, vision, section(own, "processor", f"{WHERE}{OURS}."))
     config = PLMConfig(
         vision=vision,
         decoder=read_decoder(text, is_tied(values, has_head)),
@@ -70,8 +76,8 @@ def read_config(
 
 def is_tied(values: Mapping[str, Any], has_head: bool) -> bool:
     """Whether the output is the embedding; versions of `transformers` disagree on where that is written."""
-    places = (values, values.get("text_config", {}))
-    said = {place["tie_word_embeddings"] for place in places if place.get("tie_word_embeddings") is not None}
+    places = (values, section(values, "text_config", WHERE))
+    said = {bool(place["tie_word_embeddings"]) for place in places if place.get("tie_word_embeddings") is not None}
     return said.pop() if len(said) == 1 else not has_head
 
 
@@ -87,7 +93,7 @@ def read_decoder(text: Mapping[str, Any], tied: bool) -> DecoderConfig:
     }
     for key in (key for key, wrong in unsupported.items() if wrong):
         raise WeightsError(f"config.json: text_config.{key} is {text[key]!r}, which is not supported")
-    rope = text.get("rope_parameters") or {}
+    rope = section(text, "rope_parameters", f"{WHERE}text_config.")
     return DecoderConfig(
         vocab_size=text["vocab_size"],
         dim=dim,
@@ -97,7 +103,7 @@ def read_decoder(text: Mapping[str, Any], tied: bool) -> DecoderConfig:
         hidden_dim=text["intermediate_size"],
         norm_eps=text["rms_norm_eps"],
         rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or 10000.0),
-        rope_scaling=read_scaling(rope or text.get("rope_scaling") or {}),
+        rope_scaling=read_scaling(rope or section(text, "rope_scaling", f"{WHERE}text_config.")),
         tied=tied,
         max_seq_len=text["max_position_embeddings"],
     )
@@ -122,14 +128,18 @@ def read_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
 
 def read_tower(values: Mapping[str, Any], own: Mapping[str, Any]) -> VisionConfig:
     """The tower of a `vision_config` around timm; WeightsError when it is another one, or would rescale its RoPE."""
-    wrapper = values.get("vision_config", {})
+    wrapper = section(values, "vision_config", WHERE)
     name = wrapper.get("architecture")
-    if name not in TOWERS:
+    if not isinstance(name, str) or name not in TOWERS:
         raise WeightsError(f"config.json: vision_config.architecture is {name!r}; supported are {', '.join(TOWERS)}")
-    arguments = {**TOWERS[name], **(wrapper.get("model_args") or {})}
+    place = f"{WHERE}vision_config."
+    arguments = {**TOWERS[name], **section(wrapper, "model_args", place)}
     size = arguments["img_size"]
+    if isinstance(size, list) and len(set(map(str, size))) == 1:
+        arguments["img_size"] = size[0]
+    require_numbers(arguments, f"{place}model_args.", TOWER_SIZES, ("mlp_ratio",))
     vision = VisionConfig(
-        image_size=size if isinstance(size, int) else size[0],
+        image_size=arguments["img_size"],
         patch_size=arguments.get("patch_size", 14),
         width=arguments["embed_dim"],
         layers=arguments["depth"],
@@ -139,7 +149,7 @@ def read_tower(values: Mapping[str, Any], own: Mapping[str, Any]) -> VisionConfi
         layer_scale_init=arguments.get("init_values"),
         drop_path=own.get("drop_path", 0.0),
     )
-    if list(arguments["ref_feat_shape"]) != [vision.grid, vision.grid]:
+    if arguments["ref_feat_shape"] not in ([vision.grid, vision.grid], (vision.grid, vision.grid)):
         raise WeightsError(
             f"config.json: vision_config.model_args.ref_feat_shape is {arguments['ref_feat_shape']}; "
             f"PLM's towers never rescale RoPE, so it must be [{vision.grid}, {vision.grid}]"

@@ -30,10 +30,11 @@ from plm_model.config import PLMConfig
 from plm_model.hf_config import read_config
 from plm_model.hf_config_files import config_json, processor_files
 from plm_model.hf_tokenizer import hf_tokenizer_json, tokenizer_config, write_chat_template
+from plm_model.json_files import read_json, section
 from plm_model.safetensors_writer import Entries, WeightsError
 from plm_model.stored_safetensors import stored_tensors
 from plm_model.tokenizer import Tokenizer
-from plm_model.weights import read_json, save_tensors
+from plm_model.weights import save_tensors
 
 IGNORED = "rotary_emb.inv_freq"
 HEAD = "lm_head.weight"
@@ -47,7 +48,7 @@ def read_hf(directory: Path) -> Checkpoint:
     path = directory / "config.json"
     try:
         config, notes = read_config(read_json(path), image_processor(directory), HEAD in stored)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{directory}: {error}") from error
     head, embedding = stored.get(HEAD), stored.get(EMBEDDING)
     if config.decoder.tied and head and embedding:
@@ -73,7 +74,7 @@ def image_processor(directory: Path) -> Mapping[str, Any] | None:
     """The image processor's settings: a file of their own, or a part of the processor's."""
     for path in (directory / name for name in PROCESSOR_FILES):
         found = read_json(path) if path.exists() else {}
-        found = found.get("image_processor", found)
+        found = section(found, "image_processor", f"{path}: ") or found
         if "tile_size" in found or "vision_input_type" in found:
             return found
     return None

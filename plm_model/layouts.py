@@ -23,12 +23,13 @@ from plm_model.checkpoint import (
 )
 from plm_model.hf_config import MODEL_TYPE as HF_MODEL_TYPE
 from plm_model.hf_layout import read_hf, write_hf
+from plm_model.json_files import read_json
 from plm_model.meta_layout import PARAMS, read_meta, write_meta
 from plm_model.plm import PLM
 from plm_model.safetensors_writer import WeightsError
 from plm_model.stored_safetensors import stored_tensors
 from plm_model.tokenizer import Tokenizer
-from plm_model.weights import CONFIG, MODEL_TYPE, load_config, read_json, save_companions, save_tensors
+from plm_model.weights import CONFIG, MODEL_TYPE, load_config, save_companions, save_tensors
 
 
 def open_checkpoint(
@@ -57,7 +58,7 @@ def detect_layout(directory: Path) -> tuple[Layout, Path]:
     if (directory / CONFIG).exists():
         kind = read_json(directory / CONFIG).get("model_type")
         known: dict[str, Layout] = {MODEL_TYPE: "plm", HF_MODEL_TYPE: "hf"}
-        if kind in known:
+        if isinstance(kind, str) and kind in known:
             return known[kind], directory
         raise WeightsError(f"{directory / CONFIG}: model_type is {kind!r}; supported are {', '.join(known)}")
     for folder in (directory, directory / "original"):

@@ -22,11 +22,11 @@ from plm_model.checkpoint import (
     untied,
     write_json,
 )
+from plm_model.json_files import read_json
 from plm_model.meta_params import params_json, read_params
 from plm_model.safetensors_writer import WeightsError
 from plm_model.tiktoken_ranks import RanksError, rank_file, tokenizer_json
 from plm_model.tokenizer import FILE_NAME, Tokenizer
-from plm_model.weights import read_json
 
 PARAMS = "params.json"
 RANKS = "tokenizer.model"
@@ -39,13 +39,13 @@ def read_meta(directory: Path) -> Checkpoint:
     """Open a release directory; WeightsError naming file, key or tensor when it is not whole."""
     stored = {name: tensor for name, tensor in stored_tensors(directory).items() if name not in IGNORED}
     embedding = stored.get(EMBEDDING)
-    if embedding is None:
-        raise WeightsError(f"{directory}: tensor {EMBEDDING} is missing")
+    if embedding is None or len(embedding.shape) != 2:
+        raise WeightsError(f"{directory}: tensor {EMBEDDING} is missing, or no matrix")
     params = read_json(directory / PARAMS)
     tokenizer = read_tokenizer(directory, embedding.shape[0])
     try:
         config, unknown = read_params(params, embedding.shape[0], tokenizer.image_id)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{directory / PARAMS}: {error}") from error
     require_tokenizer_fits(tokenizer, config)
     notes = [f"{directory / PARAMS}: fields kept but not used: {', '.join(unknown)}"] if unknown else []
@@ -95,8 +95,10 @@ def mapped(file: Path, wrappers: Sequence[str] = ("model",)) -> dict[str, torch.
     if not isinstance(state, Mapping):
         raise WeightsError(f"{file}: holds no tensors by name")
     for name, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise WeightsError(f"{file}: {name} is not a tensor")
+        if not isinstance(tensor, torch.Tensor) or not isinstance(name, str):
+            raise WeightsError(f"{file}: {name} is not a tensor under a name")
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise WeightsError(f"{file}: tensor {name} is not plain numbers")
     return dict(state)
 
 

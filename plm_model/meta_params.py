@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, RopeScaling, VisionConfig
+from plm_model.json_files import require_numbers, section
 
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 INPUT_TYPES = {"thumb+tile": "thumb+tile", "tile": "vanilla"}
@@ -24,6 +25,7 @@ MODEL_FIELDS = {
     *("rope_theta", "rope_scale_factor", "low_freq_factor", "high_freq_factor", "old_context_len", "use_scaled_rope"),
     *("vocab_size", "weight_tying", "max_seqlen", "pooling_ratio", "vision_model"),
 }
+MODEL_SIZES = ("dim", "n_layers", "n_heads", "multiple_of", "max_seqlen", "pooling_ratio")
 VISION_FIELDS = {
     *(
         "image_size",
@@ -63,14 +65,18 @@ def read_params(params: Mapping[str, Any], vocab_size: int, image_token_id: int)
     `vocab_size` is the embedding's number of rows, `image_token_id` comes from the tokenizer. ValueError names a field that is
     missing or that asks for another model.
     """
-    model = params.get("model", params)
-    data = params.get("data", {})
-    tower = model.get("vision_model")
+    model = section(params, "model") or params
+    data = section(params, "data")
+    tower = section(model, "vision_model", "model.")
     if not tower:
         raise ValueError("model.vision_model is missing: this is a language model without a vision tower")
     for key, value in VISION_FIXED.items():
         if tower.get(key, value) != value:
             raise ValueError(f"model.vision_model.{key} is {tower[key]!r}; PLM's towers have {value!r}")
+    require_numbers(model, "model.", MODEL_SIZES, ("ffn_dim_multiplier", "norm_eps", "rope_theta"))
+    require_numbers(
+        tower, "model.vision_model.", ("image_size", "patch_size", "width", "layers", "heads"), ("mlp_ratio",)
+    )
     config = PLMConfig(
         vision=read_tower(tower),
         decoder=read_decoder(model, vocab_size),
@@ -91,7 +97,7 @@ def unknown_fields(params: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{name}.{key}" for key in value if key not in sections[name])
         elif name not in sections.get("", set()):
             yield name
-    tower = params.get("model", params)["vision_model"]
+    tower = (section(params, "model") or params)["vision_model"]
     yield from (f"model.vision_model.{key}" for key in tower if key not in {*VISION_FIELDS, *VISION_FIXED})
 
 

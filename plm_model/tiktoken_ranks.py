@@ -112,7 +112,10 @@ def rank_file(source: bytes) -> bytes:
     """The rank file of a `tokenizer.json`; RanksError when no rank file gives its ids."""
     spec = json.loads(source)
     specials = {token["id"]: token["content"] for token in spec.get("added_tokens", [])}
-    vocab = {token: rank for token, rank in spec["model"].get("vocab", {}).items() if rank not in specials}
+    known = spec["model"].get("vocab")
+    if not isinstance(known, dict):
+        raise RanksError("its model has no table of tokens")
+    vocab = {token: rank for token, rank in known.items() if rank not in specials}
     require_ranks(spec, vocab, specials)
     values = {name: value for value, name in byte_characters().items()}
     lines = []

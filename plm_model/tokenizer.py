@@ -88,11 +88,18 @@ def parse(source: bytes, path: Path | None) -> tokenizers.Tokenizer:
     """The library's tokenizer, set up so that text never yields a special and nothing is added, cut or padded."""
     try:
         spec = json.loads(source)
+        if not isinstance(spec, dict):
+            raise TypeError("it holds no object")
         # Only tokens flagged as special obey `encode_special_tokens`; some published files leave the flag off.
         spec["added_tokens"] = [{**token, "special": True} for token in spec.get("added_tokens", [])]
         spec |= {"post_processor": None, "truncation": None, "padding": None}
         inner = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"{path or FILE_NAME}: not a tokenizer file: {error}") from error
+    except RecursionError as error:
+        raise TokenizerError(f"{path or FILE_NAME}: not a tokenizer file: it is nested too deeply") from error
+    except BaseException as error:  # the library raises bare Exception, and BaseException where its Rust code panics
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{path or FILE_NAME}: not a tokenizer file: {reason}") from error
     inner.encode_special_tokens = True
     return inner

@@ -20,6 +20,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from plm_model.config import PLMConfig
+from plm_model.finite import require_finite
+from plm_model.json_files import read_json, section
 from plm_model.plm import PLM
 from plm_model.safetensors_writer import Entries, SafetensorsWriter, WeightsError, shard_files
 
@@ -215,22 +217,24 @@ def load_weights(
     for file in sorted(set(files.values())):
         with open_tensors(directory / file) as source:
             for name in (name for name in parameters if files[name] == file):
-                copy_slice(parameters[name], source.get_slice(name))
+                copy_slice(parameters[name], source.get_slice(name), directory / file, name)
 
 
-def copy_slice(parameter: torch.Tensor, stored: Any) -> None:
+def copy_slice(parameter: torch.Tensor, stored: Any, file: Path, name: str) -> None:
     """Copy one stored tensor, or of a sharded parameter only this rank's part of it, from disk."""
     local, where = parameter, tuple(slice(0, size) for size in parameter.shape)
     if isinstance(parameter, DTensor):
         local, where = parameter.to_local(), local_slices(parameter)
     if local.numel():
         with torch.no_grad():
-            local.copy_(stored[where] if where else stored[...])
+            local.copy_(require_finite(stored[where] if where else stored[...], file, name))
 
 
 def tensor_files(directory: Path) -> dict[str, str]:
     """Name of every stored tensor and the file that holds it."""
-    listed = read_json(directory / INDEX)["weight_map"] if (directory / INDEX).exists() else {}
+    listed = section(read_json(directory / INDEX), "weight_map", f"{directory / INDEX}: ") if indexed(directory) else {}
+    if wrong := [name for name, file in listed.items() if not isinstance(file, str)]:
+        raise WeightsError(f"{directory / INDEX}: the file of tensor {wrong[0]} is no name")
     found: dict[str, str] = {}
     for file in sorted(set(listed.values())) or [WEIGHTS]:
         if Path(file).name != file:
@@ -240,6 +244,11 @@ def tensor_files(directory: Path) -> dict[str, str]:
     for name in listed.keys() - found.keys():
         raise WeightsError(f"{directory / INDEX}: tensor {name} is not in {listed[name]}")
     return found
+
+
+def indexed(directory: Path) -> bool:
+    """Whether the tensors lie in several files."""
+    return (directory / INDEX).exists()
 
 
 def require_same(parameters: Mapping[str, torch.Tensor], files: Mapping[str, str], directory: Path) -> None:
@@ -262,10 +271,3 @@ def open_tensors(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot read the tensors: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot read it: {error}") from error

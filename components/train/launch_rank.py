@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from components.artifacts import Artifact, absolute_uri, artifact_at
 from components.errors import UserError
+from components.terminal_text import one_line
 from components.train.agreement import Stopped, forget
 from components.train.checkpoint import newest, read_state
 from components.train.guards import TrainingDiverged
@@ -46,13 +47,13 @@ def train_rank(options: argparse.Namespace) -> int:
         job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
         left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.checkpoints)
         if left_out and rank == 0:
-            print(said_of(left_out), flush=True)
+            print(one_line(said_of(left_out)), flush=True)
         if not settings.use_gpu:
             torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
         with device_of_this_process(settings.use_gpu) as device:
             if rank == 0 and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
                 forget(options.out)
-            run_rank(job, device, lambda line: print(describe(line, settings.steps), flush=True))
+            run_rank(job, device, lambda line: print(one_line(describe(line, settings.steps)), flush=True))
             if rank == 0:
                 say_result(job, options.json)
     except Stopped as stopped:
@@ -72,7 +73,7 @@ def end_with_parent() -> None:
 
 def say(text: str, status: int) -> int:
     if int(os.environ.get("RANK", 0)) == 0:
-        print(text, file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
     return status
 
 
