@@ -128,8 +128,8 @@ class TrainConfig:
     }
 
     def __post_init__(self) -> None:
-        self._count_one_way()
         check(self)
+        self._count_one_way()
         require_patterns("freeze", *self.freeze)
         if self.datamix is not None:
             from components.train.datamix import parse_datamix
@@ -151,6 +151,6 @@ class TrainConfig:
     def _count_one_way(self) -> None:
         """Either steps or epochs; neither is DEFAULT_STEPS."""
         if self.steps is not None and self.epochs is not None:
-            raise ValueError(f"steps is {self.steps} and epochs is {self.epochs}; give one of them")
+            raise ValueError(f"steps is {self.steps} and epochs is {self.epochs:g}; give one of them")
         if self.epochs is None and self.steps is None:
             object.__setattr__(self, "steps", DEFAULT_STEPS)
