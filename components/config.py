@@ -1,19 +1,17 @@
 """The one configuration schema; values come from YAML through `components.config_loading`.
 
-The same models are the parameters of the Prefect flow. Everything has a default, and a resolved config can be dumped to
-YAML and loaded again without change.
+The parameters of the Prefect flow are made from the same models: `components.config_overrides`. Everything has a default, and
+a resolved config can be dumped to YAML and loaded again without change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.config_derived import with_data_sets_of_datamix, with_task_of_pipeline
-from components.config_layers import read_layer
 from components.config_types import (
     LONGEST_NAME,
     Fraction,
@@ -249,9 +247,8 @@ class RegistryConfig(Settings):
 
 
 class PipelineConfig(Settings):
-    """The whole pipeline. `extends` lays these values over a YAML file."""
+    """The whole pipeline. Validating it reads no file: what `extends` names in YAML is laid under before."""
 
-    extends: str | None = Field(None, description="YAML file that these values are laid over")
     name: str = Field(
         "pipeline", pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=LONGEST_NAME, description="names runs and folders"
     )
@@ -271,11 +268,10 @@ class PipelineConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_over_file(cls, values: Any) -> Any:
+    def _fill_in(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        layer = read_layer(values, origin="parameters", folder=str(Path.cwd()))
-        return with_task_of_pipeline(with_data_sets_of_datamix(layer.values))
+        return with_task_of_pipeline(with_data_sets_of_datamix(dict(values)))
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> PipelineConfig:

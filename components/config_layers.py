@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from components.config_reach import Reach, reach_of_command
 from components.errors import ConfigError
 
 # Paths that name a file shipped beside the YAML that mentions it; every other path is taken from the current directory.
@@ -28,51 +30,54 @@ class Layer:
     origins: dict[str, str] = field(default_factory=dict)
 
 
-def read_file(uri: str, stack: tuple[str, ...] = (), prefix: str = "") -> Layer:
+def read_file(uri: str, reach: Reach | None = None, stack: tuple[str, ...] = (), prefix: str = "") -> Layer:
     """Read a YAML file and the files that it extends.
 
-    Raises ConfigError for a missing file, broken YAML, a file that is no mapping, or files that extend each other.
+    `reach` is what they may be; default: that of a file which somebody names on the command line.
+    Raises ConfigError for a missing file, one out of reach, broken YAML, a file that is no mapping, or files that extend each
+    other. It shows none of the file's lines.
     """
     if uri in stack:
         raise ConfigError(f"{uri}: files extend each other in a circle: {' -> '.join((*stack, uri))}")
+    reach = reach or reach_of_command(uri)
+    reach.check(uri, stack[-1] if stack else "config")
     text = _text(uri)
     try:
         _require_bounded(text, uri)
         values = yaml.safe_load(text)
-    except RecursionError:
-        raise ConfigError(f"{uri}: is nested too deeply") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{uri}:{mark.line + 1}" if mark else uri
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except ValueError as error:  # a date of month 13, say
-        raise ConfigError(f"{uri}: not valid YAML: {error}") from None
+        raise ConfigError(f"{where}: not valid YAML: {_problem(error)}") from None
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
         raise ConfigError(f"{uri}: must hold a mapping of keys, not {type(values).__name__}")
-    return read_layer(values, origin=uri, folder=_parent(uri), stack=(*stack, uri), prefix=prefix)
+    return read_layer(values, uri, _parent(uri), reach, (*stack, uri), prefix)
 
 
 def read_layer(
-    values: Mapping[str, Any], origin: str, folder: str, stack: tuple[str, ...] = (), prefix: str = ""
+    values: Mapping[str, Any], origin: str, folder: str, reach: Reach, stack: tuple[str, ...] = (), prefix: str = ""
 ) -> Layer:
     """Resolve every `extends:` in a mapping; paths in it are relative to `folder`."""
     layer = Layer()
+    reach = reach.with_storage_of(values) if not prefix else reach
     if base := values.get("extends"):
         if not isinstance(base, str):
             raise ConfigError(f"{origin}: {prefix}extends: must name one YAML file")
-        layer = read_file(_join(folder, base), stack, prefix)
+        layer = read_file(_join(folder, base), reach, stack, prefix)
         layer.values = _given_way(layer.values, values)
     for key, value in values.items():
         if key == "extends":
             continue
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            lay_over(layer, dotted, read_layer(value, origin, folder, stack, f"{dotted}."), str(key))
+            lay_over(layer, dotted, read_layer(value, origin, folder, reach, stack, f"{dotted}."), str(key))
             continue
         if dotted in PATHS_BESIDE_THEIR_FILE and isinstance(value, str):
             value = _join(folder, value)
+            if reach.of_parameters and not stack:  # not written in a file, which is within reach itself
+                reach.check(value, dotted)
         layer.values[str(key)] = value
         layer.origins[dotted] = origin
     return layer
@@ -138,6 +143,22 @@ def _text(uri: str) -> str:
         raise ConfigError(f"{uri}: is a folder; name a YAML file") from None
     except Exception as error:  # OSError, decoding, and whatever an object store's client raises
         raise ConfigError(f"{uri}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _problem(error: Exception) -> str:
+    """What YAML says is wrong, without the words of the file: it may be one that the reader is not to see."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        return re.sub(r"'([^']*)'", lambda quoted: quoted[0] if _is_sign(quoted[1]) else "'…'", error.problem)
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"a character that YAML does not have, at position {error.position}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a date, or a value that its tag does not fit"
+
+
+def _is_sign(text: str) -> bool:
+    """Whether YAML quotes a character, or a name of its own for a place, not words of the file."""
+    return len(text) == 1 or text.startswith(("\\", "<"))
 
 
 def _parent(uri: str) -> str:

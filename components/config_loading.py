@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from components.config import PipelineConfig
 from components.config_hints import keys_of_section, suggestion
 from components.config_layers import Layer, lay_over, read_file, read_layer
+from components.config_reach import Reach, reach_of_command
 from components.errors import ConfigError
 
 OVERRIDE = "override"
@@ -18,14 +19,16 @@ NO_SECTION = ("model_type", "dataclass_type", "dict_type", "model_attributes_typ
 SHOWN = 80  # characters of a value that is refused
 
 
-def load_config(path: str | None, overrides: Sequence[str] = ()) -> PipelineConfig:
+def load_config(path: str | None, overrides: Sequence[str] = (), reach: Reach | None = None) -> PipelineConfig:
     """Read a YAML file (path or fsspec URI; None: the defaults), lay `key.sub=value` overrides over it, validate the whole.
 
+    `reach` is what both may draw on; default: that of a config which somebody names on the command line.
     Raises ConfigError with one line for each problem: the file, the key, what is wrong and the nearest known key.
     """
-    layer = read_file(path) if path else Layer({}, {})
+    reach = reach or reach_of_command(path or ".")
+    layer = read_file(path, reach) if path else Layer({}, {})
     for override in overrides:
-        _apply_override(layer, override)
+        _apply_override(layer, override, reach)
     return validated(layer, path or OVERRIDE)
 
 
@@ -40,7 +43,7 @@ def validated(layer: Layer, path: str) -> PipelineConfig:
 
 def dump_config(config: PipelineConfig) -> str:
     """The resolved config as YAML; `load_config` reads it back to an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude={"extends"}), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -54,13 +57,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _apply_override(layer: Layer, override: str) -> None:
+def _apply_override(layer: Layer, override: str, reach: Reach) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted.strip("."):
         raise ConfigError(f"{override}: an override looks like train.lr=3e-4")
     try:
         value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"{override}: the value is not valid YAML") from None
     if dotted == "extends":
         raise ConfigError(
@@ -69,7 +72,7 @@ def _apply_override(layer: Layer, override: str) -> None:
     keys = dotted.split(".")
     for key in reversed(keys):
         value = {key: value}
-    top = read_layer(value, origin=OVERRIDE, folder=".")
+    top = read_layer(value, origin=OVERRIDE, folder=".", reach=reach)
     if not isinstance(value[keys[0]], Mapping):
         layer.values[keys[0]] = top.values[keys[0]]
         layer.origins.update(top.origins)

@@ -79,7 +79,6 @@ def publish_job(
     """
     inside = config.model_copy(
         update={
-            "extends": None,
             "storage": StorageConfig(root=store.root, cache_dir=f"{JOB_FOLDER}/cache"),
             "tracking": config.tracking.model_copy(update={"uri": tracking_uri(config), "state_dir": JOB_FOLDER}),
             "ray": RayConfig(),

@@ -229,7 +229,7 @@ def _finetune(arguments: argparse.Namespace) -> Any:
         if arguments.json:
             print(json.dumps(plan), flush=True)
         raise UserError("\n".join(refused))
-    return run_finetune(config, arguments.refresh)
+    return run_finetune(config, arguments.refresh, arguments.config, arguments.overrides)
 
 
 def _step(arguments: argparse.Namespace) -> Any:

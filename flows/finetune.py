@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from prefect import flow
 
-from components.config import PipelineConfig
+from components.config_overrides import ConfigPath, Overrides, as_texts, config_of
+from components.config_reach import reach_of_parameters
 from components.failures import boundary
 from components.steps import STEPS, known_steps
 from components.tracking import state_dir
 from flows.environment import prepare_environment
-from flows.hooks import release_flow_run
+from flows.hooks import note_what_to_release, release_flow_run
 from flows.pipeline import PipelineRun, pipeline_run
 from flows.progress import Progress
 from flows.recovery import close_dead_runs, lease
@@ -20,27 +22,45 @@ from flows.summary import conclude
 from flows.tasks import current_flow_links
 
 
+def name_of_flow_run() -> str:
+    """What the flow run is called: the config's file and the first keys that differ from it."""
+    from prefect.runtime import flow_run
+
+    given = flow_run.parameters
+    changed = as_texts(given.get("overrides") or {})
+    return " ".join([f"finetune-{PurePath(str(given.get('config'))).stem}", *changed])[:100]
+
+
 @flow(
     name="finetune-flow",
-    flow_run_name="finetune-{config.name}",
+    flow_run_name=name_of_flow_run,
     on_cancellation=[release_flow_run],
     on_crashed=[release_flow_run],
 )
-def finetune_flow(config: PipelineConfig = PipelineConfig(), refresh: list[str] | None = None) -> dict[str, Any]:  # noqa: B008
+def finetune_flow(
+    config: ConfigPath,
+    overrides: Overrides | list[str] = {},  # noqa: B006 - never changed; a form starts from it
+    refresh: list[str] | None = None,
+) -> dict[str, Any]:
     """Turn a source of images into a model that is measured against its base and registered.
 
     Args:
-        config: The whole pipeline; `extends` names a YAML file that the other values are laid over.
+        config: Path of a YAML file, such as configs/demo.yaml.
+        overrides: What is different from the file: keys of it, or a list of texts such as train.steps=200.
         refresh: Steps to run again although nothing that they depend on changed.
     """
+    from prefect.runtime import deployment
+
+    resolved = config_of(config, overrides, reach_of_parameters() if deployment.id else None)
     again = known_steps(refresh or ())
-    with boundary(state_dir(config)):
-        prepare_environment(config)
+    with boundary(state_dir(resolved)):
+        prepare_environment(resolved)
         links = current_flow_links()
+        note_what_to_release(resolved, links.flow_run_id)
         if links.deployment:  # else `plm finetune` did, before the servers started
-            check_start(config, STEPS, again, lambda text: Progress().say("note", text))
-        close_dead_runs(config, flow_run=links.flow_run_id)
-        with lease(config) as held, pipeline_run(config, links, held, again) as run:
+            check_start(resolved, STEPS, again, lambda text: Progress().say("note", text))
+        close_dead_runs(resolved, flow_run=links.flow_run_id)
+        with lease(resolved) as held, pipeline_run(resolved, links, held, again) as run:
             finetune(run)
             return conclude(run)
 

@@ -20,8 +20,11 @@ from flows.progress import Progress
 from flows.starting import check_start, findings_for
 
 
-def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, Any]:
-    """Run the chain and print the numbers; returns the summary."""
+def run_finetune(config: PipelineConfig, refresh: Sequence[str], path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run the chain and print the numbers; returns the summary.
+
+    `path` and `overrides` are what `config` came from: Prefect's page shows them as the flow run's parameters.
+    """
     steps = known_steps(refresh)
     progress = Progress()
     check_start(config, STEPS, steps, lambda text: progress.say("note", text))
@@ -36,7 +39,7 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str]) -> dict[str, An
     from flows.finetune import finetune_flow
 
     server.wait()
-    summary = finetune_flow(config, refresh=sorted(steps))
+    summary = finetune_flow(path, list(overrides), sorted(steps))
     from flows.summary import last_lines
 
     print("\n".join(last_lines(summary)))

@@ -203,7 +203,7 @@ class PipelineRun:
             "prefect.flow_run_id": self.links.flow_run_id,
             "prefect.flow_run_url": self.links.flow_run_url,
             "prefect.deployment": self.links.deployment,
-            "plm.config_sha": digest_of(self.config.model_dump(mode="json", exclude={"extends"})),
+            "plm.config_sha": digest_of(self.config.model_dump(mode="json")),
             "plm.pipeline": self.config.name,
             "mlflow.source.git.commit": git_commit(),
             "plm.pipeline_run_id": self.tracker.run_id or "",
@@ -248,7 +248,7 @@ def pipeline_run(
             tracker.tag(name, value)
         for finding in passable(config):
             run.progress.say("note", finding.text)
-        resolved = config.model_dump(mode="json", exclude={"extends"})
+        resolved = config.model_dump(mode="json")
         tracker.log_params(flatten(resolved))
         log_text(tracker, "config.yaml", dump_config(config))
         if tracker.run_id and experiment:

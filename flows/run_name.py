@@ -33,7 +33,7 @@ def name_of_run(config: PipelineConfig, store: ArtifactStore, refresh: frozenset
 
 def settings(config: PipelineConfig) -> dict[str, Any]:
     """Dotted key -> value of all that determines what a run does."""
-    flat = flatten(config.model_dump(mode="json", exclude={"extends", "name"}))
+    flat = flatten(config.model_dump(mode="json", exclude={"name"}))
     return {key: value for key, value in flat.items() if not key.startswith(ELSEWHERE)}
 
 

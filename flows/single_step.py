@@ -118,6 +118,6 @@ def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None, ordered:
             raise
         return SilentTracker()
     tracker = start_run(config, client, experiment, f"{config.name}-{name}", {"plm.step": name})
-    tracker.log_params(flatten(config.model_dump(mode="json", exclude={"extends"})))
+    tracker.log_params(flatten(config.model_dump(mode="json")))
     tracker.tag("plm.config", dump_config(config)[:4000])
     return tracker

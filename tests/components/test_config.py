@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from components.config import PipelineConfig
 from components.config_loading import dump_config, flatten, load_config
@@ -54,9 +55,13 @@ def test_another_kind_of_source_replaces_the_old_one() -> None:
     assert config.ingest.source.kind == "folder"
 
 
-def test_flow_parameters_may_extend_a_file() -> None:
-    config = PipelineConfig.model_validate({"extends": "configs/smoke.yaml", "train": {"steps": 3}})
-    assert (config.name, config.train.steps) == ("smoke", 3)
+@pytest.mark.case("R16")
+def test_values_by_themselves_read_no_file() -> None:
+    """What comes as values, from a flow's parameters say, cannot name a file to be read."""
+    with pytest.raises(ValidationError, match="extends"):
+        PipelineConfig.model_validate({"extends": "configs/smoke.yaml"})
+    with pytest.raises(ValidationError, match=r"train\.extends"):
+        PipelineConfig.model_validate({"train": {"extends": "configs/smoke.yaml"}})
 
 
 def test_files_that_extend_each_other_are_an_error(tmp_path: Path) -> None:
@@ -117,7 +122,7 @@ def test_the_prefect_form_needs_no_value(repository: Path) -> None:
 
 def test_deployments_name_real_configs(repository: Path) -> None:
     for deployment in yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]:
-        assert PipelineConfig.model_validate(deployment["parameters"]["config"]).name
+        assert load_config(deployment["parameters"]["config"]).name
 
 
 def test_extends_as_an_override_is_one_line() -> None:

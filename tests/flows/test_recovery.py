@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -64,11 +65,11 @@ def test_the_flow_run_of_a_dead_process_is_closed_at_a_server_with_a_login(
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     running = {"type": "RUNNING"}
-    with page_session(prefect_api) as page:
+    with contextlib.closing(page_session(prefect_api)) as page:
         flow = page.post("flows/", json={"name": "dead"}).json()["id"]
         flow_run = page.post("flow_runs/", json={"flow_id": flow, "state": running}).json()["id"]
         task = {"flow_run_id": flow_run, "task_key": "train", "dynamic_key": "0", "state": running}
-        task_run = page.post("task_runs/", json=task).json()["id"]
+        task_run = page.post("task_runs/", json=task).raise_for_status().json()["id"]
         (tmp_path / "live").mkdir()
         lease = {**killed, "host": socket.gethostname(), "prefect_flow_run_id": flow_run}
         (tmp_path / "live" / "1.json").write_text(json.dumps(lease))

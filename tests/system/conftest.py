@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from components.config import PipelineConfig
+from components.config_loading import load_config
 
+SMOKE = "configs/smoke.yaml"
 BIN = Path(sys.executable).parent
 PLM = str(BIN / "plm")
 
@@ -38,13 +40,8 @@ class Workplace:
         ]
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        storage = {"root": f"{self.root}/runs", "cache_dir": f"{self.root}/cache"}
-        return {"extends": "configs/smoke.yaml", "storage": storage, "tracking": {"state_dir": f"{self.root}/state"}}
-
-    @property
     def config(self) -> PipelineConfig:
-        return PipelineConfig.model_validate(self.parameters)
+        return load_config(SMOKE, self.overrides)
 
     def plm(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run `plm` in the repository and wait for it."""
@@ -81,19 +78,30 @@ def workplace(tmp_path: Path, repository: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
+def prefect_deployed(prefect_api: str, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The work pool and `prefect deploy --all`, as infra/README.md says."""
+    prefect = str(BIN / "prefect")
+    commands = [
+        [prefect, "work-pool", "create", "--type", "process", "plm-local"],
+        [prefect, "--no-prompt", "deploy", "--all"],
+    ]
+    with open(tmp_path_factory.mktemp("deploy") / "deploy.log", "w") as log:
+        for command in commands:
+            subprocess.run(command, cwd=repository, check=True, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    return prefect_api
+
+
+@pytest.fixture(scope="session")
 def prefect_worker(
-    prefect_api: str, s3_endpoint: object, repository: Path, tmp_path_factory: pytest.TempPathFactory
+    prefect_deployed: str, s3_endpoint: object, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """`prefect deploy --all` and a process worker, as infra/README.md says. Its flows find the S3 endpoint, as it does."""
+    """A process worker for what is deployed. Its flows find the S3 endpoint, as it does."""
     log = open(tmp_path_factory.mktemp("worker") / "worker.log", "w")  # noqa: SIM115 - open as long as the worker runs
     prefect = str(BIN / "prefect")
-    run = {"cwd": repository, "check": True, "stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}
-    subprocess.run([prefect, "work-pool", "create", "--type", "process", "plm-local"], **run)  # type: ignore[call-overload]
-    subprocess.run([prefect, "--no-prompt", "deploy", "--all"], **run)  # type: ignore[call-overload]
     environment = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     command = [prefect, "worker", "start", "--pool", "plm-local"]
     worker = subprocess.Popen(command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True)
-    yield prefect_api
+    yield prefect_deployed
     worker.send_signal(signal.SIGTERM)
     try:
         worker.wait(20)
@@ -109,10 +117,10 @@ class Prefect:
     api: str
     repository: Path
 
-    def deploy_run(self, parameters: Mapping[str, Any]) -> str:
-        """`prefect deployment run finetune-flow/local`; returns the flow run's id."""
-        config = f"config={json.dumps(parameters)}"
-        command = [str(BIN / "prefect"), "deployment", "run", "finetune-flow/local", "--param", config]
+    def deploy_run(self, overrides: Mapping[str, Any] | Sequence[str]) -> str:
+        """`prefect deployment run finetune-flow/local` of the smoke config; returns the flow run's id."""
+        parameters = ["--param", f'config="{SMOKE}"', "--param", f"overrides={json.dumps(overrides)}"]
+        command = [str(BIN / "prefect"), "deployment", "run", "finetune-flow/local", *parameters]
         ran = subprocess.run(command, cwd=self.repository, check=True, capture_output=True, text=True)
         (line,) = [line for line in ran.stdout.splitlines() if "UUID:" in line]
         return line.split("UUID:")[1].strip()
@@ -126,8 +134,11 @@ class Prefect:
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         from tests.prefect_page import page_session
 
-        with page_session(self.api) as page:
+        page = page_session(self.api)
+        try:
             return page.request(method, path, **options).raise_for_status().json()
+        finally:
+            page.close()
 
     def state(self, flow_run: str) -> str:
         return self.get(f"flow_runs/{flow_run}")["state_name"]
@@ -150,7 +161,7 @@ def prefect(prefect_worker: str, repository: Path) -> Prefect:
 def smoke(prefect: Prefect, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, str]:
     """The smoke config run once through the deployment; the flow run's id."""
     place = Workplace(tmp_path_factory.mktemp("smoke"), repository)
-    flow_run = prefect.deploy_run(place.parameters)
+    flow_run = prefect.deploy_run(place.overrides)
     state = prefect.wait(flow_run, 600, "Completed", "Failed", "Crashed", "Cancelled")
     assert state == "Completed", prefect.get(f"flow_runs/{flow_run}")["state"]["message"]
     return place, flow_run

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx
 import psutil
 import pytest
 
 from components.steps import STEPS
 from components.tracking import tracking_client
+from flows.prefect_login import local_login
 from flows.prefect_server import free_port
 from tests.system.conftest import BIN, Prefect, Workplace, processes_of, wait_for
 
@@ -153,7 +155,7 @@ def test_cancelling_a_flow_run_leaves_a_checkpoint_and_stops_its_local_ray(
     tmp_path: Path, repository: Path, prefect: Prefect
 ) -> None:
     place = Workplace(tmp_path, repository)
-    flow_run = prefect.deploy_run({**place.parameters, "train": {"steps": 100000, "checkpoint_every": 100000}})
+    flow_run = prefect.deploy_run([*place.overrides, "train.steps=100000", "train.checkpoint_every=100000"])
     wait_for(lambda: "train" in prefect.tasks(flow_run), 600, "the train task")
     trained = place.root / "runs" / "resume" / "train"
     wait_for(lambda: any(file.stat().st_size for file in trained.glob("*/metrics.jsonl")), 300, "the first steps")
@@ -178,10 +180,20 @@ def test_the_pages_answer_and_end_with_ctrl_c(tmp_path: Path, repository: Path) 
         env=environment,
         start_new_session=True,
         preexec_fn=_default_interrupt,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for port in (mlflow, prefect_port):
         wait_for(lambda port=port: _answers(f"http://127.0.0.1:{port}"), 180, f"the page on {port}")
+    foreign = {"Host": "evil.example"}  # a page whose name was pointed here
+    assert httpx.post(f"http://127.0.0.1:{prefect_port}/api/flows/filter", json={}, headers=foreign).status_code == 400
+    search = f"http://127.0.0.1:{mlflow}/api/2.0/mlflow/experiments/search"
+    asked = {"max_results": 1}
+    assert httpx.post(search, json=asked).status_code == 200
+    assert httpx.post(search, json=asked, headers=foreign).status_code == 403
+    assert httpx.post(search, json=asked, headers={"Origin": "http://evil.example"}).status_code == 403
     os.killpg(pages.pid, signal.SIGINT)
+    assert f"asks once for {local_login(tmp_path)}" in pages.communicate()[0]
     assert pages.wait(60) == 130
     wait_for(lambda: not processes_of(str(tmp_path)), 30, "no process left")
 

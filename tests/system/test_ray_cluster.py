@@ -16,6 +16,7 @@ import boto3
 import pytest
 
 from components.config import PipelineConfig
+from components.config_overrides import config_of
 from components.errors import UserError
 from components.ray_jobs import StepJob, job_client, run_job, step_entrypoint, stop_jobs_of_flow_run
 from components.tracking import tracking_client
@@ -69,7 +70,6 @@ def bucket(s3_endpoint: Any) -> str:
 def parameters(address: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("cluster")
     return {
-        "extends": "configs/smoke.yaml",
         "storage": {"root": f"s3://{bucket}/runs", "cache_dir": str(place / "cache")},
         "tracking": {"state_dir": str(place / "state")},
         "ray": {"address": address},
@@ -101,7 +101,7 @@ def test_heavy_steps_were_jobs_with_deterministic_ids(address: str, on_cluster: 
 
 @whole_flow
 def test_the_mlflow_run_names_its_job(parameters: dict[str, Any], summary: dict[str, Any], on_cluster: str) -> None:
-    client = tracking_client(PipelineConfig.model_validate(parameters))
+    client = tracking_client(config_of("configs/smoke.yaml", parameters))
     parent = client.get_run(summary["mlflow_run_id"])
     query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`plm.step` = 'train'"
     (train,) = client.search_runs([parent.info.experiment_id], query)
@@ -157,7 +157,7 @@ def test_a_cancelled_flow_stops_its_job(
     assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
     wait_for(lambda: client.get_job_status(job_id).is_terminal(), 40, "the job ends")
     assert client.get_job_status(job_id).value == "STOPPED"
-    mlflow = tracking_client(PipelineConfig.model_validate(parameters))
+    mlflow = tracking_client(config_of("configs/smoke.yaml", parameters))
     runs = mlflow.search_runs(
         [mlflow.get_experiment_by_name("plm-pipeline").experiment_id], f"tags.`prefect.flow_run_id` = '{flow_run}'"
     )

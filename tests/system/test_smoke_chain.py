@@ -13,7 +13,7 @@ import pytest
 from components.steps import STEPS
 from components.tracking import tracking_client
 from flows.summary import last_lines
-from tests.system.conftest import Prefect, Workplace
+from tests.system.conftest import Prefect, Workplace, wait_for
 
 TASK = "eval/digits/exact_match"
 
@@ -123,11 +123,16 @@ def test_prefect_draws_each_input_as_an_edge_from_the_step_that_made_it(
 
 @pytest.mark.case("E15")
 def test_prefects_log_tells_of_reuse_loss_and_gate(smoke: tuple[Workplace, str], prefect: Prefect) -> None:
-    found = prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [smoke[1]]}}, "limit": 200})
-    lines = [log["message"] for log in found]
-    assert any(line.startswith("ingest: runs: ") for line in lines)
-    assert any(line.startswith("train: ") and "loss" in line for line in lines), lines
-    assert any(line.startswith("gate: ") and "gate.min_gain" in line for line in lines), lines[-8:]
+    def lines() -> list[str]:
+        found = prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [smoke[1]]}}, "limit": 200})
+        return [log["message"] for log in found]
+
+    # The last ones are sent as the flow's process ends, a little after the state.
+    wait_for(
+        lambda: any(line.startswith("gate: ") and "gate.min_gain" in line for line in lines()), 60, "the gate's line"
+    )
+    assert any(line.startswith("ingest: runs: ") for line in lines())
+    assert any(line.startswith("train: ") and "loss" in line for line in lines()), lines()
 
 
 @pytest.mark.case("E15")
