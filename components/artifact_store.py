@@ -146,7 +146,7 @@ class ArtifactStore:
         try:
             yield out
             manifest = self._manifest(key, inputs or {}, out, attempt, started)
-            standing = standing_attempt(self.fs, folder, manifest) if replace else None
+            standing = standing_attempt(self.fs, folder, manifest)
             if standing:
                 mend(self.fs, f"{folder}/{standing}", path, manifest["files"])
             self._commit(folder, {**manifest, "attempt": standing or attempt}, replace)

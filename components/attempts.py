@@ -39,14 +39,12 @@ def names_in(fs: Any, folder: str) -> list[str]:
 def standing_attempt(fs: Any, folder: str, made: Mapping[str, Any]) -> str | None:
     """The attempt that a new manifest's content came out the same as: the committed one, or the one that was.
 
-    Where the committed manifest cannot be read, it is one that has every file in its size.
+    Where the manifest is gone or cannot be read, it is one that has every file in its size and that nobody else writes to.
     """
     try:
         known = read_manifest(fs.cat_file(f"{folder}/{MANIFEST}"))
-    except FileNotFoundError:
-        return None
-    except BrokenManifest:
-        others = [name for name in names_in(fs, folder) if name != made["attempt"] and not name.startswith(".")]
+    except (FileNotFoundError, IsADirectoryError, BrokenManifest):
+        others = (name for name in names_in(fs, folder) if name != made["attempt"] and is_over(name))
         return next((name for name in sorted(others) if has_sizes(fs, f"{folder}/{name}", made["files"])), None)
     return known["attempt"] if known["digest"] == made["digest"] else None
 
@@ -105,6 +103,11 @@ def is_dead(name: str) -> bool:
     """Whether an attempt was written by a process of this machine that is no more."""
     host, _, pid = name.removeprefix(".").rpartition("-")[0].rpartition("-")
     return host == socket.gethostname() and pid.isdigit() and not _alive(int(pid))
+
+
+def is_over(name: str) -> bool:
+    """Whether nobody writes to an attempt any more, as far as this machine knows: its process is dead, or this one."""
+    return not name.startswith(".") and (is_dead(name) or f"{socket.gethostname()}-{os.getpid()}-" in name)
 
 
 def _alive(pid: int) -> bool:

@@ -192,9 +192,10 @@ def test_files_that_were_set_aside_are_verified_but_are_not_content(local: Artif
 
 
 @pytest.mark.case("R4")
-def test_what_comes_out_the_same_stays_where_it_was(store: ArtifactStore) -> None:
+@pytest.mark.parametrize("gone", ["b.json", "../manifest.json"])
+def test_what_comes_out_the_same_stays_where_it_was(store: ArtifactStore, gone: str) -> None:
     artifact = make(store)
-    store.fs.rm_file(f"{store.fs_path}{artifact.uri.removeprefix(store.root)}/b.json")
+    store.fs.rm_file(os.path.normpath(f"{store.fs_path}{artifact.uri.removeprefix(store.root)}/{gone}"))
     again = make(store)
     assert again.uri == artifact.uri and again.read_json("b.json") == {"n": 1}
     folder = f"{store.fs_path}/artifacts/ingest/{KEY.digest[:20]}"
