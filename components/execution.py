@@ -16,7 +16,7 @@ from components.errors import UserError
 from components.last_run import made_elsewhere
 from components.local_ray import local_ray, said_by
 from components.machine import usable_cores
-from components.ray_signals import signals_are_pythons_again
+from components.ray_signals import sigterm_as_before
 from components.step_lock import sole
 from components.steps import STEPS, Step, StepContext
 from components.sums import cure
@@ -141,8 +141,8 @@ def ray_session(config: PipelineConfig) -> Iterator[None]:
         with local_ray(config.ray.num_cpus or max(usable_cores(), config.train.workers + 1)):
             yield
         return
-    ray.init(log_to_driver=False, configure_logging=False)
-    signals_are_pythons_again()
+    with sigterm_as_before():
+        ray.init(log_to_driver=False, configure_logging=False)
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from components.errors import UserError
-from components.ray_signals import groups_of_their_own, signals_are_pythons_again
+from components.ray_signals import groups_of_their_own, sigterm_as_before
 
 log = logging.getLogger(__name__)
 WATCHED = ("gcs_server", "raylet")
@@ -68,15 +68,13 @@ def start(num_cpus: int) -> None:
     options: dict[str, Any] = {"include_dashboard": False, "dashboard_host": "127.0.0.1", "logging_level": "error"}
     for attempt in (1, 2):
         try:
-            with groups_of_their_own():
+            with sigterm_as_before(), groups_of_their_own():
                 ray.init(address="local", num_cpus=num_cpus, log_to_driver=False, **options)
             return
         except Exception as error:  # Ray raises a bare Exception when its processes were too slow to start
             ray.shutdown()
             if attempt == 2 or "timed out during startup" not in str(error):
                 raise
-        finally:
-            signals_are_pythons_again()
 
 
 class Watch:

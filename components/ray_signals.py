@@ -27,8 +27,14 @@ def groups_of_their_own() -> Iterator[None]:
         services.ConsolePopen = usual
 
 
-def signals_are_pythons_again() -> None:
-    """Take SIGTERM back from Ray, whose handler prints C++ frames before it calls the one that was there."""
-    if threading.current_thread() is threading.main_thread():
-        handler = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, handler if handler is not None else signal.SIG_DFL)
+@contextlib.contextmanager
+def sigterm_as_before() -> Iterator[None]:
+    """After the block SIGTERM is heard by who heard it before; `ray.init` puts handlers of its own there, in Python and C++."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -105,7 +106,7 @@ def test_the_login_alone_changes_nothing_without_a_token_of_the_page(prefect_api
 
 
 def test_the_page_works_once_somebody_has_logged_in(prefect_api: str) -> None:
-    with page_session(prefect_api) as page:
+    with contextlib.closing(page_session(prefect_api)) as page:
         assert page.post("flows/", json={"name": "door"}).status_code == 201
         assert "door" in [flow["name"] for flow in page.post("flows/filter", json={}).json()]
 

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.timeout(700)
 def test_killed_trainings_end_as_if_nothing_had_happened(repository: Path) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--runs", "2", "--seed", "3"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
