@@ -121,12 +121,18 @@ def test_the_old_form_ends_with_the_new_one() -> None:
         finetune_flow.validate_parameters({"config": {"extends": DEMO}})
 
 
+def pause(page: httpx.Client, paused: bool) -> None:
+    """Asked again while SQLite is busy with a worker's writing, which is a 503, as Prefect's own clients do."""
+    change = {"is_paused": paused}
+    wait_for(lambda: page.patch("work_pools/plm-local", json=change).is_success, 60, f"the pool takes {change}")
+
+
 @pytest.fixture
 def paused(page: httpx.Client) -> Iterator[None]:
     """No worker takes what the page starts now."""
-    page.patch("work_pools/plm-local", json={"is_paused": True}).raise_for_status()
+    pause(page, True)
     yield
-    page.patch("work_pools/plm-local", json={"is_paused": False}).raise_for_status()
+    pause(page, False)
 
 
 @contextlib.contextmanager
