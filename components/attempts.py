@@ -107,7 +107,7 @@ def is_dead(name: str) -> bool:
 
 def is_over(name: str) -> bool:
     """Whether nobody writes to an attempt any more, as far as this machine knows: its process is dead, or this one."""
-    return not name.startswith(".") and (is_dead(name) or f"{socket.gethostname()}-{os.getpid()}-" in name)
+    return not name.startswith(".") and (is_dead(name) or name.startswith(f"{socket.gethostname()}-{os.getpid()}-"))
 
 
 def _alive(pid: int) -> bool:

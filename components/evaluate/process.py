@@ -8,10 +8,8 @@ JSON, or not at all.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 MODULE = "components.evaluate.process"
-SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -172,8 +169,9 @@ def own_standard_output() -> Callable[[str], None]:
 
 def die_with(parent: int) -> None:
     """Ask Linux to end this process when its parent ends, however that happens; end now if it already has."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    from components.parent_death import end_with_parent
+
+    end_with_parent()
     if os.getppid() != parent:
         os._exit(1)
 

@@ -31,7 +31,7 @@ from components.train.loader import MicroBatch, StepWork
 from components.train.parallel import Group
 
 if TYPE_CHECKING:
-    from components.train.settings import GuardSettings
+    from components.train.sections import GuardSettings
 
 IDS_IN_MESSAGE = 8
 log = logging.getLogger(__name__)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import hashlib
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import torch.distributed as dist
 
 from components.artifacts import Artifact, absolute_uri, artifact_at
 from components.errors import UserError
+from components.parent_death import end_with_parent
 from components.terminal_text import one_line
 from components.train.agreement import Stopped, forget
 from components.train.checkpoint import newest, read_state
@@ -31,13 +30,13 @@ from components.train.progress import describe
 from components.train.worker import TrainJob, run_rank
 
 WRONG = 2
-PR_SET_PDEATHSIG = 1
 
 
 def train_rank(options: argparse.Namespace) -> int:
     """Train as the command's options say; returns the exit status."""
     options.out = absolute_uri(options.out)
-    end_with_parent()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank whose agent has died would go on beside those of the next start
+        end_with_parent()
     rank = int(os.environ.get("RANK", 0))
     try:
         settings = read_settings(options.config, options.overrides)
@@ -63,12 +62,6 @@ def train_rank(options: argparse.Namespace) -> int:
     except (UserError, TrainingDiverged) as error:
         return say(f"error: {error}", WRONG)
     return 0
-
-
-def end_with_parent() -> None:
-    """Let the kernel end a rank whose agent has died: it would go on beside the ranks of the next start. Linux only."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def say(text: str, status: int) -> int:

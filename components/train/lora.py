@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.train.param_groups import UnknownParameter
-from components.train.settings import LoRASettings
+from components.train.sections import LoRASettings
 from plm_model.weights import copy_into, seed_of
 
 

@@ -20,7 +20,7 @@ from components.artifacts import filesystem
 from components.train.parallel import Group
 
 if TYPE_CHECKING:
-    from components.train.settings import ProfileSettings
+    from components.train.sections import ProfileSettings
 
 FOLDER = "profiles"
 REQUEST = "profile"

@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from components.train.sections import MANY, STRICT, require_patterns
-from components.train.sections import GuardSettings as GuardSettings
-from components.train.sections import LoRASettings as LoRASettings
-from components.train.sections import ParallelSettings as ParallelSettings
-from components.train.sections import ParameterGroup as ParameterGroup
-from components.train.sections import ProfileSettings as ProfileSettings
+from components.train.sections import (
+    MANY,
+    STRICT,
+    GuardSettings,
+    LoRASettings,
+    ParallelSettings,
+    ParameterGroup,
+    ProfileSettings,
+    require_patterns,
+)
 from plm_model.bounds import Range, below, check, positive, up_to
 
 DEFAULT_STEPS = 100

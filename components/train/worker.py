@@ -136,13 +136,7 @@ def attempt(
         pin=group.device if group.device.type == "cuda" else None,
     )
     skipped = SkippedLog(skipped_uri(job.checkpoints))
-    saver = Saver(
-        job.checkpoints,
-        partial(checkpoint.tensors, model, optimizer),
-        group,
-        settings.keep_checkpoints,
-        keep_best=settings.result == "best",
-    )
+    saver = saver_of(job, model, optimizer, group)
     guard = Guard(settings.guards, group)
     guard.resume(run.state["recent_losses"])
     profiler = Profiler(job.folder, settings.profile, group, next_step=run.state["step"] + 1)
@@ -171,6 +165,17 @@ def attempt(
     except RollBack:
         saver.wait()
         raise
+
+
+def saver_of(job: TrainJob, model: PLM, optimizer: ShardedAdamW, group: Group) -> Saver:
+    """What writes the checkpoints of this training, and keeps as many as its settings say."""
+    return Saver(
+        job.checkpoints,
+        partial(checkpoint.tensors, model, optimizer),
+        group,
+        job.settings.keep_checkpoints,
+        keep_best=job.settings.result == "best",
+    )
 
 
 def prepare(job: TrainJob, group: Group) -> tuple[PLM, ShardedAdamW]:

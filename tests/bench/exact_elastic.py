@@ -32,7 +32,8 @@ from components.train.assembly import assemble
 from components.train.loader import MicroBatch, StepWork
 from components.train.loop import Hooks, train
 from components.train.parallel import Group
-from components.train.settings import ParallelSettings, TrainConfig
+from components.train.sections import ParallelSettings
+from components.train.settings import TrainConfig
 from plm_model.codec import example
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
 from plm_model.pack import collate

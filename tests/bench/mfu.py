@@ -39,7 +39,8 @@ from components.train.loader import MicroBatch, StepWork
 from components.train.loop import Hooks, train
 from components.train.metrics import Gauge
 from components.train.parallel import Group
-from components.train.settings import LoRASettings, TrainConfig
+from components.train.sections import LoRASettings
+from components.train.settings import TrainConfig
 from plm_model.codec import Example, example
 from plm_model.config import PLMConfig
 from plm_model.pack import collate

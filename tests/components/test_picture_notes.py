@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from components.preprocess.encode import BadRow, Encoder
 from plm_model.codec import Codec
 from plm_model.config import PLMConfig
 from plm_model.tokenizer import Tokenizer
+from tests.plm_model.picture_files import encoded
 
 TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
 ARCHITECTURE = {
@@ -31,12 +31,6 @@ ARCHITECTURE = {
 @pytest.fixture
 def encoder(tmp_path: Path) -> Encoder:
     return Encoder(Codec(Tokenizer.from_file(TOKENIZER), PLMConfig.from_dict(ARCHITECTURE)), MediaRoot(str(tmp_path)))
-
-
-def encoded(image: Image.Image, format: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format)
-    return buffer.getvalue()
 
 
 def row(**media: Any) -> bytes:

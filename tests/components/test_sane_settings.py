@@ -13,14 +13,8 @@ import yaml
 from components.config import PipelineConfig
 from components.errors import ConfigError
 from components.train.plain_settings import build
-from components.train.settings import (
-    GuardSettings,
-    LoRASettings,
-    ParallelSettings,
-    ParameterGroup,
-    ProfileSettings,
-    TrainConfig,
-)
+from components.train.sections import GuardSettings, LoRASettings, ParallelSettings, ParameterGroup, ProfileSettings
+from components.train.settings import TrainConfig
 from plm_model.bounds import Range, complaints, hints
 from plm_model.config import ConfigError as ModelConfigError
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, RopeScaling, VisionConfig

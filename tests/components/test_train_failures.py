@@ -28,7 +28,8 @@ from components.train.parallel import Group
 from components.train.preflight import check
 from components.train.progress import describe
 from components.train.room import checkpoint_bytes
-from components.train.settings import GuardSettings, TrainConfig
+from components.train.sections import GuardSettings
+from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.weights import build
 from tests.components.full_disk import largest_file

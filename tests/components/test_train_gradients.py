@@ -28,7 +28,8 @@ from components.train.loop import Hooks, accumulate, train
 from components.train.parallel import Group, MeshShape
 from components.train.plan import Cost, PackPlan
 from components.train.reduction import reduction
-from components.train.settings import LoRASettings, ParallelSettings, TrainConfig
+from components.train.sections import LoRASettings, ParallelSettings
+from components.train.settings import TrainConfig
 from components.train.shard_cache import ShardFiles
 from components.train.shards import INDEX, ShardReader, plan_spec, read_index
 from components.train.worker import TrainJob, prepare

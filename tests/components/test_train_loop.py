@@ -21,7 +21,8 @@ from components.train.loader import filler_batch, prefetched
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.param_groups import UnknownParameter, freeze
-from components.train.settings import ProfileSettings, TrainConfig
+from components.train.sections import ProfileSettings
+from components.train.settings import TrainConfig
 from components.train.step import replay
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.weights import build

@@ -23,7 +23,8 @@ from components.train.lora import LoRALinear, add_adapters
 from components.train.optimizer import ShardedAdamW
 from components.train.parallel import Group
 from components.train.param_groups import UnknownParameter
-from components.train.settings import LoRASettings, ParameterGroup, TrainConfig
+from components.train.sections import LoRASettings, ParameterGroup
+from components.train.settings import TrainConfig
 from components.train.towers import UnknownTower
 from components.train.worker import TrainJob, prepare, run_rank
 from plm_model.pack import Batch

@@ -12,7 +12,7 @@ import torch
 from components.train import profiler as module
 from components.train.parallel import Group
 from components.train.profiler import Profiler
-from components.train.settings import ProfileSettings
+from components.train.sections import ProfileSettings
 
 ALONE = Group(torch.device("cpu"))
 

@@ -3,17 +3,14 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from plm_model import image_file
 from plm_model.config import ProcessorConfig
-from plm_model.image_file import ImageError, opened, require_bearable
+from plm_model.image_file import ImageError, opened
 from plm_model.images import (
     decode_image,
     require_affordable,
@@ -26,16 +23,11 @@ from plm_model.images import (
     verified_size,
 )
 from plm_model.tile_grid import tile_grid
+from tests.plm_model.picture_files import encoded
 
 THUMB = ProcessorConfig(max_num_tiles=4)
 SINGLE = ProcessorConfig(vision_input_type="tile")
 DCT = ProcessorConfig(max_num_tiles=4, jpeg_dct_scaling=True)
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def pixel(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
@@ -185,27 +177,6 @@ def test_truncated_image_is_an_error(format: str) -> None:
             read(data[: len(data) // 2])
 
 
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"  # PIL would start Ghostscript on it
-
-
-@pytest.mark.parametrize(("data", "message"), [(b"", "empty file"), (b"hello", "not an image"), (EPS, "not an image")])
-def test_no_image_is_an_error(data: bytes, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        decode_image(data)
-
-
-def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_file, "MAX_PIXELS", 100)
-    with pytest.raises(ImageError, match="20x10 is more than 100 pixels"):
-        decode_image(encoded(Image.new("RGB", (20, 10))))
-
-
-def test_image_beyond_what_pillow_opens_is_refused_with_the_same_words() -> None:
-    data = encoded(Image.new("1", (13_400, 13_400)))
-    with pytest.raises(ImageError, match="image too large"):
-        verified_size(data)
-
-
 def photograph(width: int, height: int, orientation: int = 1) -> bytes:
     """A smooth JPEG."""
     x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
@@ -274,46 +245,6 @@ def test_what_costs_too_much_to_resize_is_refused_by_its_size_alone(size: tuple[
 @pytest.mark.parametrize("size", [(1, 1), (65_000, 1), (1, 5_000), (1080, 30_000), (16_384, 10_922), (10_922, 16_384)])
 def test_what_people_have_can_be_resized(size: tuple[int, int]) -> None:
     require_affordable(*size, ProcessorConfig(), 448)
-
-
-@pytest.mark.case("R13")
-@pytest.mark.parametrize(
-    ("mode", "side"),
-    [("RGB", 13_377), ("RGBA", 9_459), ("LA", 9_459), ("CMYK", 9_459), ("L", 11_965), ("I;16", 10_112)],
-)
-def test_the_bound_is_memory_which_depends_on_the_mode(mode: str, side: int) -> None:
-    require_bearable(Image.new(mode, (side // 100, side)).resize((1, 1)))  # a mode that Pillow has
-    header = Image.new(mode, (1, 1))
-    for pixels, fits in ((side, True), (side + 1, False)):
-        header._size = (pixels, pixels)  # as `Image.open` leaves it: a header without pixels
-        if fits:
-            require_bearable(header)
-        else:
-            with pytest.raises(ImageError, match=f"{pixels}x{pixels} .*more than"):
-                require_bearable(header)
-
-
-@pytest.mark.case("R13")
-@pytest.mark.parametrize(("mode", "most"), [("RGBA", 9), ("LA", 9), ("I;16", 8)])
-def test_decoding_takes_no_more_memory_than_the_bound_says(mode: str, most: float) -> None:
-    side = 2_000
-    data = encoded(Image.new(mode, (side, side)), compress_level=1)
-    command = [sys.executable, "-c", MEASURE, mode]
-    done = subprocess.run(command, input=data, capture_output=True, check=True)
-    assert float(done.stdout) / side**2 <= most
-
-
-MEASURE = """
-import resource, sys
-from plm_model.images import decode_image
-from PIL import Image
-import io
-data = sys.stdin.buffer.read()
-small = io.BytesIO(); Image.new(sys.argv[1], (300, 300)).save(small, "PNG"); decode_image(small.getvalue())
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-decode_image(data)
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
-"""
 
 
 @pytest.mark.case("D8")

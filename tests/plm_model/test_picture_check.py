@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw
 from plm_model.file_kind import file_kind
 from plm_model.image_file import ImageError
 from plm_model.picture_check import is_blank_video, look
+from tests.plm_model.picture_files import encoded
 
 HOLE = 3_000  # bytes
 
@@ -19,12 +19,6 @@ HOLE = 3_000  # bytes
 def photograph() -> Image.Image:
     noise = np.random.default_rng(3).integers(0, 256, (60, 80, 3), np.uint8)
     return Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 JPEG = encoded(photograph(), "JPEG", quality=90)
