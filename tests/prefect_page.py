@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +17,25 @@ def login_header(login: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
+class AskedAgain(httpx.HTTPTransport):
+    """Asks again while the answer is 503, which is Prefect's for an SQLite that others write to; its own clients do, too."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(20):
+            answer = super().handle_request(request)
+            if answer.status_code != 503:
+                break
+            answer.close()
+            time.sleep(0.5)
+        return answer
+
+
 def page_session(api: str, login: str | None = None) -> httpx.Client:
     """A client with all that the page has once somebody has logged in; paths are below the API."""
     headers = login_header(login or os.environ["PREFECT_API_AUTH_STRING"])
-    page = httpx.Client(base_url=f"{api}/", headers=headers, timeout=30, verify=False)  # of certificates: it is http
+    page = httpx.Client(
+        base_url=f"{api}/", headers=headers, timeout=30, transport=AskedAgain(verify=False)
+    )  # of certificates: it is http
     client = str(uuid.uuid4())
     token = page.get("csrf-token", params={"client": client}).raise_for_status().json()["token"]
     page.headers.update({"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token})
