@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import select
@@ -39,6 +40,8 @@ class Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status, 0 only when all of it worked (all of them: `components.failures`)."""
     status = _run(argv)
+    if argv is None:  # the process ends: a last search for cycles in all that was imported takes a second
+        gc.freeze()
     ray = sys.modules.get("components.local_ray")  # only where one was started
     return ray.leave(status) if ray else status
 

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -139,13 +140,16 @@ def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) ->
     Chunks end in any order. UserError or OSError (disk full) when a worker found a reason to stop.
     """
     import ray.data
+    from ray.util.annotations import RayDeprecationWarning
 
     keep_quiet()
     source = line_source(worker.chunks, dataset_uri)
     retried = {"max_retries": TASK_RETRIES}
-    lines = ray.data.read_datasource(
-        source, concurrency=parallelism, override_num_blocks=len(worker.chunks), ray_remote_args=retried
-    )
+    with warnings.catch_warnings():  # Ray 2.60 deprecates the only way in for `max_retries`, and names no other
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        lines = ray.data.read_datasource(
+            source, concurrency=parallelism, override_num_blocks=len(worker.chunks), ray_remote_args=retried
+        )
     lines.context.enable_progress_bars = False
     done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism, **retried)
     for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
