@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.convert.plm_video_human import rcap, rdcap, rtloc
-from components.ingest.digits import DARKEST, load_digits
+from components.convert.formats.plm_video_human import rcap, rdcap, rtloc
+from components.ingest.sources.digits import DARKEST, load_digits
 
 SIDE = 112  # pixels of a digit's picture
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -1,0 +1,1 @@
+"""Chains the steps and shows them; computes nothing."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flows.terminal_log import show_warnings
 
 if TYPE_CHECKING:
-    from components.config import PipelineConfig
+    from components.pipeline.config import PipelineConfig
 
 STEP_HELP = {
     "ingest": "bring the source's files in, checked and incremental",
@@ -40,11 +40,11 @@ class Terminated(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status, 0 only when all of it worked (all of them: `components.failures`)."""
+    """Run a command; returns the exit status, 0 only when all of it worked (all of them: `components.pipeline.failures`)."""
     status = _run(argv)
     if argv is None:  # the process ends: a last search for cycles in all that was imported takes a second
         gc.freeze()
-    ray = sys.modules.get("components.local_ray")  # only where one was started
+    ray = sys.modules.get("components.processes.local_ray")  # only where one was started
     return ray.leave(status) if ray else status
 
 
@@ -88,7 +88,7 @@ def _reader_gone() -> bool:
 
 def _failed(error: Exception, arguments: argparse.Namespace) -> int:
     """Say in one line what to mend, or that it is a fault of ours and where its traceback is; returns the status."""
-    from components.failures import report
+    from components.pipeline.failures import report
     from components.terminal_text import one_line
 
     failure = report(error, Path(getattr(arguments, "state_dir", "runs")).absolute())
@@ -107,7 +107,7 @@ class Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        from flows.parent_run import git_commit
+        from flows.run.parent_run import git_commit
 
         commit = git_commit()
         print(f"plm {version('plm-pipeline')}{f' (commit {commit[:12]})' if commit else ''}")
@@ -195,7 +195,7 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> Any:
-    from flows.export import export, show_export
+    from flows.commands.export import export, show_export
 
     result = export(arguments.source, arguments.to, arguments.format, arguments.tower, arguments.model)
     show_export(result)
@@ -203,7 +203,7 @@ def _export(arguments: argparse.Namespace) -> Any:
 
 
 def _generate(arguments: argparse.Namespace) -> Any:
-    from flows.generate import Screen, answer
+    from flows.commands.generate import Screen, answer
 
     names = ("start_time", "end_time", "max_gen_len", "temperature", "top_p", "top_k", "until", "seed")
     options = {name: getattr(arguments, name) for name in names}
@@ -216,7 +216,7 @@ def _generate(arguments: argparse.Namespace) -> Any:
 
 def _config(arguments: argparse.Namespace) -> PipelineConfig:
     """The config that a command names; from here on a fault's traceback goes to its state folder."""
-    from components.config_loading import load_config
+    from components.pipeline.config_loading import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     arguments.state_dir = config.tracking.state_dir
@@ -225,7 +225,7 @@ def _config(arguments: argparse.Namespace) -> PipelineConfig:
 
 def _finetune(arguments: argparse.Namespace) -> Any:
     from components.errors import UserError
-    from flows.local_run import explain_plan, run_finetune
+    from flows.commands.finetune import explain_plan, run_finetune
 
     config = _config(arguments)
     if arguments.explain:
@@ -239,7 +239,7 @@ def _finetune(arguments: argparse.Namespace) -> Any:
 
 
 def _step(arguments: argparse.Namespace) -> Any:
-    from flows.single_step import run_single_step
+    from flows.commands.step import run_single_step
 
     config = _config(arguments)
     name = arguments.command.replace("-", "_")
@@ -247,8 +247,8 @@ def _step(arguments: argparse.Namespace) -> Any:
 
 
 def _verify(arguments: argparse.Namespace) -> Any:
-    from components.config_loading import load_config
-    from flows.verify import verify_storage
+    from components.pipeline.config_loading import load_config
+    from flows.commands.verify import verify_storage
 
     named, overrides = arguments.config, arguments.overrides
     if named and "=" in named:  # the first override, where no file is named
@@ -259,8 +259,8 @@ def _verify(arguments: argparse.Namespace) -> Any:
 
 
 def _ui(arguments: argparse.Namespace) -> None:
-    from components.config import PipelineConfig
-    from flows.ui import serve_pages
+    from components.pipeline.config import PipelineConfig
+    from flows.commands.ui import serve_pages
 
     config = _config(arguments) if arguments.config else PipelineConfig()
     serve_pages(config, arguments.mlflow_port, arguments.prefect_port)

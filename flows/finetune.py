@@ -7,19 +7,19 @@ from typing import Any
 
 from prefect import flow
 
-from components.config_overrides import ConfigPath, Overrides, as_texts, config_of
-from components.config_reach import reach_of_parameters
-from components.failures import boundary
-from components.steps import STEPS, known_steps
-from components.tracking import state_dir
-from flows.environment import prepare_environment
-from flows.hooks import note_what_to_release, release_flow_run
-from flows.pipeline import PipelineRun, pipeline_run
-from flows.progress import Progress
-from flows.recovery import close_dead_runs, lease
-from flows.starting import check_start
-from flows.summary import conclude
-from flows.tasks import current_flow_links
+from components.pipeline.config_overrides import ConfigPath, Overrides, as_texts, config_of
+from components.pipeline.failures import boundary
+from components.pipeline.steps import STEPS, known_steps
+from components.reach import reach_of_parameters
+from components.tracking.runs import state_dir
+from flows.run.hooks import note_what_to_release, release_flow_run
+from flows.run.pipeline import PipelineRun, pipeline_run
+from flows.run.progress import Progress
+from flows.run.recovery import close_dead_runs, lease
+from flows.run.starting import check_start
+from flows.run.summary import conclude
+from flows.run.tasks import current_flow_links
+from flows.servers.environment import prepare_environment
 
 
 def name_of_flow_run() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from flows.prefect_server import free_port
+from flows.servers.prefect_server import free_port
 from tests.debian import debian_program
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that the W3C's protocol names

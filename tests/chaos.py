@@ -207,7 +207,7 @@ def elastic(place: Place) -> int:
 
 def rank_main(inputs: str, out: str) -> None:
     """What each rank runs: the command line of training without Ray."""
-    from components.train.launch import main
+    from components.train.launch.torchrun import main
 
     log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -229,10 +229,10 @@ def drive(inputs: Path, out: Path) -> None:
     """The training step's own way through Ray Train; killed and called again by the trials."""
     import ray
 
-    from components.context import StepContext
-    from components.tracking import SilentTracker
-    from components.train.plain_settings import read_settings
-    from components.train.ray_fit import fit
+    from components.artifacts.context import StepContext
+    from components.tracking.runs import SilentTracker
+    from components.train.launch.plain_settings import read_settings
+    from components.train.launch.ray import fit
     from tests.components.training_set import artifact
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, configure_logging=False)
@@ -248,8 +248,8 @@ def last_state(place: Place) -> dict[str, Any]:
 
 def digest(place: Place) -> str:
     """sha256 over every tensor of the newest checkpoint, weights and optimizer, by name."""
-    from components.train.checkpoint import newest
-    from components.train.stored_tensors import StoredTensors
+    from components.train.checkpoints.checkpoint import newest
+    from components.train.checkpoints.streams import StoredTensors
 
     stored = StoredTensors(newest(str(place.checkpoints)) or "", "")
     sha = hashlib.sha256()
@@ -275,7 +275,7 @@ def run(runs: int, seed: int, say: Callable[[str], None] = lambda text: None) ->
     import torch
 
     torch.set_num_threads(1)
-    import components.train.launch_rank  # noqa: F401 - imported once, for all ranks
+    import components.train.launch.rank  # noqa: F401 - imported once, for all ranks
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.environment import QUIET, RAY_ON_LOOPBACK
+from flows.servers.environment import QUIET, RAY_ON_LOOPBACK
 
 if TYPE_CHECKING:
-    from flows.prefect_server import PrefectServer
+    from flows.servers.prefect_server import PrefectServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 E2E_SECONDS = 900
@@ -36,6 +37,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(E2E_SECONDS))
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """What `main` sets in this process for its own end does not outlive a test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
@@ -44,8 +54,8 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for every test that needs one; four logical CPUs, so that workers and data tasks never starve."""
-    from components.config import PipelineConfig
-    from components.execution import ray_session
+    from components.pipeline.config import PipelineConfig
+    from components.pipeline.run_step import ray_session
 
     with ray_session(PipelineConfig.model_validate({"ray": {"num_cpus": 4}})):
         yield
@@ -54,9 +64,9 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def own_prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """One real Prefect server on its own SQLite; `PREFECT_API_URL` names it for this process and its children."""
-    from components.config import PipelineConfig
-    from flows.environment import prepare_environment
-    from flows.prefect_server import PrefectServer
+    from components.pipeline.config import PipelineConfig
+    from flows.servers.environment import prepare_environment
+    from flows.servers.prefect_server import PrefectServer
 
     state = tmp_path_factory.mktemp("prefect")
     os.environ["PREFECT_HOME"] = str(state / "prefect")

@@ -62,7 +62,9 @@ def test_the_model_needs_few_packages() -> None:
     assert not {path: names for path, names in wrong.items() if names}
 
 
-@pytest.mark.parametrize("module", ["plm_model", "plm_model.config", "components.steps", "flows.local_run"])
+@pytest.mark.parametrize(
+    "module", ["plm_model", "plm_model.config", "components.pipeline.steps", "flows.commands.finetune"]
+)
 def test_these_modules_load_neither_torch_nor_ray(module: str) -> None:
     script = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"

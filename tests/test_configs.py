@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from components.config import PipelineConfig
-from components.config_layers import read_file
-from components.config_loading import load_config
-from components.ingest.registry import data_sets
+from components.ingest.sources.catalogue import data_sets
+from components.layers import read_file
+from components.pipeline.config import PipelineConfig
+from components.pipeline.config_loading import load_config
 from plm_model.config import PLMConfig
 from plm_model.weights import build
 from tests.example_sets import example_registry
@@ -67,7 +67,7 @@ def test_a_stage_trains_on_registered_sets() -> None:
 
 
 def test_the_first_stage_trains_the_projector_only() -> None:
-    from components.train.param_groups import freeze
+    from components.train.update.param_groups import freeze
 
     model = build(preset("1b"))
     freeze(model, load_config("configs/stage_1/plm_1b.yaml").train)
@@ -77,7 +77,7 @@ def test_the_first_stage_trains_the_projector_only() -> None:
 
 
 def test_adapters_train_less_than_one_percent_of_the_largest_model() -> None:
-    from components.train.assembly import check_settings
+    from components.train.model.assembly import check_settings
 
     model, train = build(preset("8b")), load_config("configs/finetune/radiology_8b_lora.yaml").train
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from components.config_loading import load_config
+from components.pipeline.config_loading import load_config
 
 BIN = Path(sys.executable).parent
 FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
@@ -82,7 +82,7 @@ def test_every_finetune_command_is_understood(place: Path, repository: Path) -> 
 
 
 def test_the_converter_of_published_rows_answers(place: Path) -> None:
-    answered = run(place, ["python", "-m", "components.convert.plm_video_human", "--help"])
+    answered = run(place, ["python", "-m", "components.convert.formats.plm_video_human", "--help"])
     assert answered.returncode == 0 and "--boxes" in answered.stdout
 
 

@@ -1,1 +1,1 @@
-"""Show what training changed: the metric before and after, with its uncertainty, and the answers behind it."""
+"""Two evaluations become a page and a few numbers; imports no torch."""

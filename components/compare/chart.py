@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import dataclass
 
-from components.artifacts import Artifact
+from components.artifacts.artifact import Artifact
 from components.errors import UserError
 
 SMOOTHING = 0.03  # of the curve's length, on each side

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
+from components.compare.intervals import Interval, Tally
 from components.compare.samples import AnsweredTwice, Outcome
-from components.compare.statistics import Interval, Tally
-from components.media import MediaRoot
-from components.thumbnails import data_uri, thumbnail
+from components.media_files.root import MediaRoot
+from components.media_files.thumbnails import data_uri, thumbnail
 from plm_model.video import read_clip
 
 SHOWN_TEXT = 600  # characters of a question or an answer

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.artifacts import Artifact
+from components.artifacts.artifact import Artifact
 from components.errors import UserError
 from plm_model.record import VideoClip
 

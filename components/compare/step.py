@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactWriter
+from components.artifacts.artifact import Artifact, ArtifactWriter
+from components.artifacts.context import StepContext, keep
 from components.compare.chart import draw_loss, read_loss_curve
+from components.compare.intervals import accuracy_interval, gain_interval, tally
 from components.compare.report import Comparison, choose_examples, render
 from components.compare.samples import read_pairs
-from components.compare.statistics import accuracy_interval, gain_interval, tally
-from components.config import PipelineConfig
-from components.context import StepContext, keep
 from components.errors import UserError
-from components.media import MediaRoot
+from components.media_files.root import MediaRoot
+from components.pipeline.config import PipelineConfig
 
 METRIC = "exact_match"
 

@@ -1,1 +1,1 @@
-"""Annotation rows become conversations."""
+"""Rows of any written form become records; reads what ingest brought, and no source."""

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactWriter
-from components.config import ConvertConfig, PipelineConfig
-from components.context import StepContext
+from components.artifacts.artifact import Artifact, ArtifactWriter
+from components.artifacts.context import StepContext
 from components.convert.records import read_records
 from components.convert.waiting import Waiting
 from components.convert.ways import Ways
@@ -24,6 +23,7 @@ from components.errors import UserError
 from components.ingest.parts import Part, read_parts
 from components.ingest.rejects import Reject, read_rejects, reasons
 from components.noted import Noted
+from components.pipeline.config import ConvertConfig, PipelineConfig
 
 SHOWN_REJECTS = 3
 

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from components.config import ConvertConfig
 from components.convert.templates import Template, parse_template
+from components.pipeline.config import ConvertConfig
 
 DIALOGUES = ("conversations", "messages")
 TEXTS = (*DIALOGUES, "text", "question", "answer")

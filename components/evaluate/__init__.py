@@ -1,1 +1,1 @@
-"""Measure a checkpoint on the held-out rows with lmms-eval, in a process of its own."""
+"""A model is asked, and what it answers is counted."""

@@ -11,11 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactWriter
-from components.config import PipelineConfig
-from components.context import StepContext
+from components.artifacts.artifact import Artifact, ArtifactWriter
+from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.evaluate.heldout import (
+from components.evaluate.harness.launch import run_process
+from components.evaluate.harness.process import Request
+from components.evaluate.harness.results import flat_metrics
+from components.evaluate.tasks.heldout import METRIC
+from components.evaluate.tasks.questions import (
     SHOWN,
     HeldOut,
     Question,
@@ -26,12 +29,9 @@ from components.evaluate.heldout import (
     require_few,
     write_documents,
 )
-from components.evaluate.launch import run_process
-from components.evaluate.process import Request
-from components.evaluate.results import flat_metrics
-from components.evaluate.task import METRIC
-from components.media import MediaRoot
-from components.model_config import model_config
+from components.media_files.root import MediaRoot
+from components.model_files.settings import model_config
+from components.pipeline.config import PipelineConfig
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
 

@@ -1,1 +1,1 @@
-"""Raw data comes in: one kind of source a file."""
+"""The files of a source come in, whole and checked; what they mean is for `convert`."""

@@ -12,7 +12,7 @@ from typing import IO, Any
 from components.errors import UserError
 from components.ingest.row import BadRow, Row, cut, require_text_file
 from components.ingest.table import DELIMITERS, Required, table_rows
-from components.media_path import shown
+from components.media_files.path import shown
 
 JSON_LINES = (".jsonl", ".ndjson")
 ARRAY = "a JSON array; write one object a line, such as by `jq -c '.[]' FILE`"

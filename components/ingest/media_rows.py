@@ -12,7 +12,7 @@ from components.ingest.annotations import read_rows
 from components.ingest.media_keys import VIDEO, with_usual_keys
 from components.ingest.row import BadRow, Row
 from components.ingest.table import Required
-from components.media_path import OutsideRoot, path_below
+from components.media_files.path import OutsideRoot, path_below
 
 
 def rows_with_paths(

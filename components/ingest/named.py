@@ -10,11 +10,11 @@ from components.ingest.annotations import read_rows
 from components.ingest.media_keys import with_usual_keys
 from components.ingest.media_rows import media_of, with_paths
 from components.ingest.nearest import Nearest
-from components.ingest.origin import Origin, SourceFile
 from components.ingest.parts import Part
 from components.ingest.rejects import Reject, RejectList
 from components.ingest.row import BadRow, Row
-from components.media_path import OutsideRoot, shown
+from components.ingest.sources.origin import Origin, SourceFile
+from components.media_files.path import OutsideRoot, shown
 
 
 class MissingFile(ValueError):

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from components.media_path import shown
+from components.media_files.path import shown
 
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 SEVERAL = re.compile(r"\.\w{2,5}\s*[;,|]\s*\S+\.\w{2,5}|^\s*\[")

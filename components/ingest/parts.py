@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from components.artifacts import Artifact, ArtifactWriter
+from components.artifacts.artifact import Artifact, ArtifactWriter
 
 SOURCE = "source.json"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactWriter
+from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.ingest.row import cut
 
 REJECTS = "rejects.jsonl"

@@ -16,21 +16,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactWriter
-from components.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
-from components.context import StepContext
+from components.artifacts.artifact import Artifact, ArtifactWriter
+from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.ingest.digits import LABELS, write_digits
-from components.ingest.folder import FolderOrigin
 from components.ingest.named import Named
-from components.ingest.origin import Origin, SourceFile
-from components.ingest.parquet import write_rows
 from components.ingest.parts import SOURCE, Part, write_parts
-from components.ingest.registry import RegistryOrigin, data_sets
 from components.ingest.rejects import REJECTS, RejectList
-from components.ingest.s3_origin import S3Origin
+from components.ingest.sources.catalogue import RegistryOrigin, data_sets
+from components.ingest.sources.digits import LABELS, write_digits
+from components.ingest.sources.folder import FolderOrigin
+from components.ingest.sources.origin import Origin, SourceFile
+from components.ingest.sources.parquet import write_rows
+from components.ingest.sources.s3 import S3Origin
 from components.ingest.takeover import PARALLEL, take_over, unchanged
-from components.media_path import OutsideRoot, path_below
+from components.media_files.path import OutsideRoot, path_below
+from components.pipeline.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
 
 FILES = "files.jsonl"
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, filesystem
-from components.ingest.origin import SourceFile
-from components.sums import DamagedFile
+from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter, filesystem
+from components.artifacts.sums import DamagedFile
+from components.ingest.sources.origin import SourceFile
 
 PARALLEL = 8
 

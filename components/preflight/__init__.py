@@ -1,1 +1,1 @@
-"""What can be known within five seconds, before any server starts: each check gives findings, and nothing is written."""
+"""What can be known in seconds before anything starts; writes nothing."""

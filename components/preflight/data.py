@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
 from components.convert.templates import parse_template
 from components.errors import UserError
+from components.pipeline.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
 from components.preflight.finding import Finding
 
 STEP = "ingest"
@@ -42,8 +42,8 @@ def source(config: PipelineConfig) -> Iterator[Finding]:
 
 
 def _source(config: PipelineConfig) -> Iterator[str]:
-    from components.ingest.folder import data_folder
-    from components.ingest.registry import data_sets
+    from components.ingest.sources.catalogue import data_sets
+    from components.ingest.sources.folder import data_folder
     from plm_model.hub import HubError, pinned
 
     given = config.ingest.source
@@ -99,7 +99,7 @@ def peek(config: PipelineConfig) -> Peek:
 
 
 def _head(uri: str) -> bytes:
-    from components.artifacts import filesystem
+    from components.artifacts.artifact import filesystem
 
     try:
         if "://" not in uri:

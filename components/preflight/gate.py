@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from components.config import PipelineConfig
+from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
-from components.register import CHAMPION, version_by_alias
-from components.tracking import store_is_there, tracking_client
+from components.register.step import CHAMPION, version_by_alias
+from components.tracking.runs import store_is_there, tracking_client
 
 
 def passable(config: PipelineConfig) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from components.config import DigitsSource, PipelineConfig
+from components.pipeline.config import DigitsSource, PipelineConfig
 from components.preflight.finding import Finding
 
 DEMO_TASK = "digits"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.config import PipelineConfig
-from components.machine import visible_gpus
+from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
-from components.tracking import tracking_uri
+from components.processes.machine import visible_gpus
+from components.tracking.runs import tracking_uri
 
 SOCKET_BYTES = 107  # of a Unix socket's path, on Linux
 RAYS_PART = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.base_model import RANDOM
-from components.config import PipelineConfig
 from components.errors import UserError
+from components.initialize.base import RANDOM
+from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import file_digest
 from components.preflight.data import Peek, peek
 from components.preflight.finding import Finding
-from components.steps import file_digest
 from plm_model.config import PLMConfig
 
 STEP = "initialize"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from components.config import PipelineConfig
 from components.errors import UserError
+from components.pipeline.config import PipelineConfig
 from components.preflight import data, life, machine, model
 from components.preflight.finding import Finding
 

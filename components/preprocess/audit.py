@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.artifacts import filesystem
+from components.artifacts.artifact import filesystem
+from components.media_files.thumbnails import thumbnail
+from components.preprocess.figures import by_source
 from components.preprocess.graph import Report
 from components.preprocess.outcome import Outcome
-from components.preprocess.statistics import by_source
-from components.thumbnails import thumbnail
 from plm_model.codec import NO_TARGET, Codec
 from plm_model.tokenizer import Tokenizer
 

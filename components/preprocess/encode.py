@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.media import MediaRoot, MissingMedia, short
+from components.media_files.root import MediaRoot, MissingMedia, short
 from plm_model.codec import Codec
 from plm_model.config import ProcessorConfig
 from plm_model.conversation import RejectedRecord

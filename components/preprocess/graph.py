@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.artifacts import filesystem
+from components.artifacts.artifact import filesystem
+from components.artifacts.sums import OTHER_CONTENTS, DamagedFile, cure
 from components.errors import UserError
 from components.preprocess.encode import BadRow, Encoder
 from components.preprocess.row_process import SECONDS, row_process
 from components.preprocess.scan import Chunk
-from components.preprocess.shards import write_shard
-from components.sums import OTHER_CONTENTS, DamagedFile, cure
+from components.shards.writer import write_shard
 
 TASK_RETRIES = 3  # after a worker died: of the machine, or of its memory; Ray by itself never stops trying
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

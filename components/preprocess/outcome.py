@@ -12,7 +12,7 @@ from typing import Any
 
 from components.noted import Noted
 from components.preprocess.scan import Chunk
-from components.preprocess.shards import index_schema
+from components.shards.writer import index_schema
 
 SPLITS = ("train", "test")
 FEW_VALUES = ("source", "shard")  # kept as numbers into a list of them

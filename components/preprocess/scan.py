@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from components.errors import UserError
-from components.media import PathOutsideRoot, require_inside
+from components.media_files.root import PathOutsideRoot, require_inside
 
 KEY_BYTES = 16
 CHUNK_BYTES = 32 << 20  # of JSON lines; well below the size at which Ray Data splits a block

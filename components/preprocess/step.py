@@ -11,20 +11,20 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from components.artifacts import Artifact, ArtifactWriter
-from components.config import PipelineConfig
-from components.context import StepContext, keep
+from components.artifacts.artifact import Artifact, ArtifactWriter
+from components.artifacts.context import StepContext, keep
 from components.errors import UserError
-from components.media import MediaRoot
-from components.model_config import model_config
+from components.media_files.root import MediaRoot
+from components.model_files.settings import model_config
+from components.pipeline.config import PipelineConfig
 from components.preprocess import audit
 from components.preprocess.encode import Encoder
+from components.preprocess.figures import statistics
 from components.preprocess.graph import ChunkWorker, run_graph
 from components.preprocess.outcome import SPLITS, Outcome, collect
 from components.preprocess.quarantine import FILE, require_within_budget, write_quarantine
 from components.preprocess.scan import Chunk, Scan
-from components.preprocess.shards import write_index
-from components.preprocess.statistics import statistics
+from components.shards.writer import write_index
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
 

@@ -1,1 +1,1 @@
-"""The training engine: a plan of packs, a loader, a plain loop, sharded checkpoints, and Ray Train around them."""
+"""Shards become a checkpoint; the loop needs torch and little else."""

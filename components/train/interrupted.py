@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.artifacts import filesystem
+from components.artifacts.artifact import filesystem
 
 NOTES = "training.json"
-STATE, METADATA = "state.json", ".metadata"  # as in `components.train.checkpoint`
+STATE, METADATA = "state.json", ".metadata"  # as in `components.train.checkpoints.checkpoint`
 CHECKPOINT = re.compile(r"checkpoints/step-(\d+)-\d+/\.metadata$")
 INPUTS = {"shards": "the data set", "base": "the base model"}
 SHOWN = 3

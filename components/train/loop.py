@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from components.train.loader import MicroBatch, StepWork
-from components.train.metrics import Gauge, Metrics, Waiting, Window, summarise
-from components.train.optimizer import ShardedAdamW
-from components.train.parallel import Group
-from components.train.reduction import BeforeMicroStep, reduction
-from components.train.schedule import learning_rate
+from components.train.data.loader import MicroBatch, StepWork
+from components.train.measure.metrics import Gauge, Metrics, Waiting, Window, summarise
+from components.train.model.parallel import Group
+from components.train.update.gradient_sum import BeforeMicroStep, reduction
+from components.train.update.optimizer import ShardedAdamW
+from components.train.update.schedule import learning_rate
 
 if TYPE_CHECKING:
     from components.train.settings import TrainConfig

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from components.artifacts import Artifact
+from components.artifacts.artifact import Artifact
 from components.errors import UserError
-from components.train.assembly import check_settings
-from components.train.plan import Cost
-from components.train.room import checkpoint_bytes, require_room_for_all
+from components.shards.reader import INDEX, plan_spec, read_index
+from components.train.checkpoints.room import checkpoint_bytes, require_room_for_all
+from components.train.data.plan import Cost
+from components.train.data.skipped import Skipped
+from components.train.measure.validation import require_test_split
+from components.train.model.assembly import check_settings
 from components.train.settings import TrainConfig
-from components.train.shards import INDEX, plan_spec, read_index
-from components.train.skipped import Skipped
-from components.train.validation import require_test_split
 from plm_model.weights import build, load_config
 
 

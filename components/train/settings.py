@@ -77,7 +77,7 @@ class TrainConfig:
     """Host memory of each worker for the features of a tower that is frozen and drops no path; 0 = none."""
     parallel: ParallelSettings = ParallelSettings()  # noqa: RUF009 - frozen
     exact_elastic: bool = False
-    """The same bits whatever the number of workers, at the cost that `components.train.reduction` names."""
+    """The same bits whatever the number of workers, at the cost that `components.train.update.gradient_sum` names."""
     seed: int = 0
     workers: int = 2
     min_workers: int | None = None
@@ -136,7 +136,7 @@ class TrainConfig:
         self._count_one_way()
         require_patterns("freeze", *self.freeze)
         if self.datamix is not None:
-            from components.train.datamix import parse_datamix
+            from components.train.data.datamix import parse_datamix
 
             parse_datamix(self.datamix)
         if self.min_workers is not None and self.min_workers > self.workers:

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
-from components.code_digest import code_digests
-from components.config import PipelineConfig
-from components.context import StepContext
+from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
+from components.artifacts.code_digest import code_digests
+from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.train import interrupted, skipped
+from components.pipeline.config import PipelineConfig
+from components.train import interrupted
+from components.train.data import skipped
 from components.train.effects import of_weights
 from components.train.settings import TrainConfig
 
@@ -32,10 +33,10 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
 
     Also `profiles/`, if steps were traced. Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
-    from components.train.agreement import forget
-    from components.train.length import counted_in_steps
+    from components.train.data.length import counted_in_steps
+    from components.train.launch.ray import fit
     from components.train.preflight import check, said_of
-    from components.train.ray_fit import fit
+    from components.train.watch.signals import forget
 
     began = time.time()
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
@@ -87,9 +88,9 @@ def note(config: PipelineConfig, inputs: Mapping[str, Artifact], context: StepCo
 
 def replay(checkpoints: str, context: StepContext) -> None:
     """Tell the tracker what an interrupted attempt had measured up to the checkpoint that is resumed."""
-    from components.train.checkpoint import METRICS, STATE, newest, read_metrics, read_state
-    from components.train.checkpoint_sums import damage, newest_sound
-    from components.train.progress import record
+    from components.train.checkpoints.checkpoint import METRICS, STATE, newest, read_metrics, read_state
+    from components.train.checkpoints.sums import damage, newest_sound
+    from components.train.measure.metrics_log import record
 
     def look(folder: str) -> str | None:
         return damage(folder, only=(STATE, METRICS))  # the workers look at all of it
@@ -102,10 +103,10 @@ def replay(checkpoints: str, context: StepContext) -> None:
 
 def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dict[str, Any]:
     """Copy the last checkpoint, or the best, into the artifact; returns its state."""
-    from components.train.checkpoint import FILES, METRICS, STATE, newest, read_state
-    from components.train.checkpoint_sums import read_records, set_aside
-    from components.train.retention import best
-    from components.train.supervision import ANOMALIES
+    from components.train.checkpoints.checkpoint import FILES, METRICS, STATE, newest, read_state
+    from components.train.checkpoints.retention import best
+    from components.train.checkpoints.sums import read_records, set_aside
+    from components.train.hooks import ANOMALIES
 
     folder = newest(checkpoints)
     state = read_state(folder) if folder else {"step": 0}
@@ -134,7 +135,7 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
 
 def publish_traces(context: StepContext, out: ArtifactWriter) -> None:
     """Copy what the profiler wrote into the artifact and to the tracker."""
-    from components.train.profiler import FOLDER
+    from components.train.measure.profiler import FOLDER
 
     fs, path = filesystem(f"{absolute_uri(context.resume_uri)}/{FOLDER}")
     for name in sorted(fs.find(path)):

@@ -10,29 +10,29 @@ from typing import Any
 
 import torch
 
-from components.artifacts import Artifact
-from components.train import checkpoint
-from components.train.agreement import Agreement, Stopped, Wishes, polled, signals_stop, touch_files
-from components.train.assembly import assemble
-from components.train.async_save import Saver
-from components.train.guards import Anomaly, Guard, RollBack
-from components.train.loader import prefetched, step_work, steps_ahead
+from components.artifacts.artifact import Artifact
+from components.shards.cache import ShardFiles
+from components.shards.reader import INDEX, ShardReader, plan_spec, read_index
+from components.train.checkpoints import checkpoint
+from components.train.checkpoints.saver import Saver
+from components.train.data.loader import prefetched, step_work, steps_ahead
+from components.train.data.plan import whole_cost
+from components.train.data.plan_file import stored_plan
+from components.train.data.skipped import SkippedLog, skipped_uri
+from components.train.hooks import Supervision
 from components.train.loop import train
-from components.train.metrics import Gauge
-from components.train.optimizer import ShardedAdamW
-from components.train.parallel import Group
-from components.train.plan import whole_cost
-from components.train.plan_file import stored_plan
-from components.train.profiler import Profiler
-from components.train.progress import sender
-from components.train.run_state import Identity, resume
+from components.train.measure.metrics import Gauge
+from components.train.measure.metrics_log import sender
+from components.train.measure.profiler import Profiler
+from components.train.measure.validation import Validation
+from components.train.model.assembly import assemble
+from components.train.model.parallel import Group
+from components.train.run import Identity, resume
 from components.train.settings import TrainConfig
-from components.train.shard_cache import ShardFiles
-from components.train.shards import INDEX, ShardReader, plan_spec, read_index
-from components.train.skipped import SkippedLog, skipped_uri
-from components.train.supervision import Supervision
-from components.train.validation import Validation
-from components.train.watchdog import Watchdog
+from components.train.update.optimizer import ShardedAdamW
+from components.train.watch.guards import Anomaly, Guard, RollBack
+from components.train.watch.signals import Agreement, Stopped, Wishes, polled, signals_stop, touch_files
+from components.train.watch.watchdog import Watchdog
 from plm_model.plm import PLM
 from plm_model.weights import build, load_config, load_weights
 

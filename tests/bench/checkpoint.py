@@ -28,9 +28,9 @@ import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from components.train.async_save import Saver
-from components.train.parallel import Group
-from components.train.storage import quiet
+from components.train.checkpoints.saver import Saver
+from components.train.checkpoints.storage import quiet
+from components.train.model.parallel import Group
 from tests.bench._evidence import bench, evidence
 
 WORLD, WAIT = 2, 0.5

@@ -31,11 +31,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from components.config import PipelineConfig
-from components.context import StepContext
-from components.execution import ray_session
+from components.artifacts.context import StepContext
+from components.pipeline.config import PipelineConfig
+from components.pipeline.run_step import ray_session
 from components.train.settings import TrainConfig
-from flows.environment import prepare_environment
+from flows.servers.environment import prepare_environment
 from plm_model.pack import Batch
 from plm_model.plm import PLM
 from tests.bench._evidence import bench, evidence
@@ -107,8 +107,9 @@ def waiting_worker(job: Mapping[str, Any]) -> None:
 
 def engine_seconds(folder: Path, steps: int) -> list[float]:
     """Seconds of each step of a run of the engine."""
-    from components.tracking import open_tracking, start_run, tracking_client
-    from components.train import ray_fit, worker
+    from components.tracking.runs import open_tracking, start_run, tracking_client
+    from components.train import worker
+    from components.train.launch import ray as ray_fit
 
     write_data(folder / "shards")
     tiny = tiny_config()

@@ -28,10 +28,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from components.train.assembly import assemble
-from components.train.loader import MicroBatch, StepWork
+from components.train.data.loader import MicroBatch, StepWork
 from components.train.loop import Hooks, train
-from components.train.parallel import Group
+from components.train.model.assembly import assemble
+from components.train.model.parallel import Group
 from components.train.sections import ParallelSettings
 from components.train.settings import TrainConfig
 from plm_model.codec import example

@@ -34,11 +34,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import yaml
 
-from components.train.assembly import assemble
-from components.train.loader import MicroBatch, StepWork
+from components.train.data.loader import MicroBatch, StepWork
 from components.train.loop import Hooks, train
-from components.train.metrics import Gauge
-from components.train.parallel import Group
+from components.train.measure.metrics import Gauge
+from components.train.model.assembly import assemble
+from components.train.model.parallel import Group
 from components.train.sections import LoRASettings
 from components.train.settings import TrainConfig
 from plm_model.codec import Example, example

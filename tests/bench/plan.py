@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from components.train.datamix import Source
-from components.train.plan import Cost, PackPlan, PlanSpec, whole_cost
-from components.train.plan_file import stored_plan
+from components.train.data.datamix import Source
+from components.train.data.plan import Cost, PackPlan, PlanSpec, whole_cost
+from components.train.data.plan_file import stored_plan
 from tests.bench._evidence import bench, evidence
 
 BUDGETS = {"tokens": 57_600, "tiles": 370}  # five rows of the longest that PLM has, 11,520 tokens and 74 tiles

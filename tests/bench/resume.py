@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from components.train.checkpoint import attempts
+from components.train.checkpoints.checkpoint import attempts
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank
 from tests.bench._evidence import bench, evidence

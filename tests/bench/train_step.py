@@ -35,11 +35,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.train.loader import MicroBatch, StepWork
+from components.train.data.loader import MicroBatch, StepWork
 from components.train.loop import accumulate
-from components.train.optimizer import ShardedAdamW
-from components.train.parallel import Group
+from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
+from components.train.update.optimizer import ShardedAdamW
 from plm_model.config import PLMConfig
 from plm_model.flops import StepCost, step_cost
 from plm_model.hf_config_files import config_json

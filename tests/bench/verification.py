@@ -29,10 +29,10 @@ import pyarrow.parquet as parquet
 import torch
 from PIL import Image
 
-from components.artifacts import Artifact
-from components.train.loader import PackRequest, read_pack
-from components.train.shard_cache import ShardFiles
-from components.train.shards import ARRAYS, Place, ShardReader
+from components.artifacts.artifact import Artifact
+from components.shards.cache import ShardFiles
+from components.shards.reader import ARRAYS, Place, ShardReader
+from components.train.data.loader import PackRequest, read_pack
 from plm_model.codec import Example
 from plm_model.config import PLMConfig
 from plm_model.images import tile_images

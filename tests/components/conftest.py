@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from components.artifact_store import ArtifactStore
-from components.artifacts import Artifact, StepKey
-from components.config import PipelineConfig
-from components.context import StepContext
+from components.artifacts.artifact import Artifact, StepKey
+from components.artifacts.context import StepContext
+from components.artifacts.store import ArtifactStore
+from components.pipeline.config import PipelineConfig
 
 Chain = Callable[..., tuple[Artifact, Artifact]]
 

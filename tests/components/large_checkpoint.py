@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 
-from components import consolidate, initialize
-from components.artifact_store import ArtifactStore
-from components.artifacts import StepKey
-from components.config import PipelineConfig
-from components.context import StepContext
-from components.tracking import SilentTracker
+from components.artifacts.artifact import StepKey
+from components.artifacts.context import StepContext
+from components.artifacts.store import ArtifactStore
+from components.consolidate import step as consolidate
+from components.initialize import step as initialize
+from components.pipeline.config import PipelineConfig
+from components.tracking.runs import SilentTracker
 from plm_model.assembly import fresh
 from plm_model.checkpoint import Checkpoint, Layout
 from plm_model.config import DecoderConfig, PLMConfig, VisionConfig
@@ -53,7 +54,7 @@ def write(folder: Path) -> None:
 
 def run(folder: Path) -> None:
     # Whatever is imported on the way belongs to the start, not to the checkpoint.
-    import components.train.stored_tensors  # noqa: F401
+    import components.train.checkpoints.streams  # noqa: F401
 
     inputs = {"base": artifact(folder / "base", "initialize"), "checkpoint": artifact(folder / "trained", "train")}
     store = ArtifactStore(str(folder / "store"), folder / "cache")

@@ -9,8 +9,8 @@ import pytest
 
 from components.terminal_text import one_line, visible
 from flows.cli import main
-from flows.generate import Screen
-from flows.progress import Progress
+from flows.commands.generate import Screen
+from flows.run.progress import Progress
 
 pytestmark = pytest.mark.case("R14")
 CLIPBOARD, TITLE, CLEAR, C1 = "\x1b]52;c;aGk=\x07", "\x1b]0;mine\x07", "\x1b[2J\x1b[H", "\x9b2J"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from PIL import Image
 
-from components.artifacts import Artifact
-from components.train.shards import ARRAYS
+from components.artifacts.artifact import Artifact
+from components.shards.reader import ARRAYS
 from plm_model.codec import Example
 from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
 

@@ -61,8 +61,9 @@ def test_a_step_whose_input_is_missing_names_the_command_that_makes_it(tmp_path:
 
 def test_tracking_that_is_away_is_one_line_within_ten_seconds(tmp_path: Path) -> None:
     overrides = (f"storage.root={tmp_path}", f"tracking.state_dir={tmp_path}", "tracking.uri=http://127.0.0.1:9")
-    script = "import sys, time; from flows.local_run import _check_tracking; from components.config_loading import load_config;"
-    script += "config = load_config('configs/smoke.yaml', sys.argv[1:]); import components.tracking, mlflow;"
+    script = "import sys, time; from flows.commands.finetune import _check_tracking;"
+    script += "from components.pipeline.config_loading import load_config;"
+    script += "config = load_config('configs/smoke.yaml', sys.argv[1:]); import components.tracking.runs, mlflow;"
     script += (
         "start = time.monotonic()\ntry: _check_tracking(config)\nexcept Exception as e: print(time.monotonic() - start)"
     )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.environment import QUIET
+from flows.servers.environment import QUIET
 
 SCRIPT = """
 import logging

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.artifact_store import ArtifactStore
-from components.artifacts import Artifact, StepKey
-from components.config import PipelineConfig
-from components.context import StepContext
+from components.artifacts.artifact import Artifact, StepKey
+from components.artifacts.context import StepContext
+from components.artifacts.store import ArtifactStore
 from components.convert.step import run as convert
 from components.errors import UserError
 from components.ingest.step import run as ingest
-from components.media import MediaRoot
+from components.media_files.root import MediaRoot
+from components.pipeline.config import PipelineConfig
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
 from components.preprocess.outcome import SPLITS, collect
 from components.preprocess.step import last_line, make_codec, scan, write_results
-from components.tracking import SilentTracker
+from components.tracking.runs import SilentTracker
 from plm_model.config import PLMConfig
 from plm_model.tokenizer import Tokenizer
 from plm_model.weights import save_companions

@@ -78,16 +78,16 @@ def mutated_config(folder: Path, random: random.Random) -> Path:
 
 def settings_below(section: str) -> list[str]:
     """The dotted names of a section's settings."""
-    from components.config import PipelineConfig
-    from components.config_loading import flatten
+    from components.pipeline.config import PipelineConfig
+    from components.pipeline.config_loading import flatten
 
     return list(flatten({section: PipelineConfig().model_dump(mode="json")[section]}))
 
 
 def explained(path: Path) -> Result:
     """Load and explain one config file; what it prints is swallowed."""
-    from components.config_loading import load_config
-    from flows.local_run import explain_plan
+    from components.pipeline.config_loading import load_config
+    from flows.commands.finetune import explain_plan
 
     result, start = Result(rows=1), time.process_time()
     try:

@@ -100,8 +100,8 @@ def test_the_pages_answer_their_own_names_and_pages_only(services: dict[str, Any
         assert all(re.fullmatch(rf"[\w.]+:{port}", host) for host in hosts.split(",")), hosts
     origins = [mlflow["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"], prefect["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"]]
     assert "*" not in "".join(origins) and prefect["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] == "true"
-    assert "flows.prefect_door:create_app" in services["prefect"]["command"]
-    assert "flows/prefect_door.py" in (INFRA / "Dockerfile").read_text()
+    assert "flows.servers.prefect_door:create_app" in services["prefect"]["command"]
+    assert "flows/servers/prefect_door.py" in (INFRA / "Dockerfile").read_text()
 
 
 def test_no_secret_stands_in_the_cluster(ray_documents: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from components.config_layers import read_file
+from components.layers import read_file
 from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
 from plm_model.hf_config_files import config_json
 from plm_model.layouts import read_checkpoint, write_checkpoint

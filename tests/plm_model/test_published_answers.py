@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.generate import answer
+from flows.commands.generate import answer
 from plm_model.layouts import read_checkpoint
 
 pytestmark = pytest.mark.weights

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from components.config import PipelineConfig
-from components.config_loading import load_config
+from components.pipeline.config import PipelineConfig
+from components.pipeline.config_loading import load_config
 
 SMOKE = "configs/smoke.yaml"
 BIN = Path(sys.executable).parent

@@ -14,10 +14,10 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from components.context import StepContext
-from components.tracking import SilentTracker
-from components.train.checkpoint import newest, read_state
-from components.train.ray_fit import fit
+from components.artifacts.context import StepContext
+from components.tracking.runs import SilentTracker
+from components.train.checkpoints.checkpoint import newest, read_state
+from components.train.launch.ray import fit
 from components.train.settings import TrainConfig
 from tests.components.training_set import tiny_config, write_base, write_shards
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from components.artifact_store import ArtifactStore
-from components.artifacts import Artifact
-from components.manifest import MANIFEST, Damage
-from components.steps import STEPS
-from components.sums import DamagedFile
-from components.tracking import tracking_client
-from components.verification import keys_below, verify
+from components.artifacts.artifact import Artifact
+from components.artifacts.manifest import MANIFEST, Damage
+from components.artifacts.store import ArtifactStore
+from components.artifacts.sums import DamagedFile
+from components.pipeline.steps import STEPS
+from components.pipeline.verification import keys_below, verify
+from components.tracking.runs import tracking_client
 from tests.system.conftest import Workplace
 
 SEED = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import RAY_ON_LOOPBACK
+from flows.servers.environment import RAY_ON_LOOPBACK
 
 
 @pytest.mark.e2e

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.tracking import tracking_client
+from components.tracking.runs import tracking_client
 from tests.system.conftest import Workplace, wait_for
 from tests.system.test_interruptions import Running, nothing_left, prefect_states
 

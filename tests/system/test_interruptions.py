@@ -15,10 +15,10 @@ import httpx
 import psutil
 import pytest
 
-from components.steps import STEPS
-from components.tracking import tracking_client
-from flows.prefect_login import local_login
-from flows.prefect_server import free_port
+from components.pipeline.steps import STEPS
+from components.tracking.runs import tracking_client
+from flows.servers.prefect_login import local_login
+from flows.servers.prefect_server import free_port
 from tests.system.conftest import BIN, Prefect, Workplace, processes_of, wait_for
 
 pytestmark = pytest.mark.e2e

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from components.config import PipelineConfig
-from components.config_loading import flatten, load_config
-from components.config_overrides import config_of
+from components.pipeline.config import PipelineConfig
+from components.pipeline.config_loading import flatten, load_config
+from components.pipeline.config_overrides import config_of
 from tests.browser import Browser, browser
 from tests.prefect_page import page_session, untouched_form
 from tests.system.conftest import SMOKE, Prefect, Workplace, wait_for

@@ -15,13 +15,13 @@ from typing import Any
 import boto3
 import pytest
 
-from components.config import PipelineConfig
-from components.config_overrides import config_of
 from components.errors import UserError
-from components.ray_jobs import StepJob, job_client, run_job, step_entrypoint, stop_jobs_of_flow_run
-from components.tracking import tracking_client
-from flows.prefect_server import free_port
-from flows.recovery import close_dead_runs
+from components.pipeline.config import PipelineConfig
+from components.pipeline.config_overrides import config_of
+from components.pipeline.ray_jobs import StepJob, job_client, run_job, step_entrypoint, stop_jobs_of_flow_run
+from components.tracking.runs import tracking_client
+from flows.run.recovery import close_dead_runs
+from flows.servers.prefect_server import free_port
 from tests.system.conftest import BIN, Prefect, Workplace, wait_for
 
 whole_flow = pytest.mark.e2e  # minutes, nearly all of them imports in the processes of five jobs

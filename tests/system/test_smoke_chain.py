@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from components.steps import STEPS
-from components.tracking import tracking_client
-from flows.summary import last_lines
+from components.pipeline.steps import STEPS
+from components.tracking.runs import tracking_client
+from flows.run.summary import last_lines
 from tests.system.conftest import Prefect, Workplace, wait_for
 
 TASK = "eval/digits/exact_match"

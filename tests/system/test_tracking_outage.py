@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.config import PipelineConfig
-from components.tracking import tracking_client
+from components.pipeline.config import PipelineConfig
+from components.tracking.runs import tracking_client
 from tests.mlflow_server import Proxy
 from tests.system.conftest import Workplace
 from tests.system.test_interruptions import Running

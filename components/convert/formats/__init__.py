@@ -1,0 +1,1 @@
+"""One written form of a row a file."""

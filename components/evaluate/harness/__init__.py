@@ -1,0 +1,1 @@
+"""lmms-eval, in a process of its own; only this folder imports it."""

@@ -1,0 +1,52 @@
+"""The lmms-eval task made of the held-out rows: a config whose functions read the documents that `heldout` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.evaluate.tasks.exact_match import exact_match
+
+METRIC = "exact_match"
+
+
+def task_config(name: str, documents: Path, max_new_tokens: int) -> dict[str, Any]:
+    """An lmms-eval task config: greedy answers of at most `max_new_tokens`, scored by `exact_match`, averaged."""
+    return {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(documents)}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_visual": media,
+        "doc_to_text": question,
+        "doc_to_target": target,
+        "process_results": score,
+        "generation_kwargs": {"max_new_tokens": max_new_tokens, "temperature": 0, "do_sample": False, "until": []},
+        "metric_list": [{"metric": METRIC, "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1.0},
+    }
+
+
+def media(document: Mapping[str, Any]) -> list[Any]:
+    """What the document shows: its images, upright and in RGB, decoded as the training data was, or its clip of a video."""
+    from plm_model.images import decode_image
+    from plm_model.record import VideoClip
+
+    if document["video"]:
+        return [VideoClip.from_dict(json.loads(document["video"]))]
+    return [decode_image(Path(path).read_bytes()) for path in document["images"] or ()]
+
+
+def question(document: Mapping[str, Any]) -> str:
+    return document["question"]
+
+
+def target(document: Mapping[str, Any]) -> str:
+    return document["target"]
+
+
+def score(document: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
+    return {METRIC: exact_match(answers[0], document["target"])}

@@ -1,0 +1,198 @@
+"""The held-out rows as questions: what is asked, what the answer should be, and where the media lie on this machine.
+
+A row that cannot be asked never ends an evaluation by itself: it is set aside with its reason, counted and named.
+Every count closes: rows = asked + set aside + beyond the limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.artifact import Artifact
+from components.errors import UserError
+from components.media_files.root import MissingMedia, require_file
+from plm_model.codec import Codec
+from plm_model.conversation import RejectedRecord, pair_turns
+from plm_model.images import ImageError, tile_counts, verified_size
+from plm_model.prompts import question_record
+from plm_model.record import Record, RecordError, VideoClip, parse_record, require_size
+from plm_model.video import VideoError, read_clip
+
+SHOWN = 3  # rows set aside that a line names
+SHOWN_REASON = 300  # characters of a reason in a line
+FROM_LINE = "from_line"  # the key of a record that says which line of the user's file it was
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A held-out row that cannot be evaluated, and why; `place` is the line of the user's own file, where that is known."""
+
+    id: str
+    reason: str
+    place: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One held-out row. `image` is the record's own value (a path below the media root, a list of them, or None)."""
+
+    id: str
+    image: Any
+    images: tuple[str, ...]
+    text: str
+    target: str
+    video: VideoClip | None = None
+    record: Record | None = None
+
+    @property
+    def place(self) -> str | None:
+        """The line of the user's own file that it comes from, where the row says it."""
+        return None if self.record is None else self.record.row.get(FROM_LINE)
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The files that are shown, below the media root."""
+        return self.images if self.video is None else (self.video.path,)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out rows: questions, what is none and why, and how many there are, those beyond the limit included."""
+
+    questions: list[Question]
+    skipped: list[Skipped]
+    rows: int
+
+    @property
+    def beyond_limit(self) -> int:
+        """Rows that a limit leaves out."""
+        return self.rows - len(self.questions) - len(self.skipped)
+
+
+def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
+    """The first `limit` rows of `test.jsonl` (all of them when None). Raises UserError when there is none."""
+    questions: list[Question] = []
+    skipped: list[Skipped] = []
+    rows = 0
+    with dataset.open("test.jsonl", "r") as file:
+        for rows, line in enumerate(file, start=1):
+            if limit is not None and rows > limit:
+                continue
+            try:
+                questions.append(question_of(line))
+            except (RecordError, RejectedRecord, json.JSONDecodeError) as error:
+                id, place = name_of(line)
+                skipped.append(Skipped(id or f"test.jsonl line {rows}", str(error), place))
+    if not rows:
+        raise UserError("there are no held-out rows to evaluate on; raise convert.test_fraction or add data")
+    return HeldOut(questions, skipped, rows)
+
+
+def question_of(line: str) -> Question:
+    """The first question that is answered, and its answer; of a longer conversation the rest is not asked.
+
+    RecordError or RejectedRecord when there is none.
+    """
+    record = parse_record(json.loads(line), accept_gpt_role=True)
+    first = pair_turns(record.turns)[0]
+    image = record.row.get("image")
+    return Question(record.id, image, record.images, first.question, first.answer, record.video, record)
+
+
+def name_of(line: str) -> tuple[str | None, str | None]:
+    """The id of a row that is no question, and its line in the user's file, where it has them."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None, None
+    return (str(row["id"]) if row.get("id") else None, row.get(FROM_LINE)) if isinstance(row, Mapping) else (None, None)
+
+
+def answerable(
+    questions: Sequence[Question], local: Mapping[str, Path], codec: Codec
+) -> tuple[list[Question], list[Skipped]]:
+    """Part the questions that a model can be asked from those that it cannot: damaged media, a prompt that is too long.
+
+    `local` maps paths to files.
+    """
+    with ThreadPoolExecutor() as pool:
+        reasons = list(pool.map(lambda question: hindrance(question, local, codec), questions))
+    kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
+    skipped = [
+        Skipped(q.id, reason, q.place) for q, reason in zip(questions, reasons, strict=True) if reason is not None
+    ]
+    return kept, skipped
+
+
+def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> str | None:
+    """Why a question cannot be put to a model, or None."""
+    try:
+        for rel in question.media:
+            require_file(rel, local[rel])
+        codec.prompt(question_record(question.id, question.text, len(question.media)), tiles_of(question, local, codec))
+    except (MissingMedia, ImageError, VideoError, RecordError, RejectedRecord) as error:
+        return str(error)
+    return None
+
+
+def tiles_of(question: Question, local: Mapping[str, Path], codec: Codec) -> list[int]:
+    """How many tiles each of a question's media becomes; all of them are decoded."""
+    processor, clip = codec.config.processor, question.video
+    if clip is not None:
+        show = (clip.start, clip.end, clip.boxes, clip.path)
+        return [len(read_clip(local[clip.path], processor.max_video_frames, lambda frame: None, *show))]
+    sizes = [size_of(rel, local[rel]) for rel in question.images]
+    if question.record is not None:
+        require_size(question.record, sizes)
+    return tile_counts(sizes, processor, codec.config.vision.image_size)
+
+
+def size_of(rel: str, path: Path) -> tuple[int, int]:
+    """Width and height of an image, of which all was decoded."""
+    try:
+        return verified_size(path.read_bytes())
+    except ImageError as error:
+        raise ImageError(f"{rel}: {error}") from error
+
+
+def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
+    """Raises UserError when more than the share `most` of n questions had to be skipped, or all of them."""
+    if len(skipped) > most * n:
+        raise UserError(
+            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than preprocess.max_bad_fraction={most:g} allows: "
+            f"{named(skipped)}"
+        )
+    if len(skipped) == n:
+        raise UserError(f"none of the {n} held-out rows can be evaluated: {named(skipped)}")
+
+
+def named(skipped: Sequence[Skipped]) -> str:
+    """The first rows that were set aside with their reasons, in one line."""
+    shown = "; ".join(
+        f"{row.place or row.id}: {' '.join(row.reason.split())[:SHOWN_REASON]}" for row in skipped[:SHOWN]
+    )
+    return shown + (f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
+
+
+def write_documents(questions: Sequence[Question], local: Mapping[str, Path], path: Path) -> None:
+    """Write the questions as the JSON lines that the evaluation task reads, media as absolute local paths."""
+    with open(path, "w", encoding="utf-8") as file:
+        for question in questions:
+            row = {
+                "id": question.id,
+                "images": [str(local[rel]) for rel in question.images],
+                "video": clip_text(question.video, local),
+                "question": question.text,
+                "target": question.target,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def clip_text(clip: VideoClip | None, local: Mapping[str, Path]) -> str:
+    """A clip as JSON in a string, because its boxes have other keys in every row; empty without a clip."""
+    return "" if clip is None else json.dumps(asdict(replace(clip, path=str(local[clip.path]))))

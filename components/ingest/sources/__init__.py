@@ -1,0 +1,1 @@
+"""One kind of source a file, behind `origin.Origin`."""

@@ -1,0 +1,73 @@
+"""A bucket prefix as an origin: objects gather in a local cache that outlives a killed ingest, until they are in place."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from components.ingest.parts import Part
+from components.ingest.sources.origin import SourceFile
+from components.ingest.sources.s3_fetch import Download, fetch_objects
+from components.ingest.sources.s3_listing import connect, endpoint_of, list_objects, split_uri
+from components.pipeline.config import S3Source
+
+
+class S3Origin:
+    """An opened prefix. While it is open no other process of this machine fetches the same prefix."""
+
+    disposable = True
+
+    def __init__(self, source: S3Source, cache_dir: Path) -> None:
+        self.uri = source.uri.rstrip("/")
+        self.parallel, self.part_bytes = source.parallel, source.part_bytes
+        self.bucket, self.prefix = split_uri(source.uri)
+        self.client = connect(self.uri, source.parallel)
+        self.files = list_objects(self.client, self.uri)
+        name = hashlib.sha256(f"{endpoint_of(self.client)}\0{self.uri}".encode()).hexdigest()[:20]
+        self.folder = cache_dir / "ingest" / name
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder.with_suffix(".lock"))
+
+    def roots(self, part: Part) -> tuple[str, ...]:
+        return (self.uri,)
+
+    def find(self, name: str) -> SourceFile | None:
+        return self.files.get(name)
+
+    def fetch(self, files: Sequence[SourceFile], report: Callable[[int], None]) -> Iterator[tuple[SourceFile, Path]]:
+        self.folder.mkdir(exist_ok=True)
+        downloads = [
+            Download(self.bucket, f"{self.prefix}{file.path}", file.size, file.version, self.folder, self.part_bytes)
+            for file in files
+        ]
+        fetch_objects(self.client, downloads, self.parallel, report)
+        yield from ((file, download.path) for file, download in zip(files, downloads, strict=True))
+
+    def forget(self) -> None:
+        """Remove what has been fetched; only while it is open."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def forget_unless_in_use(self) -> None:
+        """The same after it was closed; another ingest that takes from the cache right now removes it itself."""
+        with contextlib.suppress(BlockingIOError), _locked(self.folder.with_suffix(".lock"), fcntl.LOCK_NB):
+            self.forget()
+
+    def close(self) -> None:
+        """Let others in."""
+        self._lock.close()
+
+
+def _locked(path: Path, how: int = 0) -> IO[str]:
+    """An exclusive lock that the kernel frees when the process dies; waits for another holder, unless `how` is LOCK_NB."""
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | how)
+    except BaseException:
+        lock.close()
+        raise
+    return lock

@@ -1,0 +1,1 @@
+"""The model that training starts from, whatever `model.init` names."""

@@ -1,0 +1,1 @@
+"""A model directory as an artifact; reading its settings imports no torch."""

@@ -1,0 +1,71 @@
+"""What the last run of a pipeline made: the key of each step, kept beside the artifacts for whoever comes next."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.code_digest import code_digests
+from components.artifacts.store import ArtifactStore
+from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import OUTSIDE, Step
+
+
+def remember_key(config: PipelineConfig, store: ArtifactStore, key: StepKey) -> None:
+    """Keep the parts of a step's key and where it was worked out, so that the next run can say what changed."""
+    fs, path = filesystem(_uri(config, store, key.step))
+    if "://" not in store.root:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    parts = {"inputs": key.inputs, "config": key.config, "code": key.code, "place": _place()}
+    fs.pipe_file(path, json.dumps(parts, ensure_ascii=False).encode())
+
+
+def last_key(config: PipelineConfig, store: ArtifactStore, step: str) -> StepKey | None:
+    """The key that the step had in the last run of this pipeline."""
+    parts = _parts(config, store, step)
+    return _key(step, parts) if parts else None
+
+
+def made_elsewhere(step: Step, config: PipelineConfig, store: ArtifactStore) -> tuple[Artifact, str] | None:
+    """What a step over local files made in the last run, and where, if that was not here and settings and code are the same.
+
+    Such a step is keyed by modification times, and a copy of the files, as `ray job submit --working-dir` makes one, has
+    others. Where the last run was here, other times are a change.
+    """
+    parts = _parts(config, store, step.name) if step.outside else None
+    if parts is None or parts.get("place", _place()) == _place():
+        return None
+    key = _key(step.name, parts)
+    settings = {name: value for name, value in key.config.items() if name != OUTSIDE}
+    if settings != json.loads(json.dumps(step.config(config))) or key.code != code_digests(step.module):
+        return None
+    found = store.find(key)
+    return found and (found, parts["place"])
+
+
+def _parts(config: PipelineConfig, store: ArtifactStore, step: str) -> Mapping[str, Any] | None:
+    fs, path = filesystem(_uri(config, store, step))
+    try:
+        found = json.loads(fs.cat_file(path))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    whole = isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("inputs", "config", "code"))
+    return found if whole else None
+
+
+def _key(step: str, parts: Mapping[str, Any]) -> StepKey:
+    return StepKey(step, parts["inputs"], parts["config"], parts["code"])
+
+
+def _uri(config: PipelineConfig, store: ArtifactStore, step: str) -> str:
+    return store.uri(config.name, "last", f"{step}.json")
+
+
+def _place() -> str:
+    """Where relative paths lead to from here."""
+    return f"{socket.gethostname()}:{Path.cwd()}"

@@ -1,0 +1,1 @@
+"""The format between preprocess and train: one writer, one reader, one cache."""

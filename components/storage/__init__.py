@@ -1,0 +1,1 @@
+"""Object stores, through one client with bounded retries and verified bytes; imports no step."""

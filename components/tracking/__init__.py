@@ -1,0 +1,1 @@
+"""Records in MLflow that never stop a run."""

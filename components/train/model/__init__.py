@@ -1,0 +1,1 @@
+"""A model on the meta device becomes one that trains."""

@@ -1,0 +1,1 @@
+"""What ends or stops a rank, and says so."""

@@ -1,0 +1,1 @@
+"""One verb of `plm` a file."""

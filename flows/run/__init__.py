@@ -1,0 +1,1 @@
+"""One pipeline run as Prefect tasks and MLflow runs."""

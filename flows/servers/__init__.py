@@ -1,0 +1,1 @@
+"""Processes beside a run, and the environment that they are given."""

@@ -1,0 +1,32 @@
+"""What a config must have before its steps may run as Ray jobs; the jobs themselves are in tests/system/test_ray_cluster.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.errors import UserError
+from components.pipeline.config import PipelineConfig
+from components.pipeline.ray_jobs import check_tracking
+
+
+def on(address: str | None, uri: str | None = None) -> PipelineConfig:
+    return PipelineConfig.model_validate({"ray": {"address": address}, "tracking": {"uri": uri}})
+
+
+def test_a_cluster_elsewhere_with_a_store_of_this_machine_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"ray.address http://head:8265: sqlite.*set tracking.uri=http") as error:
+        check_tracking(on("http://head:8265"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "uri"),
+    [
+        (None, None),
+        ("http://127.0.0.1:8265", None),  # a head on this machine, or a port that is forwarded: the job looks itself
+        ("http://head:8265", "http://mlflow:5000"),
+    ],
+)
+def test_what_jobs_can_reach_is_let_through(address: str | None, uri: str | None) -> None:
+    check_tracking(on(address, uri))
