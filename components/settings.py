@@ -1,4 +1,4 @@
-"""The types of single values in the config: bounded numbers, places, names. What cannot be is refused with its key."""
+"""What the sections of the config are made of: bounded numbers, places, names. What cannot be is refused with its key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LARGEST = 2**31 - 1
 LONGEST_NAME = 100  # characters: names become folders, lock files and page titles
@@ -59,3 +59,9 @@ PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="whole number from 0 to 4294967295")]
+
+
+class Settings(BaseModel):
+    """A section of the config: frozen, and strict about unknown keys; no number may be infinite or none at all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

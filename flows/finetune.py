@@ -53,7 +53,7 @@ def finetune_flow(
 
     resolved = config_of(config, overrides, reach_of_parameters() if deployment.id else None)
     again = known_steps(refresh or ())
-    with boundary(state_dir(resolved)):
+    with boundary(state_dir(resolved.tracking)):
         prepare_environment(resolved)
         links = current_flow_links()
         note_what_to_release(resolved, links.flow_run_id)

@@ -16,7 +16,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -38,17 +38,18 @@ DOWNLOADS = 2  # of a file that arrives damaged
 
 @dataclass(frozen=True)
 class StepKey:
-    """What determines a step's result: digests of its inputs, its part of the config, and the code that it runs."""
+    """What determines a step's result: digests of its inputs, its settings, the code that it runs, versions of libraries."""
 
     step: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
         """Hex sha256 over all parts."""
-        return digest_of({"step": self.step, "inputs": self.inputs, "config": self.config, "code": self.code})
+        return digest_of(asdict(self))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Digests of the source that a component runs: its module, every project module it imports, and their templates.
 
-Imports are read with `ast` wherever they stand, inside functions too, so a lazily imported module counts as well.
+Imports are read with `ast` wherever they stand, inside functions too, so a lazily imported module counts as well. Of a module
+counts what it does: comments, docstrings and formatting do not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ PROJECT_PACKAGES = ("flows", "components", "plm_model")
 
 
 def code_digests(module: str) -> dict[str, str]:
-    """{module name: hex sha256 of its source} for `module` and all project modules that it imports, transitively."""
+    """{module name: hex sha256 of what its source means} for `module` and all project modules that it imports, transitively."""
     seen: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -37,13 +38,28 @@ def _templates(folder: Path, package: str) -> dict[str, str]:
 
 @cache
 def _read(path: str, name: str, modified: int) -> tuple[str, tuple[str, ...]]:
-    source = Path(path).read_bytes()
-    is_package = path.endswith("__init__.py")
-    return hashlib.sha256(source).hexdigest(), tuple(_imports(ast.parse(source), name, is_package))
+    tree = ast.parse(Path(path).read_bytes())
+    imports = tuple(_imports(tree, name, path.endswith("__init__.py")))
+    return hashlib.sha256(_meaning(tree).encode()).hexdigest(), imports
+
+
+def _meaning(tree: ast.Module) -> str:
+    """The tree without lines and columns, and without texts that stand alone, such as docstrings."""
+    for node in ast.walk(tree):
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(node, block, None)
+            if isinstance(statements, list):
+                setattr(node, block, [statement for statement in statements if not _is_text(statement)])
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.AST) -> bool:
+    alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return alone and isinstance(statement.value.value, str)
 
 
 def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _that_run(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -52,6 +68,16 @@ def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
         else:
             continue
         yield from (found for found in names if found.split(".")[0] in PROJECT_PACKAGES)
+
+
+def _that_run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those below `if TYPE_CHECKING`."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        unseen = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        waiting.extend(node.orelse if unseen else ast.iter_child_nodes(node))
 
 
 def _absolute(node: ast.ImportFrom, name: str, is_package: bool) -> str:

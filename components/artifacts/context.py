@@ -35,6 +35,7 @@ class StepContext:
     resume_uri: str  # stable for this step's key: where an interrupted attempt may leave what the next one resumes
     fresh: bool = False  # --refresh: whatever lies at resume_uri must not be resumed
     previous: Artifact | None = None  # the artifact that this step made in the last run of the same pipeline
+    pipeline: str = ""  # what the pipeline is called, for people; in no file of the artifact
     tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job
 
 

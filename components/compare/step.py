@@ -12,24 +12,21 @@ from components.compare.chart import draw_loss, read_loss_curve
 from components.compare.intervals import accuracy_interval, gain_interval, tally
 from components.compare.report import Comparison, choose_examples, render
 from components.compare.samples import read_pairs
-from components.errors import UserError
+from components.compare.settings import CompareSettings
 from components.media_files.root import MediaRoot
-from components.pipeline.config import PipelineConfig
 
 METRIC = "exact_match"
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(given: CompareSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Inputs: before, after (evaluations), dataset, checkpoint. Writes comparison.json, report.html and loss.png."""
-    if config.evaluate.metric != METRIC:
-        raise UserError(f"evaluate.metric: {config.evaluate.metric}: the held-out rows are scored by {METRIC} only")
     pairs = read_pairs(inputs["before"], inputs["after"])
     counts = tally([pair.right_before for pair in pairs], [pair.right_after for pair in pairs])
-    settings = config.compare
+    settings = given.compare
     results = inputs["after"].read_json("results.json")
     comparison = Comparison(
-        pipeline=config.name,
-        task=results["task"],
+        pipeline=given.pipeline,
+        task=given.task,
         metric=METRIC,
         confidence=settings.confidence,
         before=accuracy_interval(counts.broken + counts.right, counts.n, settings.confidence),

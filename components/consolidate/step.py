@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
+from components.consolidate.settings import ConsolidateSettings
 from components.model_files.writer import WEIGHTS, pieces, raw_bytes, write_companions, write_tensors
-from components.pipeline.config import PipelineConfig
 
 if TYPE_CHECKING:
     from components.consolidate.weights import TrainedWeights
@@ -22,7 +22,9 @@ PREFIXES = {"trained": "model.", "average": "ema."}
 GROUP_BYTES = 64 << 20
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(
+    settings: ConsolidateSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext
+) -> None:
     """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
     from components.consolidate.weights import TrainedWeights
     from components.train.checkpoints.streams import StoredTensors
@@ -34,8 +36,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     checkpoint.require_stored(rel for rel in checkpoint.files if rel.startswith("checkpoint/"))
     model = load_config(base.local("config.json").parent)
     tokenizer = Tokenizer.from_file(base.local("tokenizer.json"))
-    stored = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIXES[config.consolidate.weights])
-    tensors = TrainedWeights(model, config.train, stored, base.local)
+    stored = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIXES[settings.consolidate.weights])
+    tensors = TrainedWeights(model, settings.train, stored, base.local)
     names = tensors.names
     entries = {name: (tensors.dtype(name), tensors.shape(name)) for name in names}
     size = sum(map(tensors.size, names))
@@ -47,7 +49,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     facts = {"Training": f"{state['step']:,} steps, {state['tokens']:,} tokens, loss {state['loss']}"}
     summary = "A vision-language model fine-tuned by PLM Pipeline."
     write_companions(
-        out, model, tokenizer, config.name, summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
+        out, model, tokenizer, "Fine-tuned model", summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
     )
     if ORIGINAL_PARAMS in base.files:
         out.write_json(ORIGINAL_PARAMS, base.read_json(ORIGINAL_PARAMS))

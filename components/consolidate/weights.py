@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from components.train.checkpoints.streams import StoredTensors
-    from components.train.settings import TrainConfig
+    from components.train.sections import Trained
     from plm_model.checkpoint import StoredTensor
     from plm_model.config import PLMConfig
 
@@ -29,9 +29,7 @@ class TrainedWeights:
     `base` gives the directory of the base model; it is asked for only where something was frozen.
     """
 
-    def __init__(
-        self, config: PLMConfig, settings: TrainConfig, trained: StoredTensors, base: Callable[[], Path]
-    ) -> None:
+    def __init__(self, config: PLMConfig, settings: Trained, trained: StoredTensors, base: Callable[[], Path]) -> None:
         from plm_model.stored_safetensors import stored_tensors
         from plm_model.weights import build
 
@@ -88,13 +86,16 @@ def adapter(name: str, part: str) -> str:
     return f"{name.removesuffix('.weight')}.lora_{part}" if name.endswith(".weight") else ""
 
 
-def trained_shapes(config: PLMConfig, settings: TrainConfig) -> dict[str, tuple[int, ...]]:
+def trained_shapes(config: PLMConfig, settings: Trained) -> dict[str, tuple[int, ...]]:
     """What a checkpoint of this training holds of the model: the parameters that are not frozen, and the adapters."""
-    from components.train.model.assembly import select
+    from components.train.model.lora import add_adapters
+    from components.train.update.param_groups import freeze
     from plm_model.weights import build
 
     model = build(config)
-    select(model, settings)
+    if settings.lora:
+        add_adapters(model, settings.lora)
+    freeze(model, settings)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in frozen}
 

@@ -48,7 +48,7 @@ def read_records(
     `refused` are lines that ingest rejected, with its reasons. Raises UserError for what concerns the whole file or the
     config: a missing column, a malformed template, the role `gpt` without convert.accept_gpt_role.
     """
-    image_column = ways.config.image_column
+    image_column = ways.image_column
 
     def needed(columns: Collection[str]) -> list[str]:
         return list(ways.of(columns).columns)
@@ -68,18 +68,17 @@ def read_records(
 
 def converted(row: Row, place: tuple[str, int], part: Part, ways: Ways) -> Converted:
     """One row as a record. RecordError or MissingValue with the reason why it is none."""
-    config = ways.config
     digest = row_digest(json.dumps(row.values, sort_keys=True, ensure_ascii=False))
     way = ways.of([key for key, value in row.values.items() if value is not None])
     record, notes = to_record(row, digest, way, ways)
     if part.source is not None:
         record |= {"id": f"{part.source}/{record['id']}", "source": part.source}
-    unread = unread_media(row.values, config.image_column)
+    unread = unread_media(row.values, ways.image_column)
     if "text_only" in notes:
         if unread:
             raise RecordError(
                 f"no image or video is read, but `{unread[0]}` speaks of some; images must be paths in the column "
-                f"{config.image_column!r} (convert.image_column)"
+                f"{ways.image_column!r} (ingest.image_column)"
             )
         notes |= {"unread_path"} if names_a_picture(row.values) else set()
     elif unread:
@@ -122,12 +121,11 @@ def keys_of(values: Mapping[str, Any]) -> str:
 
 def _ready(row: Row, digest: bytes, ways: Ways) -> dict[str, Any]:
     """The record of a row that is a conversation."""
-    config = ways.config
     values = {key: value for key, value in row.values.items() if value is not None or key not in ("image", "video")}
-    images = values.pop(config.image_column, None)
-    names = images_of(row, config.image_column)
+    images = values.pop(ways.image_column, None)
+    names = images_of(row, ways.image_column)
     if images is not None and len(names) != (len(images) if isinstance(images, list) else 1):
-        raise RecordError(f"`{config.image_column}` must be a path or a list of paths")
+        raise RecordError(f"`{ways.image_column}` must be a path or a list of paths")
     record: dict[str, Any] = {"id": _id(row.values, names, digest)}
     if images is not None:
         record["image"] = names if isinstance(images, list) else names[0]
@@ -141,7 +139,7 @@ def _ready(row: Row, digest: bytes, ways: Ways) -> dict[str, Any]:
 
 def _filled(row: Row, digest: bytes, way: Way, ways: Ways) -> dict[str, Any]:
     """The record of a row whose columns are filled into the config's templates."""
-    values, column = row.values, ways.config.image_column
+    values, column = row.values, ways.image_column
     names = images_of(row, column)
     if not names and not values.get("video"):
         raise MissingValue(f"no image name in column {column!r}" + ("" if column in values else f": {keys_of(values)}"))

@@ -17,13 +17,13 @@ from typing import Any
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.convert.records import read_records
+from components.convert.settings import ConvertConfig, ConvertSettings
 from components.convert.waiting import Waiting
 from components.convert.ways import Ways
 from components.errors import UserError
 from components.ingest.parts import Part, read_parts
 from components.ingest.rejects import Reject, read_rejects, reasons
 from components.noted import Noted
-from components.pipeline.config import ConvertConfig, PipelineConfig
 
 SHOWN_REJECTS = 3
 
@@ -51,13 +51,13 @@ class Written:
     noted: Noted = field(default_factory=Noted)
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(given: ConvertSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the records of `inputs["raw"]`. UserError when there are none, or more rejects than the config allows."""
-    raw, settings = inputs["raw"], config.convert
+    raw, settings = inputs["raw"], given.convert
     context.cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=context.cache_dir) as file, out.open("rejects.jsonl", "w") as rejects:
         waiting = Waiting(file, settings.split_seed)
-        tally = read_parts_of(raw, settings, waiting, rejects, context)
+        tally = read_parts_of(raw, given, waiting, rejects, context)
         check(tally, settings)
         written = write_sides(out, waiting, settings, rejects)
     out.write_json("noted.json", written.noted.to_json())
@@ -88,15 +88,13 @@ def last_line(tally: Tally, written: Written) -> str:
     return "; ".join(filter(None, (", ".join(parts) + first, written.noted.line())))
 
 
-def read_parts_of(
-    raw: Artifact, settings: ConvertConfig, waiting: Waiting, rejects: Any, context: StepContext
-) -> Tally:
+def read_parts_of(raw: Artifact, given: ConvertSettings, waiting: Waiting, rejects: Any, context: StepContext) -> Tally:
     """Read all annotation files; what was decided about each is said."""
     refused, parts = read_rejects(raw), read_parts(raw)
     known = {part.annotations: reasons(refused.pop(part.annotations, {})) for part in parts}
     tally = read_refused(refused, rejects)
     for part in parts:
-        ways = Ways(settings, part.source is not None)
+        ways = Ways(given.convert, given.image_column, part.source is not None)
         found = read_part(raw, part, ways, waiting, rejects, known[part.annotations])
         require_some(found if found.rows else tally, part)
         if ways.counts:

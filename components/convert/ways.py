@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from components.convert.settings import ConvertConfig
 from components.convert.templates import Template, parse_template
-from components.pipeline.config import ConvertConfig
 
 DIALOGUES = ("conversations", "messages")
 TEXTS = (*DIALOGUES, "text", "question", "answer")
@@ -41,6 +41,7 @@ class Ways:
     """The ways of the rows of one file, by the keys that they have, and how many rows went each."""
 
     config: ConvertConfig
+    image_column: str
     registered: bool  # a data set in PLM's format, of which each row is a conversation
     counts: Counter[str] = field(default_factory=Counter)
 

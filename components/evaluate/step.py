@@ -17,6 +17,7 @@ from components.errors import UserError
 from components.evaluate.harness.launch import run_process
 from components.evaluate.harness.process import Request
 from components.evaluate.harness.results import flat_metrics
+from components.evaluate.settings import EvaluateConfig
 from components.evaluate.tasks.heldout import METRIC
 from components.evaluate.tasks.questions import (
     SHOWN,
@@ -31,37 +32,36 @@ from components.evaluate.tasks.questions import (
 )
 from components.media_files.root import MediaRoot
 from components.model_files.settings import model_config
-from components.pipeline.config import PipelineConfig
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
 
+HELD_OUT = "heldout"  # the task as lmms-eval knows it; people see `evaluate.task`
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+
+def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Inputs: model (a checkpoint directory), dataset. Writes results.json, samples.jsonl and skipped.jsonl."""
-    if config.evaluate.metric != METRIC:
-        raise UserError(f"evaluate.metric: {config.evaluate.metric}: the held-out rows are scored by {METRIC} only")
     started = time.monotonic()
     context.progress("fetching the held-out rows")
-    held_out = read_questions(inputs["dataset"], config.evaluate.limit)
+    held_out = read_questions(inputs["dataset"], settings.limit)
     media = MediaRoot.of(inputs["dataset"])
     asked = held_out.questions
     local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
     questions, unanswerable = answerable(asked, local, codec_of(inputs["model"]))
     skipped = [*held_out.skipped, *unanswerable]
-    require_few(skipped, held_out.rows - held_out.beyond_limit, config.preprocess.max_bad_fraction)
-    too_long = targets_too_long(questions, inputs["model"], config.evaluate.max_new_tokens)
+    require_few(skipped, held_out.rows - held_out.beyond_limit, settings.max_bad_fraction)
+    too_long = targets_too_long(questions, inputs["model"], settings.max_new_tokens)
     if too_long:
         context.progress(
             f"{len(too_long)} of {len(questions)} targets, {too_long[0].id} for one, have more tokens than "
-            f"evaluate.max_new_tokens={config.evaluate.max_new_tokens}, so that no answer can match them; raise it"
+            f"evaluate.max_new_tokens={settings.max_new_tokens}, so that no answer can match them; raise it"
         )
-    result = measure(config, inputs["model"], questions, local, context)
+    result = measure(settings, inputs["model"], questions, local, context)
     answers = matched(questions, result["answers"])
-    results = tidy(config, result, held_out, skipped)
+    results = tidy(settings, result, held_out, skipped)
     write_lines(out, "samples.jsonl", [sample(q, answer) for q, answer in zip(questions, answers, strict=True)])
     write_lines(out, "skipped.jsonl", [asdict(row) for row in skipped])
     out.write_json("results.json", results)
-    record(config, results, skipped, context)
+    record(settings, results, skipped, context)
     out.counts |= {
         "rows": held_out.rows,
         "questions": len(questions),
@@ -71,8 +71,8 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         "targets_too_long": len(too_long),
         "seconds": round(time.monotonic() - started, 1),
     }
-    if config.evaluate.limit is not None:
-        out.counts["limit"] = config.evaluate.limit
+    if settings.limit is not None:
+        out.counts["limit"] = settings.limit
 
 
 def codec_of(model: Artifact) -> Codec:
@@ -87,14 +87,14 @@ def targets_too_long(questions: Sequence[Question], model: Artifact, max_new_tok
 
 
 def measure(
-    config: PipelineConfig,
+    settings: EvaluateConfig,
     model: Artifact,
     questions: Sequence[Question],
     local: Mapping[str, Path],
     context: StepContext,
 ) -> dict[str, Any]:
     """Run lmms-eval in its own process, in a scratch folder that is gone afterwards; its log is kept."""
-    settings, cache = config.evaluate, context.cache_dir.absolute()
+    cache = context.cache_dir.absolute()
     cache.mkdir(parents=True, exist_ok=True)
     log = cache / "logs" / f"evaluate-{settings.task}-{model.digest[:12]}.log"
     with tempfile.TemporaryDirectory(prefix="evaluate-", dir=cache) as scratch:
@@ -102,7 +102,7 @@ def measure(
         write_documents(questions, local, documents)
         request = Request(
             checkpoint=str(model.local()),
-            task=settings.task,
+            task=HELD_OUT,
             documents=str(documents),
             result=str(Path(scratch) / "result.json"),
             scratch=scratch,
@@ -144,17 +144,15 @@ def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tidy(
-    config: PipelineConfig, result: Mapping[str, Any], held_out: HeldOut, skipped: Sequence[Skipped]
+    settings: EvaluateConfig, result: Mapping[str, Any], held_out: HeldOut, skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
     """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated.
 
     rows = n + skipped + beyond_limit; `not_asked` are questions, of built-in tasks, that were counted as answered by nothing.
     """
-    task = config.evaluate.task
     flat = {name: flat_metrics(values) for name, values in result["results"].items()}
     return {
-        "task": task,
-        "metrics": flat.pop(task),
+        "metrics": flat.pop(HELD_OUT),
         "builtin": flat,
         "rows": held_out.rows,
         "n": held_out.rows - held_out.beyond_limit - len(skipped),
@@ -162,22 +160,22 @@ def tidy(
         "skipped_first": [asdict(row) for row in skipped[:SHOWN]],
         "beyond_limit": held_out.beyond_limit,
         "not_asked": result["not_asked"],
-        "limit": config.evaluate.limit,
+        "limit": settings.limit,
         "lmms_eval_version": result["version"],
     }
 
 
 def record(
-    config: PipelineConfig, results: Mapping[str, Any], skipped: Sequence[Skipped], context: StepContext
+    settings: EvaluateConfig, results: Mapping[str, Any], skipped: Sequence[Skipped], context: StepContext
 ) -> None:
     """Send the metrics to the tracker as eval/<task>/<metric>; what was not asked is said, and a limited run marked."""
-    tasks = {results["task"]: results["metrics"], **results["builtin"]}
+    tasks = {settings.task: results["metrics"], **results["builtin"]}
     metrics = {f"eval/{task}/{name}": value for task, values in tasks.items() for name, value in values.items()}
     context.tracker.log_metrics(metrics)
     note = ""
-    if config.evaluate.limit is not None:
-        context.tracker.tag("eval.limit", str(config.evaluate.limit))
-        note = f" (limited to the first {config.evaluate.limit})"
+    if settings.limit is not None:
+        context.tracker.tag("eval.limit", str(settings.limit))
+        note = f" (limited to the first {settings.limit})"
     if skipped:
         note += f", {len(skipped)} not asked: {named(skipped)}"
     for lost in results["not_asked"][:1]:

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from components.ingest.settings import DigitsSource, FolderSource, ParquetSource, PlmSource, Source
 from components.ingest.sources.catalogue import RegistryOrigin, data_sets
 from components.ingest.sources.folder import data_folder, list_folder, source_file
 from components.ingest.sources.origin import SourceFile
 from components.ingest.sources.parquet_files import EVERY
 from components.ingest.sources.s3_listing import connect, list_objects
-from components.pipeline.config import DigitsSource, FolderSource, ParquetSource, PlmSource, Source
 
 
 def source_fingerprint(source: Source) -> str:

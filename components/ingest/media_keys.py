@@ -1,4 +1,4 @@
-"""Under which keys a row names what it shows: the column that `convert.image_column` names, else the first of the usual ones.
+"""Under which keys a row names what it shows: the column that `ingest.image_column` names, else the first of the usual ones.
 
 Ingest brings these files and convert trains on them. A setting decides alone: where the column is named, no other is read.
 """

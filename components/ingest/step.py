@@ -22,6 +22,7 @@ from components.errors import UserError
 from components.ingest.named import Named
 from components.ingest.parts import SOURCE, Part, write_parts
 from components.ingest.rejects import REJECTS, RejectList
+from components.ingest.settings import DigitsSource, FolderSource, IngestConfig, ParquetSource, PlmSource, S3Source
 from components.ingest.sources.catalogue import RegistryOrigin, data_sets
 from components.ingest.sources.digits import LABELS, write_digits
 from components.ingest.sources.folder import FolderOrigin
@@ -30,21 +31,20 @@ from components.ingest.sources.parquet import write_rows
 from components.ingest.sources.s3 import S3Origin
 from components.ingest.takeover import PARALLEL, take_over, unchanged
 from components.media_files.path import OutsideRoot, path_below
-from components.pipeline.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
 
 FILES = "files.jsonl"
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(settings: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Bring the source's files into `out`. UserError when the source, its annotations or a path in them is wrong."""
-    source = config.ingest.source
+    source = settings.source
     if isinstance(source, DigitsSource):
         parts = [digits(source, out, context)]
     elif isinstance(source, ParquetSource):
-        parts = [write_rows(source, config.convert.image_column, out, context)]
+        parts = [write_rows(source, settings.image_column, out, context)]
     else:
         with opened(source, out, context) as (origin, parts):
-            parts = bring_in(origin, parts, config.convert.image_column, out, context)
+            parts = bring_in(origin, parts, settings.image_column, out, context)
     write_list(parts, out)
 
 

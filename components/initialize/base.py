@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from components.pipeline.config import ModelConfig
+from components.initialize.settings import ModelConfig
 from plm_model.config import PLMConfig
 
 if TYPE_CHECKING:

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 from components.artifacts.artifact import Artifact, ArtifactWriter, require_sound
 from components.artifacts.context import StepContext
 from components.initialize.base import RANDOM, open_base
+from components.initialize.settings import ModelConfig
 from components.model_files.writer import pieces, raw_bytes, write_companions, write_tensors
-from components.pipeline.config import ModelConfig, PipelineConfig
 
 if TYPE_CHECKING:
     from plm_model.checkpoint import Checkpoint
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(settings: ModelConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write a checkpoint directory. Raises UserError for weights, a tokenizer or settings that do not fit each other."""
     from plm_model.checkpoint import ORIGINAL_PARAMS
 
-    context.progress(f"opening {config.model.init}")
-    require_sound(config.model.init)
-    checkpoint = open_base(config.model)
+    context.progress(f"opening {settings.init}")
+    require_sound(settings.init)
+    checkpoint = open_base(settings)
     for note in checkpoint.notes:
         context.progress(note)
     sizes = [stored.dtype.itemsize * _numbers(stored.shape) for stored in checkpoint.tensors.values()]
@@ -40,9 +40,7 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
         stream(checkpoint, sum(sizes), context),
     )
     facts = {"Parameters": f"{out.counts['parameters']:,}"}
-    write_companions(
-        out, checkpoint.config, checkpoint.tokenizer, f"{config.name} (base)", summary(config.model), facts
-    )
+    write_companions(out, checkpoint.config, checkpoint.tokenizer, "Base model", summary(settings), facts)
     if checkpoint.original_params is not None:
         out.write_json(ORIGINAL_PARAMS, checkpoint.original_params)
 

@@ -45,6 +45,7 @@ OTHER_WORDS: Mapping[str, str] = {
     "model.init": "model_name_or_path model_name pretrained_model_name_or_path base_model pretrained",
     "storage.root": "output_dir save_dir out_dir",
     "ingest.source": "dataset data data_path train_file dataset_dir data_dir",
+    "ingest.image_column": "image_key image_field images_column",
     "convert.test_fraction": "val_size test_size eval_fraction val_fraction",
     "tracking.experiment": "experiment_name project wandb_project",
     "tracking.uri": "report_to mlflow_uri",

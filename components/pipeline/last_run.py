@@ -6,11 +6,11 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from components.artifacts.artifact import Artifact, StepKey, filesystem
-from components.artifacts.code_digest import code_digests
 from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import OUTSIDE, Step
@@ -21,7 +21,7 @@ def remember_key(config: PipelineConfig, store: ArtifactStore, key: StepKey) -> 
     fs, path = filesystem(_uri(config, store, key.step))
     if "://" not in store.root:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    parts = {"inputs": key.inputs, "config": key.config, "code": key.code, "place": _place()}
+    parts = {**asdict(key), "place": _place()}
     fs.pipe_file(path, json.dumps(parts, ensure_ascii=False).encode())
 
 
@@ -42,7 +42,8 @@ def made_elsewhere(step: Step, config: PipelineConfig, store: ArtifactStore) -> 
         return None
     key = _key(step.name, parts)
     settings = {name: value for name, value in key.config.items() if name != OUTSIDE}
-    if settings != json.loads(json.dumps(step.config(config))) or key.code != code_digests(step.module):
+    here = json.loads(json.dumps(step.counted(config))), step.code(), step.versions()
+    if (settings, key.code, key.libraries) != here:
         return None
     found = store.find(key)
     return found and (found, parts["place"])
@@ -59,7 +60,7 @@ def _parts(config: PipelineConfig, store: ArtifactStore, step: str) -> Mapping[s
 
 
 def _key(step: str, parts: Mapping[str, Any]) -> StepKey:
-    return StepKey(step, parts["inputs"], parts["config"], parts["code"])
+    return StepKey(step, parts["inputs"], parts["config"], parts["code"], parts.get("libraries", {}))
 
 
 def _uri(config: PipelineConfig, store: ArtifactStore, step: str) -> str:

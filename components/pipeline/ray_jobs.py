@@ -9,13 +9,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from components.artifacts.artifact import Artifact, StepKey, filesystem
-from components.artifacts.code_digest import code_digests
 from components.artifacts.store import ArtifactStore
 from components.artifacts.sums import cure
 from components.errors import UserError
@@ -57,15 +56,15 @@ def check_tracking(config: PipelineConfig) -> None:
     """
     host = urlsplit(config.ray.address or "").hostname
     elsewhere = host is not None and host not in (*LOOPBACK, socket.gethostname())
-    if elsewhere and tracking_uri(config).startswith("sqlite:"):
+    if elsewhere and tracking_uri(config.tracking).startswith("sqlite:"):
         raise not_on_cluster(config, f"ray.address {config.ray.address}")
 
 
 def not_on_cluster(config: PipelineConfig, where: str) -> UserError:
     """The error for a tracking store that jobs do not see."""
     return UserError(
-        f"{where}: {tracking_uri(config)} is a file of the machine that starts the flow, so metrics of the jobs would be "
-        "lost; set tracking.uri=http://… to an MLflow server that both reach"
+        f"{where}: {tracking_uri(config.tracking)} is a file of the machine that starts the flow, so metrics of the jobs would "
+        "be lost; set tracking.uri=http://… to an MLflow server that both reach"
     )
 
 
@@ -80,14 +79,16 @@ def publish_job(
     inside = config.model_copy(
         update={
             "storage": StorageConfig(root=store.root, cache_dir=f"{JOB_FOLDER}/cache"),
-            "tracking": config.tracking.model_copy(update={"uri": tracking_uri(config), "state_dir": JOB_FOLDER}),
+            "tracking": config.tracking.model_copy(
+                update={"uri": tracking_uri(config.tracking), "state_dir": JOB_FOLDER}
+            ),
             "ray": RayConfig(),
         }
     )
     text = dump_config(inside).encode()
     config_uri = _put(store.uri("configs", f"{hashlib.sha256(text).hexdigest()[:16]}.yaml"), text)
     order = {
-        "key": {"step": key.step, "inputs": key.inputs, "config": key.config, "code": key.code},
+        "key": asdict(key),
         "inputs": {name: {"step": artifact.step, "key": artifact.key} for name, artifact in inputs.items()},
     }
     return config_uri, _put(store.uri("configs", f"{key.step}-{key.digest[:20]}.json"), json.dumps(order).encode())
@@ -98,9 +99,10 @@ def read_order(uri: str, store: ArtifactStore) -> tuple[StepKey, dict[str, Artif
     fs, path = filesystem(uri)
     order = json.loads(fs.cat_file(path))
     key = StepKey(**order["key"])
-    here = code_digests(STEPS[key.step].module)
-    if changed := sorted(name for name in {*here, *key.code} if here.get(name) != key.code.get(name)):
-        raise UserError(f"{key.step}: this cluster runs other code than the flow: {', '.join(changed)}")
+    step = STEPS[key.step]
+    for what, here, there in (("code", step.code(), key.code), ("libraries", step.versions(), key.libraries)):
+        if changed := sorted(name for name in {*here, *there} if here.get(name) != there.get(name)):
+            raise UserError(f"{key.step}: this cluster runs other {what} than the flow: {', '.join(changed)}")
     inputs: dict[str, Artifact] = {}
     for name, wanted in order["inputs"].items():
         found = store.look(wanted["step"], wanted["key"])

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.context import StepContext
 from components.artifacts.lock import sole
 from components.artifacts.store import ArtifactStore
 from components.artifacts.sums import cure
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.last_run import made_elsewhere
-from components.pipeline.steps import STEPS, Step, StepContext
+from components.pipeline.steps import STEPS, Step
 from components.processes.local_ray import local_ray, said_by
 from components.processes.machine import usable_cores
 from components.processes.ray_signals import sigterm_as_before
@@ -57,7 +58,7 @@ def _make(
     module = importlib.import_module(step.module)
     try:
         with said_by(step.name), store.create(key, inputs) as out:
-            module.run(config, inputs, out, context)
+            module.run(step.settings(config), inputs, out, context)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise UserError(

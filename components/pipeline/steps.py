@@ -1,40 +1,55 @@
-"""The table of steps: what each needs, which part of the config determines it, and which module runs it."""
+"""The table of steps: what each needs, which settings determine it, and which module runs it."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from components.artifacts.artifact import Artifact, StepKey, content_digest
 from components.artifacts.code_digest import code_digests
-from components.artifacts.context import StepContext as StepContext
+from components.compare.settings import CompareSettings
+from components.consolidate.settings import ConsolidateSettings
+from components.convert.settings import ConvertSettings
+from components.effects import counted
 from components.errors import ConfigError
+from components.ingest.settings import IngestConfig
+from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig
+from components.register.settings import RegisterSettings
 from components.train.effects import FREE_TO_CHANGE, of_result
 
 OUTSIDE = "outside"  # in a key's config
 SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times
+MODEL_LIBRARIES = ("safetensors", "torch", "transformers")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `inputs` maps the argument name to the step that makes it; `config` gives the part that counts.
+    """One step. `inputs` maps the argument name to the step that makes it.
 
-    `parts` names the files of an input that count, where not all of them do. `outside` says in which state the files of this
-    machine are that the config names; unlike `config`, a copy of them gives something else.
+    `settings` gives the one object that `module.run` takes; what `counts` keeps of it is what the key holds, below `section`
+    where the object is a section of the config. `state` says what else identifies the result, such as the contents of a file
+    that the settings name; `outside` the state of files of this machine, which a copy of them does not share.
     """
 
     name: str
     module: str
     inputs: Mapping[str, str]
-    config: Callable[[PipelineConfig], Mapping[str, Any]]
+    settings: Callable[[PipelineConfig], Any]
+    section: str = ""
+    counts: Callable[[Any], Mapping[str, Any]] = counted
+    state: Callable[[Any], Mapping[str, Any]] | None = None
+    outside: Callable[[Any], Mapping[str, Any]] | None = None
+    libraries: tuple[str, ...] = ()  # whose version the output depends on
     on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
     uses_ray: bool = False  # works on an initialised Ray
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    outside: Callable[[PipelineConfig], Mapping[str, Any]] | None = None
+    in_registry: bool = False  # its result is in the model registry: run again whenever that has changed
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # files of an input that count, if not all do
     # The key of what an interrupted attempt left: of a step that compares by itself what it resumes, less counts.
     resumes: Callable[[StepKey], StepKey] = lambda key: key
 
@@ -46,8 +61,31 @@ class Step:
             else artifact.digest
             for name, artifact in inputs.items()
         }
-        outside = {OUTSIDE: self.outside(config)} if self.outside else {}
-        return StepKey(self.name, digests, {**self.config(config), **outside}, code_digests(self.module))
+        outside = {OUTSIDE: self.outside(self.settings(config))} if self.outside else {}
+        return StepKey(self.name, digests, {**self.counted(config), **outside}, self.code(), self.versions())
+
+    def counted(self, config: PipelineConfig) -> dict[str, Any]:
+        """What the key holds of the config; the same for a copy of the files that it names."""
+        settings = self.settings(config)
+        values = self.counts(settings)
+        state = {"state": self.state(settings)} if self.state else {}
+        return {**({self.section: values} if self.section else values), **state}
+
+    def code(self) -> dict[str, str]:
+        """Digests of the code that the step runs."""
+        return code_digests(self.module)
+
+    def versions(self) -> dict[str, str]:
+        """The versions of the libraries that the output depends on, without the builds' suffixes."""
+        return {name: _version(name) for name in self.libraries}
+
+
+@cache
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def file_digest(path: str | None, what: str) -> str | None:
@@ -60,93 +98,76 @@ def file_digest(path: str | None, what: str) -> str | None:
         raise ConfigError(f"{what}: {path}: no such file") from None
 
 
-def _ingest(config: PipelineConfig) -> Mapping[str, Any]:
+def _fingerprint(settings: IngestConfig) -> Mapping[str, Any]:
     from components.ingest.fingerprint import source_fingerprint
 
-    source = config.ingest.source
-    state = {} if source.kind in SOURCES_ON_DISK else {"fingerprint": source_fingerprint(source)}
-    return {
-        "ingest": {"source": source.model_dump(mode="json", exclude={"registry"}), **state},  # whose data sets count
-        "convert": {"image_column": config.convert.image_column},  # ingest copies what this column names
-    }
+    return {"fingerprint": source_fingerprint(settings.source)}
 
 
-def _ingest_outside(config: PipelineConfig) -> Mapping[str, Any]:
-    from components.ingest.fingerprint import source_fingerprint
-
-    source = config.ingest.source
-    return {"fingerprint": source_fingerprint(source)} if source.kind in SOURCES_ON_DISK else {}
+def _far_source(settings: IngestConfig) -> Mapping[str, Any]:
+    return {} if settings.source.kind in SOURCES_ON_DISK else _fingerprint(settings)
 
 
-def _convert(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"convert": config.convert.model_dump(mode="json")}
+def _source_on_disk(settings: IngestConfig) -> Mapping[str, Any]:
+    return _fingerprint(settings) if settings.source.kind in SOURCES_ON_DISK else {}
 
 
-def _preprocess(config: PipelineConfig) -> Mapping[str, Any]:
-    return {
-        "preprocess": config.preprocess.model_dump(mode="json", exclude={"parallelism"}),
-        "convert": {"accept_gpt_role": config.convert.accept_gpt_role},
-    }
+def _tokenizer(settings: ModelConfig) -> Mapping[str, Any]:
+    return {"tokenizer": file_digest(settings.tokenizer, "model.tokenizer")}
 
 
-def _initialize(config: PipelineConfig) -> Mapping[str, Any]:
-    tokenizer = file_digest(config.model.tokenizer, "model.tokenizer")
-    return {"name": config.name, "model": config.model.model_dump(mode="json") | {"tokenizer": tokenizer}}
-
-
-def _initialize_outside(config: PipelineConfig) -> Mapping[str, Any]:
+def _weights_on_disk(settings: ModelConfig) -> Mapping[str, Any]:
     from components.initialize.base import source_state
 
-    return {"files": source_state(config.model)}
-
-
-def _train(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"train": of_result(config.model_dump(mode="json", include={"train"})["train"])}
+    return {"files": source_state(settings)}
 
 
 def _train_resumes(key: StepKey) -> StepKey:
     settings = {name: value for name, value in key.config["train"].items() if name not in FREE_TO_CHANGE}
-    return StepKey(key.step, key.inputs, {"train": settings}, {})
+    return StepKey(key.step, key.inputs, {"train": settings})
 
 
-def _consolidate(config: PipelineConfig) -> Mapping[str, Any]:
-    trained = config.model_dump(mode="json", include={"train": {"freeze", "groups", "lora"}})
-    return {"name": config.name, "consolidate": config.consolidate.model_dump(mode="json"), **trained}
-
-
-def _evaluate(config: PipelineConfig) -> Mapping[str, Any]:
-    return {
-        "evaluate": config.evaluate.model_dump(mode="json", exclude={"device"}),
-        "preprocess": {"max_bad_fraction": config.preprocess.max_bad_fraction},
-    }
-
-
-def _compare(config: PipelineConfig) -> Mapping[str, Any]:
-    return {"compare": config.compare.model_dump(mode="json"), "evaluate": {"metric": config.evaluate.metric}}
-
-
-def _register(config: PipelineConfig) -> Mapping[str, Any]:
+def _store(settings: RegisterSettings) -> Mapping[str, Any]:
     from components.tracking.runs import tracking_uri
 
-    store = tracking_uri(config)
-    return {
-        "registry": {"name": config.registry.name or config.name},
-        "gate": config.gate.model_dump(mode="json"),
-        "tracking": {"store": hashlib.sha256(store.encode()).hexdigest()[:16]},
-    }
+    return {"store": hashlib.sha256(tracking_uri(settings.tracking).encode()).hexdigest()[:16]}
 
 
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
-        Step("ingest", "components.ingest.step", {}, _ingest, outside=_ingest_outside),
-        Step("convert", "components.convert.step", {"raw": "ingest"}, _convert),
-        Step("initialize", "components.initialize.step", {}, _initialize, outside=_initialize_outside),
+        Step(
+            "ingest",
+            "components.ingest.step",
+            {},
+            lambda config: config.ingest,
+            "ingest",
+            state=_far_source,
+            outside=_source_on_disk,
+        ),
+        Step(
+            "convert",
+            "components.convert.step",
+            {"raw": "ingest"},
+            lambda config: ConvertSettings(config.convert, config.ingest.image_column),
+        ),
+        Step(
+            "initialize",
+            "components.initialize.step",
+            {},
+            lambda config: config.model,
+            "model",
+            state=_tokenizer,
+            outside=_weights_on_disk,
+            libraries=MODEL_LIBRARIES,
+        ),
         Step(
             "preprocess",
             "components.preprocess.step",
             {"dataset": "convert", "model": "initialize"},
-            _preprocess,
+            lambda config: config.preprocess,
+            "preprocess",
+            libraries=("pillow", "av", "decord", "tokenizers", "pyarrow"),
             on_cluster=True,
             uses_ray=True,
             parts={"model": ("processor_config.json", "tokenizer.json")},  # other weights need no other shards
@@ -155,7 +176,10 @@ STEPS: dict[str, Step] = {
             "train",
             "components.train.step",
             {"shards": "preprocess", "base": "initialize"},
-            _train,
+            lambda config: config.train,
+            "train",
+            counts=of_result,
+            libraries=("torch",),
             on_cluster=True,
             uses_ray=True,
             resumes=_train_resumes,
@@ -164,30 +188,36 @@ STEPS: dict[str, Step] = {
             "consolidate",
             "components.consolidate.step",
             {"checkpoint": "train", "base": "initialize"},
-            _consolidate,
+            lambda config: ConsolidateSettings(config.consolidate, config.train.trained),
+            libraries=MODEL_LIBRARIES,
             on_cluster=True,
         ),
-        Step(
-            "evaluate_base",
-            "components.evaluate.step",
-            {"model": "initialize", "dataset": "convert"},
-            _evaluate,
-            on_cluster=True,
-        ),
-        Step(
-            "evaluate",
-            "components.evaluate.step",
-            {"model": "consolidate", "dataset": "convert"},
-            _evaluate,
-            on_cluster=True,
+        *(
+            Step(
+                name,
+                "components.evaluate.step",
+                {"model": model, "dataset": "convert"},
+                lambda config: config.evaluate,
+                "evaluate",
+                libraries=("torch", "transformers", "tokenizers", "lmms-eval", "pillow", "av", "decord"),
+                on_cluster=True,
+            )
+            for name, model in (("evaluate_base", "initialize"), ("evaluate", "consolidate"))
         ),
         Step(
             "compare",
             "components.compare.step",
             {"before": "evaluate_base", "after": "evaluate", "dataset": "convert", "checkpoint": "train"},
-            _compare,
+            lambda config: CompareSettings(config.compare, config.name, config.evaluate.task),
         ),
-        Step("register", "components.register.step", {"model": "consolidate", "comparison": "compare"}, _register),
+        Step(
+            "register",
+            "components.register.step",
+            {"model": "consolidate", "comparison": "compare"},
+            lambda config: RegisterSettings(config.registry.name or config.name, config.gate, config.tracking),
+            state=_store,
+            in_registry=True,
+        ),
     )
 }
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from components.convert.templates import parse_template
 from components.errors import UserError
-from components.pipeline.config import DigitsSource, FolderSource, ParquetSource, PipelineConfig, PlmSource, S3Source
+from components.ingest.settings import DigitsSource, FolderSource, ParquetSource, PlmSource, S3Source
+from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
 
 STEP = "ingest"
@@ -66,9 +67,10 @@ def columns(config: PipelineConfig) -> Iterator[Finding]:
         return
     convert, default = config.convert, type(config.convert)()
     named = {"convert.question_column": convert.question_column}
-    for key in ("image_column", "answer_column"):
-        if getattr(convert, key) != getattr(default, key):
-            named[f"convert.{key}"] = getattr(convert, key)
+    if config.ingest.image_column != type(config.ingest)().image_column:
+        named["ingest.image_column"] = config.ingest.image_column
+    if convert.answer_column != default.answer_column:
+        named["convert.answer_column"] = convert.answer_column
     try:
         template = parse_template(convert.answer, {"answer": ""}, "convert.answer").columns
     except UserError as error:

@@ -12,11 +12,11 @@ from components.tracking.runs import store_is_there, tracking_client
 
 def passable(config: PipelineConfig) -> Iterator[Finding]:
     """Whether an accuracy of 1 would be enough over today's champion. Asks the registry, so not one of the quick checks."""
-    if config.gate.min_gain <= 0 or not store_is_there(config):
+    if config.gate.min_gain <= 0 or not store_is_there(config.tracking):
         return
     name = config.registry.name or config.name
     try:
-        champion = version_by_alias(tracking_client(config), name, CHAMPION)
+        champion = version_by_alias(tracking_client(config.tracking), name, CHAMPION)
         known = float(champion.tags[f"metric/{config.gate.metric}"]) if champion else None
     except Exception:  # requests, sqlalchemy and MLflow families, a champion that was not measured: nothing can be said
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from components.pipeline.config import DigitsSource, PipelineConfig
+from components.ingest.settings import DigitsSource
+from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
 
 DEMO_TASK = "digits"

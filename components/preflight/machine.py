@@ -123,7 +123,7 @@ def not_writable(folder: Path) -> str | None:
 def plain_addresses(config: PipelineConfig) -> Iterator[Finding]:
     """`?` and `%20` in a folder's path mean something else in the addresses that SQLite and MLflow take."""
     folder = str(Path(config.tracking.state_dir).absolute())
-    if tracking_uri(config).startswith("sqlite:") and re.search(r"\?|%[0-9A-Fa-f]{2}", folder):
+    if tracking_uri(config.tracking).startswith("sqlite:") and re.search(r"\?|%[0-9A-Fa-f]{2}", folder):
         yield Finding(
             f"tracking.state_dir {folder}: `?` and `%` with two digits cannot be in the path of MLflow's database; "
             "name a folder without them"

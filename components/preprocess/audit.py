@@ -67,7 +67,7 @@ class Audited:
 
 
 def audit_page(
-    out_uri: str, outcome: Outcome, codec: Codec, name: str, read: Mapping[str, Mapping[str, Any]] | None = None
+    out_uri: str, outcome: Outcome, codec: Codec, read: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
     """The whole page for the shards that lie in `out_uri`; every text is escaped, every picture is inlined.
 
@@ -83,7 +83,6 @@ def audit_page(
     rows = read_rows(out_uri, chosen)
     sources = source_figures(outcome.good)
     return page.get_template(FILE).render(
-        name=name,
         examples=[audited(report, row, codec.tokenizer) for report, row in zip(chosen, rows, strict=True)],
         sources=sources[:SHOWN_SOURCES],
         hidden_sources=max(0, len(sources) - SHOWN_SOURCES),

@@ -50,7 +50,6 @@ class Encoder:
 
     codec: Codec
     media: MediaRoot
-    accept_gpt_role: bool = False
     frame_jpeg_quality: int | None = None
     reject_damaged: bool = False
 
@@ -65,7 +64,7 @@ class Encoder:
         if refused is not None:
             raise BadRow(refused, known_id(row), user_line(row))
         try:
-            return self.encode_record(parse_record(row, accept_gpt_role=self.accept_gpt_role), source)
+            return self.encode_record(parse_record(row), source)
         except (RecordError, RejectedRecord, ImageError, VideoError, MissingMedia) as error:
             raise BadRow(visible(error), known_id(row), user_line(row)) from error
 

@@ -49,8 +49,8 @@ class Chunk:
 class Scan:
     """Cuts the files of one data set into chunks; ids are unique across all files that it sees."""
 
-    def __init__(self, rows_per_shard: int, accept_gpt_role: bool = False) -> None:
-        self.rows_per_shard, self.accept_gpt_role = rows_per_shard, accept_gpt_role
+    def __init__(self, rows_per_shard: int) -> None:
+        self.rows_per_shard = rows_per_shard
         self._chunks: list[Chunk] = []  # of all files
         self._keys = bytearray()  # KEY_BYTES of each row that is JSON
         self._lines = array("q")  # of these, negative where there is no id
@@ -80,7 +80,7 @@ class Scan:
         row = parse_json(raw)
         if row is None:
             return  # the worker says what is wrong with it
-        refuse_to_start(row, f"{chunk.file}:{line}", self.accept_gpt_role)
+        refuse_to_start(row, f"{chunk.file}:{line}")
         id = row.get("id")
         self._keys += hashlib.blake2b(str(id).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
         self._lines.append(line if id is not None else -line)
@@ -125,7 +125,7 @@ def parse_json(raw: bytes) -> Mapping[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def refuse_to_start(row: Mapping[str, Any], where: str, accept_gpt_role: bool) -> None:
+def refuse_to_start(row: Mapping[str, Any], where: str) -> None:
     """UserError for what is wrong with the data set as a whole rather than with one row of it."""
     for key in ("image", "video"):
         paths = row.get(key)
@@ -137,7 +137,7 @@ def refuse_to_start(row: Mapping[str, Any], where: str, accept_gpt_role: bool) -
                     raise PathOutsideRoot(f"{where}: {key} {error}") from None
     turns = row.get("conversations")
     roles = [turn.get("from") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
-    if "gpt" in roles and not accept_gpt_role:
+    if "gpt" in roles:
         raise UserError(
             f"{where}: the role `gpt` is not accepted; write `assistant`, or set convert.accept_gpt_role=true"
         )

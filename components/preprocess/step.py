@@ -16,7 +16,6 @@ from components.artifacts.context import StepContext, keep
 from components.errors import UserError
 from components.media_files.root import MediaRoot
 from components.model_files.settings import model_config
-from components.pipeline.config import PipelineConfig
 from components.preprocess import audit
 from components.preprocess.encode import Encoder
 from components.preprocess.figures import statistics
@@ -24,6 +23,7 @@ from components.preprocess.graph import ChunkWorker, run_graph
 from components.preprocess.outcome import SPLITS, Outcome, collect
 from components.preprocess.quarantine import FILE, require_within_budget, write_quarantine
 from components.preprocess.scan import Chunk, Scan
+from components.preprocess.settings import PreprocessConfig
 from components.shards.writer import write_index
 from plm_model.codec import Codec
 from plm_model.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ from plm_model.tokenizer import Tokenizer
 COUNTED = ("rows", "examples", "used", "repaired", "rejected")
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Encode the rows of `inputs["dataset"]` for the checkpoint `inputs["model"]` on the initialised Ray.
 
     UserError when there are no rows, when more are bad than `preprocess.max_bad_fraction` allows, or when a path leads
@@ -39,21 +39,20 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     """
     dataset = inputs["dataset"]
     encoder = Encoder(
-        codec=make_codec(config, inputs["model"]),
+        codec=make_codec(settings, inputs["model"]),
         media=MediaRoot.of(dataset),
-        accept_gpt_role=config.convert.accept_gpt_role,
-        frame_jpeg_quality=config.preprocess.frame_jpeg_quality,
-        reject_damaged=config.preprocess.damaged == "reject",
+        frame_jpeg_quality=settings.frame_jpeg_quality,
+        reject_damaged=settings.damaged == "reject",
     )
-    chunks = scan(config, dataset)
-    outcome = work(config, ChunkWorker(encoder, chunks, out.uri, config.preprocess.row_seconds), dataset, context)
-    require_within_budget(outcome, config.preprocess.max_bad_fraction, context.resume_uri)
+    chunks = scan(settings, dataset)
+    outcome = work(settings, ChunkWorker(encoder, chunks, out.uri, settings.row_seconds), dataset, context)
+    require_within_budget(outcome, settings.max_bad_fraction, context.resume_uri)
     if not outcome.good["train"].num_rows:
         first = next(outcome.bad_rows())["reason"]
         raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {first}")
     figures = write_results(out, outcome)
     read = dataset.read_json("noted.json") if "noted.json" in dataset.files else None
-    keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, config.name, read).encode()})
+    keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, read).encode()})
     context.progress(last_line(figures, outcome))
 
 
@@ -67,15 +66,15 @@ def last_line(figures: Mapping[str, Mapping[str, Any]], outcome: Outcome) -> str
     return f"{examples} examples{mended}, {rejected} rows in quarantine" + (f"; {noticed}" if noticed else "")
 
 
-def make_codec(config: PipelineConfig, model: Artifact) -> Codec:
+def make_codec(settings: PreprocessConfig, model: Artifact) -> Codec:
     """The codec of a checkpoint's tokenizer and processor."""
     tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
-    return Codec(tokenizer, model_config(model), config.preprocess.max_tokens)
+    return Codec(tokenizer, model_config(model), settings.max_tokens)
 
 
-def scan(config: PipelineConfig, dataset: Artifact) -> list[Chunk]:
+def scan(settings: PreprocessConfig, dataset: Artifact) -> list[Chunk]:
     """The chunks of all splits; UserError when there is nothing to train on."""
-    looking = Scan(config.preprocess.rows_per_shard, config.convert.accept_gpt_role)
+    looking = Scan(settings.rows_per_shard)
     chunks = []
     for split in SPLITS:
         if f"{split}.jsonl" in dataset.files:
@@ -86,10 +85,10 @@ def scan(config: PipelineConfig, dataset: Artifact) -> list[Chunk]:
     return chunks
 
 
-def work(config: PipelineConfig, worker: ChunkWorker, dataset: Artifact, context: StepContext) -> Outcome:
+def work(settings: PreprocessConfig, worker: ChunkWorker, dataset: Artifact, context: StepContext) -> Outcome:
     """Run all chunks. Refuses to go on when a line got lost or was done twice."""
     total = sum(chunk.rows for chunk in worker.chunks)
-    reports = run_graph(worker, dataset.uri, config.preprocess.parallelism)
+    reports = run_graph(worker, dataset.uri, settings.parallelism)
     return collect(reports, worker.chunks, lambda rows: context.progress(f"{rows} of {total} rows encoded"))
 
 

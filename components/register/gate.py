@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.pipeline.config import GateConfig
+from components.register.settings import GateConfig
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_TAG, PLACE_TAG = "plm.model_digest", "plm.model_uri"

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from components.artifacts.artifact import Artifact, ArtifactWriter, digest_of
+from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.pipeline.config import PipelineConfig
 from components.register.gate import (
     CHALLENGER,
     CHAMPION,
@@ -25,7 +24,9 @@ from components.register.gate import (
     promote,
     version_by_alias,
 )
+from components.register.settings import RegisterSettings
 from components.tracking.runs import open_tracking, state_dir, store_is_there, tracking_client
+from components.tracking.settings import TrackingConfig
 
 COMPARISON_TAG = "plm.comparison_digest"
 
@@ -34,20 +35,19 @@ class RegistryAwayError(Exception):
     """The tracking store does not answer."""
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(settings: RegisterSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Inputs: model, comparison. Writes registration.json; an outage of a tracking store that was there is only noted."""
-    name = config.registry.name or config.name
     comparison = inputs["comparison"].read_json("comparison.json")
-    if comparison["metric"] != config.gate.metric:
+    if comparison["metric"] != settings.gate.metric:
         raise UserError(
-            f"gate.metric: {config.gate.metric}: is not measured; this pipeline compares {comparison['metric']}"
+            f"gate.metric: {settings.gate.metric}: is not measured; this pipeline compares {comparison['metric']}"
         )
     try:
-        registration = register(name, config, inputs, comparison, context)
+        registration = register(settings, inputs, comparison, context)
     except RegistryAwayError as error:
-        if config.tracking.required and not (context.tracker.run_id or context.tags.get("plm.pipeline_run_id")):
+        if settings.tracking.required and not (context.tracker.run_id or context.tags.get("plm.pipeline_run_id")):
             raise UserError(str(error)) from None
-        registration = Registration(name, None, False, f"not registered: {error}")
+        registration = Registration(settings.name, None, False, f"not registered: {error}")
     else:
         context.tracker.tag("plm.registered_model_version", f"{registration.name}/{registration.version}")
     out.write_json("registration.json", asdict(registration))
@@ -55,12 +55,12 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
 
 
 @contextlib.contextmanager
-def registry(config: PipelineConfig) -> Iterator[tuple[Any, str]]:
+def registry(tracking: TrackingConfig) -> Iterator[tuple[Any, str]]:
     """A client and the experiment's id. Raises RegistryAwayError when the store does not answer, at first or later."""
     from mlflow.exceptions import MlflowException
 
     try:
-        yield open_tracking(config)
+        yield open_tracking(tracking)
     except UserError as error:
         raise RegistryAwayError(str(error)) from error
     except MlflowException as error:
@@ -70,33 +70,29 @@ def registry(config: PipelineConfig) -> Iterator[tuple[Any, str]]:
 
 
 def register(
-    name: str,
-    config: PipelineConfig,
+    settings: RegisterSettings,
     inputs: Mapping[str, Artifact],
     comparison: Mapping[str, Any],
     context: StepContext,
 ) -> Registration:
     """Find or create the version, make it the challenger, and let the gate decide about the champion."""
-    tags = evidence(config, inputs, comparison, context)
-    with registry(config) as (client, experiment):
+    tags, name = evidence(inputs, comparison, context), settings.name
+    with registry(settings.tracking) as (client, experiment):
         ensure_model(client, name)
         version = find_version(client, name, tags)
         if version is None:
             version = create_version(client, experiment, name, inputs["model"], tags, context)
-        with alone(state_dir(config), name):
+        with alone(state_dir(settings.tracking), name):
             client.set_registered_model_alias(name, CHALLENGER, version)
-            return promote(client, name, version, config.gate, comparison, tags)
+            return promote(client, name, version, settings.gate, comparison, tags)
 
 
-def evidence(
-    config: PipelineConfig, inputs: Mapping[str, Artifact], comparison: Mapping[str, Any], context: StepContext
-) -> dict[str, str]:
+def evidence(inputs: Mapping[str, Artifact], comparison: Mapping[str, Any], context: StepContext) -> dict[str, str]:
     """The tags of a version: what it was made of, how it did, and where to look."""
     model, compared = inputs["model"], inputs["comparison"]
     metric = comparison["metric"]
     tags = {
         "plm.data_digest": compared.manifest["inputs"].get("dataset", {}).get("digest", ""),
-        "plm.config_sha": digest_of(config.model_dump(mode="json")),
         **context.tags,
         MODEL_TAG: model.digest,
         COMPARISON_TAG: compared.digest,
@@ -161,7 +157,7 @@ def create_version(
     return client.create_model_version(name, source=source, model_id=logged.model_id, **common).version
 
 
-def lapse(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:
+def lapse(tracking: TrackingConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:
     """Why a registration must be made again, or None: the registry is no longer as the artifact of this step left it.
 
     `leads` tells whether there are still files at the URI of a version. The challenger is the model of the last run, so one
@@ -175,10 +171,10 @@ def lapse(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], boo
     if version is None:
         return "the registry was away when it was to be registered"
     gone = f"version {version} of {name} is not in the registry any more"
-    if not store_is_there(config):
+    if not store_is_there(tracking):
         return gone
     try:
-        client = tracking_client(config)
+        client = tracking_client(tracking)
         found = client.get_model_version(name, version)
         challenger = version_by_alias(client, name, CHALLENGER)
     except MlflowException as error:
@@ -193,12 +189,12 @@ def lapse(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], boo
     return None
 
 
-def is_champion(config: PipelineConfig, registration: Mapping[str, Any]) -> bool:
+def is_champion(tracking: TrackingConfig, registration: Mapping[str, Any]) -> bool:
     """Whether the champion alias is now on the version of a registration; as it was then where the store is away."""
     if registration["version"] is None:
         return False
     try:
-        champion = version_by_alias(tracking_client(config), registration["name"], CHAMPION)
+        champion = version_by_alias(tracking_client(tracking), registration["name"], CHAMPION)
     except Exception:  # requests, sqlalchemy and MLflow families
         return registration["champion"]
     return champion is not None and champion.version == registration["version"]

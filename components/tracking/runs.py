@@ -17,58 +17,59 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.pipeline.config import PipelineConfig, holds_credentials
+from components.settings import holds_credentials
 from components.tracking.database import damaged, prepare_database, sqlite_path
 from components.tracking.send import one_line, refused
+from components.tracking.settings import TrackingConfig
 from components.tracking.spool import PARENT_TAG, Spool
 
 log = logging.getLogger(__name__)
 PARAM_LENGTH = 6000  # MLflow's own limit
 
 
-def tracking_uri(config: PipelineConfig) -> str:
+def tracking_uri(settings: TrackingConfig) -> str:
     """The MLflow tracking URI: `tracking.uri`, MLflow's own MLFLOW_TRACKING_URI, or SQLite in the state folder.
 
     Raises UserError for credentials in it: it is printed, logged and handed to Ray jobs.
     """
-    named = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    named = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if named and holds_credentials(named):
         raise UserError(
             "MLFLOW_TRACKING_URI: holds credentials, and is shown and stored; give them as MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
         )
-    return named or f"sqlite:///{state_dir(config) / 'mlflow.db'}"
+    return named or f"sqlite:///{state_dir(settings) / 'mlflow.db'}"
 
 
-def state_dir(config: PipelineConfig) -> Path:
+def state_dir(settings: TrackingConfig) -> Path:
     """Absolute local folder of the SQLite stores, logs and spools."""
-    return Path(config.tracking.state_dir).absolute()
+    return Path(settings.state_dir).absolute()
 
 
-def store_is_there(config: PipelineConfig) -> bool:
+def store_is_there(settings: TrackingConfig) -> bool:
     """False where the store is an SQLite file that is not on this machine, or not yet; a client would make it."""
-    uri = tracking_uri(config)
+    uri = tracking_uri(settings)
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
-def tracking_client(config: PipelineConfig) -> Any:
+def tracking_client(settings: TrackingConfig) -> Any:
     """An MLflow client on the config's tracking store; a database of this machine is made, or upgraded, first."""
     from mlflow import MlflowClient
 
-    prepare_database(tracking_uri(config))
-    return MlflowClient(tracking_uri=tracking_uri(config))
+    prepare_database(tracking_uri(settings))
+    return MlflowClient(tracking_uri=tracking_uri(settings))
 
 
-def open_tracking(config: PipelineConfig) -> tuple[Any, str]:
+def open_tracking(settings: TrackingConfig) -> tuple[Any, str]:
     """A client that has really spoken to the store, and the experiment's id; made where it is missing.
 
     Raises UserError in one line when the store cannot be reached or used, or the experiment was deleted.
     """
-    uri = tracking_uri(config)
+    uri = tracking_uri(settings)
     try:
         reach(uri)
-        client = tracking_client(config)
-        return client, _experiment_id(config, client)
+        client = tracking_client(settings)
+        return client, _experiment_id(settings, client)
     except UserError:
         raise
     except Exception as error:  # requests, sqlalchemy and MLflow families: each means the same to the user
@@ -83,14 +84,14 @@ def open_tracking(config: PipelineConfig) -> tuple[Any, str]:
         ) from None
 
 
-def _experiment_id(config: PipelineConfig, client: Any) -> str:
+def _experiment_id(settings: TrackingConfig, client: Any) -> str:
     from mlflow.exceptions import MlflowException
 
-    name = config.tracking.experiment
+    name = settings.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
-        local = tracking_uri(config).startswith("sqlite:")
-        location = str(state_dir(config) / "mlartifacts") if local else None
+        local = tracking_uri(settings).startswith("sqlite:")
+        location = str(state_dir(settings) / "mlartifacts") if local else None
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:
@@ -99,7 +100,8 @@ def _experiment_id(config: PipelineConfig, client: Any) -> str:
             found = client.get_experiment_by_name(name)  # another start made it meanwhile
     if found.lifecycle_stage != "active":
         raise UserError(
-            f"tracking.experiment {name}: was deleted in MLflow; bring it back (MLFLOW_TRACKING_URI={tracking_uri(config)} "
+            f"tracking.experiment {name}: was deleted in MLflow; bring it back (MLFLOW_TRACKING_URI="
+            f"{tracking_uri(settings)} "
             f"mlflow experiments restore --experiment-id {found.experiment_id}) or name another: tracking.experiment=…"
         )
     return found.experiment_id
@@ -202,12 +204,17 @@ def milliseconds() -> int:
     return int(time.time() * 1000)
 
 
-def spool_dir(config: PipelineConfig) -> Path:
-    return state_dir(config) / "spool"
+def spool_dir(settings: TrackingConfig) -> Path:
+    return state_dir(settings) / "spool"
 
 
 def start_run(
-    config: PipelineConfig, client: Any, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None
+    settings: TrackingConfig,
+    client: Any,
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    parent: str | None = None,
 ) -> RunTracker:
     """Create an MLflow run, below `parent` where one is given; such a child is made later when the server is away."""
     links = {PARENT_TAG: parent} if parent else {}
@@ -218,9 +225,9 @@ def start_run(
         "tags": {"mlflow.source.name": "plm", **tags, **links},
     }
     try:
-        return RunTracker(client, client.create_run(**create).info.run_id, spool_dir(config))
+        return RunTracker(client, client.create_run(**create).info.run_id, spool_dir(settings))
     except Exception as error:  # whatever MLflow raises: an outage after the parent's start never stops a run
         if parent is None or refused(error):
             raise
         log.warning("tracking is away, the run of %s is made later: %s", name, one_line(error))
-        return RunTracker(client, None, spool_dir(config), create)
+        return RunTracker(client, None, spool_dir(settings), create)

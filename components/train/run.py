@@ -37,7 +37,7 @@ class Identity:
 
     @classmethod
     def of(cls, settings: TrainConfig, plan: str, shards: str, base: str) -> Identity:
-        return cls(json.loads(json.dumps(of_weights(asdict(settings)))), plan, shards, base)
+        return cls(json.loads(json.dumps(of_weights(settings))), plan, shards, base)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """`train.lr: 0.001, now 0.01` for everything that is not as in the state of a checkpoint."""

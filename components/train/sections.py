@@ -67,6 +67,15 @@ class LoRASettings:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """Which parameters of a model are trained: those that are not frozen, and adapters."""
+
+    freeze: tuple[str, ...] = ()
+    groups: tuple[ParameterGroup, ...] = ()
+    lora: LoRASettings | None = None
+
+
+@dataclass(frozen=True)
 class ParallelSettings:
     """How the model is spread over the workers."""
 
@@ -107,6 +116,7 @@ class GuardSettings:
     """What follows a step that is not sound, or none at all."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"hang_seconds", "most"})
 
     on_nonfinite: Literal["stop", "skip", "roll_back"] = "stop"
     """After a loss or gradient that is not a finite number. Weights are unharmed in each case."""

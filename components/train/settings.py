@@ -16,6 +16,7 @@ from components.train.sections import (
     ParallelSettings,
     ParameterGroup,
     ProfileSettings,
+    Trained,
     require_patterns,
 )
 from plm_model.bounds import Range, below, check, positive, up_to
@@ -28,6 +29,13 @@ class TrainConfig:
     """How the model is trained."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    # What changes where, how loudly or how safely a model is trained, not which model comes out.
+    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("max_failures", "keep_checkpoints", "checkpoint_patience_s", "max_failed_checkpoints", "log_every"),
+            *("workers", "min_workers", "use_gpu", "cpus_per_worker", "loader_workers", "shard_cache_gb"),
+        }
+    )
 
     steps: int | None = None
     """Optimizer steps; default, without `epochs`: 100."""
@@ -151,6 +159,11 @@ class TrainConfig:
             )
         if self.exact_elastic and self.parallel.replicas > 1:
             raise ValueError("exact_elastic adds gradients in one order, which parallel.replicas does not keep; use 1")
+
+    @property
+    def trained(self) -> Trained:
+        """Which parameters are trained."""
+        return Trained(self.freeze, self.groups, self.lora)
 
     def _count_one_way(self) -> None:
         """Either steps or epochs; neither is DEFAULT_STEPS."""

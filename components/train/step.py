@@ -18,7 +18,6 @@ from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter, 
 from components.artifacts.code_digest import code_digests
 from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.pipeline.config import PipelineConfig
 from components.train import interrupted
 from components.train.data import skipped
 from components.train.effects import of_weights
@@ -27,7 +26,7 @@ from components.train.settings import TrainConfig
 SHOWN_MODULES = 3
 
 
-def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
+def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, and what was unusual:
     `anomalies.jsonl` (unsound steps), `skipped.jsonl` (examples).
 
@@ -42,10 +41,10 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
     if context.fresh:
         remove(context.resume_uri)
-    versions = note(config, inputs, context)
-    settings = counted_in_steps(config.train, inputs["shards"])
-    if config.train.epochs is not None:
-        context.progress(f"{config.train.epochs:g} epochs are {settings.steps} steps")
+    versions = note(given, inputs, context)
+    settings = counted_in_steps(given, inputs["shards"])
+    if given.epochs is not None:
+        context.progress(f"{given.epochs:g} epochs are {settings.steps} steps")
     left_out = check(settings, inputs["shards"], inputs["base"], settings.workers, checkpoints)
     if left_out:
         context.progress(f"{said_of(left_out)}; see {skipped.FILE}")
@@ -74,12 +73,11 @@ def run(config: PipelineConfig, inputs: Mapping[str, Artifact], out: ArtifactWri
     }
 
 
-def note(config: PipelineConfig, inputs: Mapping[str, Artifact], context: StepContext) -> int:
+def note(settings: TrainConfig, inputs: Mapping[str, Artifact], context: StepContext) -> int:
     """Leave beside the checkpoints what this training is; gives how many versions of the code have worked on it."""
-    settings = of_weights(config.model_dump(mode="json", include={"train"})["train"])
     digests = {name: inputs[name].digest for name in interrupted.INPUTS}
     changed = interrupted.take_notes(
-        context.resume_uri, config.name, settings, digests, code_digests("components.train.step")
+        context.resume_uri, context.pipeline, of_weights(settings), digests, code_digests("components.train.step")
     )
     if changed:
         context.progress(f"begun with other code: {', '.join(changed[:SHOWN_MODULES])} changed since")

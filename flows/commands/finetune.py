@@ -29,7 +29,7 @@ def run_finetune(config: PipelineConfig, refresh: Sequence[str], path: str, over
     progress = Progress()
     check_start(config, STEPS, steps, lambda text: progress.say("note", text))
     prepare_environment(config)
-    server = PrefectServer(state_dir(config))
+    server = PrefectServer(state_dir(config.tracking))
     # Registered before Prefect is imported, so that it runs after Prefect has sent its last logs on its own way out.
     atexit.register(server.close)
     server.start()
@@ -77,4 +77,4 @@ def _check_tracking(config: PipelineConfig) -> None:
         return
     from components.tracking.runs import open_tracking
 
-    open_tracking(config)
+    open_tracking(config.tracking)

@@ -7,6 +7,8 @@ import socket
 import time
 from typing import Any
 
+from components.artifacts.artifact import digest_of
+from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
@@ -14,7 +16,7 @@ from components.pipeline.config_loading import dump_config, flatten
 from components.pipeline.last_run import last_key, remember_key
 from components.pipeline.ray_jobs import not_on_cluster, read_order
 from components.pipeline.run_step import find_inputs, ray_session, resume_uri, run_step
-from components.pipeline.steps import STEPS, StepContext
+from components.pipeline.steps import STEPS
 from components.tracking.runs import (
     RunTracker,
     SilentTracker,
@@ -69,9 +71,13 @@ def run_single_step(
             progress,
             store.cache_dir,
             resume_uri(store, key),
-            fresh=refresh or name == "register",  # its result is in the registry
+            fresh=refresh or step.in_registry,
             previous=store.find(previous) if previous else None,
-            tags={"mlflow.source.git.commit": git_commit()},
+            pipeline=config.name,
+            tags={
+                "mlflow.source.git.commit": git_commit(),
+                "plm.config_sha": digest_of(config.model_dump(mode="json")),
+            },
         )
         ray = ray_session(config) if step.uses_ray else contextlib.nullcontext()
         with lease(config) as held, ended(tracker), ray:
@@ -107,17 +113,17 @@ class _JoinedRun(RunTracker):
 
 
 def _tracker(config: PipelineConfig, name: str, mlflow_run: str | None, ordered: bool) -> Any:
-    if mlflow_run and not store_is_there(config):
+    if mlflow_run and not store_is_there(config.tracking):
         raise not_on_cluster(config, f"{name} on {socket.gethostname()}")
     if mlflow_run:  # the pipeline has spoken to the store: from here on an outage stops nothing
-        return _JoinedRun(tracking_client(config), mlflow_run, spool_dir(config))
+        return _JoinedRun(tracking_client(config.tracking), mlflow_run, spool_dir(config.tracking))
     try:
-        client, experiment = open_tracking(config)
+        client, experiment = open_tracking(config.tracking)
     except UserError:
         if config.tracking.required and not ordered:
             raise
         return SilentTracker()
-    tracker = start_run(config, client, experiment, f"{config.name}-{name}", {"plm.step": name})
+    tracker = start_run(config.tracking, client, experiment, f"{config.name}-{name}", {"plm.step": name})
     tracker.log_params(flatten(config.model_dump(mode="json")))
     tracker.tag("plm.config", dump_config(config)[:4000])
     return tracker

@@ -26,15 +26,15 @@ def serve_pages(config: PipelineConfig, mlflow_port: int | None = None, prefect_
     Raises UserError for a port that is taken, where another's pages would be shown, and when a server does not start.
     """
     prepare_environment(config)
-    uri = tracking_uri(config)
+    uri = tracking_uri(config.tracking)
     mlflow_port = mlflow_port or config.tracking.mlflow_port
     prefect_port = prefect_port or config.tracking.prefect_port
     if not uri.startswith("http"):
         require_free(mlflow_port, "mlflow_port")
     if "PREFECT_API_URL" not in os.environ:
         require_free(prefect_port, "prefect_port")
-    log = state_dir(config) / "logs" / "mlflow-server.log"
-    with prefect_server(state_dir(config), prefect_port) as server:
+    log = state_dir(config.tracking) / "logs" / "mlflow-server.log"
+    with prefect_server(state_dir(config.tracking), prefect_port) as server:
         mlflow = start_child(_mlflow_server(config, mlflow_port), log) if not uri.startswith("http") else None
         try:
             server.wait()
@@ -42,7 +42,7 @@ def serve_pages(config: PipelineConfig, mlflow_port: int | None = None, prefect_
             print(f"MLflow   {uri if mlflow is None else f'http://127.0.0.1:{mlflow_port}'}")
             print(f"Prefect  {server.ui_url}")
             if server.ours:
-                show_login(server, state_dir(config))
+                show_login(server, state_dir(config.tracking))
             print("Ctrl-C ends both.", flush=True)
             while not server.ended() and (mlflow is None or mlflow.poll() is None):
                 time.sleep(0.5)
@@ -78,6 +78,6 @@ def _mlflow_server(config: PipelineConfig, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(f"http://{host}" for host in hosts)),
-        *("--backend-store-uri", tracking_uri(config)),
-        *("--default-artifact-root", str(state_dir(config) / "mlartifacts")),
+        *("--backend-store-uri", tracking_uri(config.tracking)),
+        *("--default-artifact-root", str(state_dir(config.tracking) / "mlartifacts")),
     ]

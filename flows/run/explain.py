@@ -57,7 +57,7 @@ def decide(
     found = store.look(key.step, key.digest)
     if isinstance(found, Artifact):
         try:
-            if found.step == "register" and (reason := lapse(config, found, store.leads)):
+            if STEPS[key.step].in_registry and (reason := lapse(config.tracking, found, store.leads)):
                 return Decision(key.step, False, reason), None
         except DamagedFile as damaged:
             return Decision(key.step, False, f"damaged: {damaged}"), None
@@ -75,7 +75,7 @@ def interrupted_notes(config: PipelineConfig, store: ArtifactStore, key: StepKey
 
     `key` is that of the training that is asked for; None while its inputs are still to be made.
     """
-    settings = of_weights(config.model_dump(mode="json", include={"train"})["train"])
+    settings = of_weights(config.train)
     found = interrupted(store.uri("resume", "train"), config.name, settings, key and key.inputs)
     return tuple(lines(found, resume_uri(store, key) if key else None))
 
@@ -86,6 +86,10 @@ def differences(last: StepKey, now: StepKey) -> list[str]:
     old, new = flatten(last.config), flatten(now.config)
     lines += [f"config {name}: {old.get(name, '-')} -> {new.get(name, '-')}" for name in _changed(old, new)]
     lines += [f"code {name} changed" for name in _changed(last.code, now.code)]
+    lines += [
+        f"library {name}: {last.libraries.get(name, '-')} -> {now.libraries.get(name, '-')}"
+        for name in _changed(last.libraries, now.libraries)
+    ]
     return lines or ["its artifact is missing"]
 
 

@@ -19,7 +19,11 @@ def note_what_to_release(config: PipelineConfig, flow_run_id: str) -> None:
     """Keep with the flow run where its stores and its cluster are, for the hook."""
     from prefect.client.orchestration import get_client
 
-    labels = {STATE_DIR: str(state_dir(config)), TRACKING: tracking_uri(config), RAY: config.ray.address or ""}
+    labels = {
+        STATE_DIR: str(state_dir(config.tracking)),
+        TRACKING: tracking_uri(config.tracking),
+        RAY: config.ray.address or "",
+    }
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run_id), labels)
 

@@ -40,11 +40,15 @@ def open_parent(config: PipelineConfig, name: str) -> tuple[Any, str | None]:
     tracker a silent one.
     """
     try:
-        client, experiment = open_tracking(config)
-        replay_spools(client, spool_dir(config))
-        return start_run(config, client, experiment, name, {"plm.pipeline": config.name}), experiment
+        client, experiment = open_tracking(config.tracking)
+        replay_spools(client, spool_dir(config.tracking))
+        return start_run(config.tracking, client, experiment, name, {"plm.pipeline": config.name}), experiment
     except Exception as error:  # ours, requests, sqlalchemy and MLflow families
-        line = str(error) if isinstance(error, UserError) else f"tracking {tracking_uri(config)}: {one_line(error)}"
+        line = (
+            str(error)
+            if isinstance(error, UserError)
+            else f"tracking {tracking_uri(config.tracking)}: {one_line(error)}"
+        )
         if config.tracking.required:
             raise UserError(line) from None
         log.warning("this run is not recorded: %s", line)
@@ -60,7 +64,7 @@ def system_metrics(config: PipelineConfig, tracker: Any) -> Iterator[None]:
     import mlflow
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    mlflow.set_tracking_uri(tracking_uri(config))
+    mlflow.set_tracking_uri(tracking_uri(config.tracking))
     monitor = SystemMetricsMonitor(tracker.run_id, sampling_interval=5, samples_before_logging=2)
     monitor.start()
     try:
@@ -79,7 +83,7 @@ def log_text(tracker: Any, name: str, text: str) -> None:
 
 def mlflow_run_url(config: PipelineConfig, experiment: str, run_id: str) -> str:
     """The page of a run; for a local store the one that `plm ui` serves."""
-    uri = tracking_uri(config)
+    uri = tracking_uri(config.tracking)
     base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{config.tracking.mlflow_port}"
     return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 

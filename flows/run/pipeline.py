@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.artifacts.artifact import Artifact, StepKey, digest_of
+from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
@@ -17,7 +18,7 @@ from components.pipeline.config_loading import dump_config, flatten
 from components.pipeline.last_run import last_key, remember_key
 from components.pipeline.ray_jobs import check_tracking
 from components.pipeline.run_step import remove_resumable, resume_uri
-from components.pipeline.steps import STEPS, Step, StepContext
+from components.pipeline.steps import STEPS, Step
 from components.preflight.gate import passable
 from components.tracking.runs import (
     SilentTracker,
@@ -118,8 +119,9 @@ class PipelineRun:
             progress=lambda text: self.progress.update(step.name, text),
             cache_dir=self.store.cache_dir,
             resume_uri=resume_uri(self.store, key),
-            fresh=step.name in self.refresh or step.name == "register",  # its result is in the registry
+            fresh=step.name in self.refresh or step.in_registry,
             previous=self.store.find(previous_key) if previous_key else None,
+            pipeline=self.config.name,
             tags={**self.tags(), "mlflow_run_id": tracker.run_id or ""},
         )
         return run_step(step, key, self.config, inputs, self.store, context)
@@ -190,8 +192,10 @@ class PipelineRun:
         tracker: Any = SilentTracker()
         if self.tracker.run_id:
             try:
-                client = tracking_client(self.config)
-                tracker = start_run(self.config, client, self.experiment or "", name, self.tags(), self.tracker.run_id)
+                client = tracking_client(self.config.tracking)
+                tracker = start_run(
+                    self.config.tracking, client, self.experiment or "", name, self.tags(), self.tracker.run_id
+                )
             except Exception as error:  # the store was deleted meanwhile, say: that does not stop a run
                 self.progress.say(name, f"this step is not recorded: {type(error).__name__}")
         with ended(tracker):

@@ -161,19 +161,19 @@ def _clock_of(folder: Path) -> float:
 
 def _send_what_waits(config: PipelineConfig) -> None:
     """Send the spools of the dead, so that a child run that was to be made later is there to be closed."""
-    if any(spool_dir(config).glob("*.jsonl")):
-        replay_spools(tracking_client(config), spool_dir(config))
+    if any(spool_dir(config.tracking).glob("*.jsonl")):
+        replay_spools(tracking_client(config.tracking), spool_dir(config.tracking))
 
 
 def _folder(config: PipelineConfig) -> Path:
-    return state_dir(config) / "live"
+    return state_dir(config.tracking) / "live"
 
 
 def _close_mlflow(config: PipelineConfig, parent: str | None, experiment: str | None) -> list[str]:
     if not parent:
         return []
-    client = tracking_client(config)
-    if parent in parents_of_waiting(spool_dir(config)):
+    client = tracking_client(config.tracking)
+    if parent in parents_of_waiting(spool_dir(config.tracking)):
         raise UserError("one of its steps is not recorded yet")  # sent later, it would stay open for ever
     children = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}'") if experiment else []
     runs = [run for run in [*children, *_run(client, parent)] if run.info.status == "RUNNING"]

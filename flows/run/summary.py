@@ -37,7 +37,7 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
         "prefect_flow_run_id": run.links.flow_run_id,
         "registered_model": registration.get("name"),
         "registered_model_version": registration.get("version"),
-        "champion": is_champion(run.config, registration) if registration else None,
+        "champion": is_champion(run.config.tracking, registration) if registration else None,
         "gate": registration.get("reason"),
         "report": f"{comparison.uri}/report.html",
         "model": run.artifacts["consolidate"].uri,

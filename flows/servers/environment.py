@@ -53,13 +53,13 @@ def reach_loopback_directly() -> None:
 def prepare_environment(config: PipelineConfig) -> None:
     """Make the state folder, and set what the tools read at import, without overriding what the user has set."""
     set_environment(config)
-    state_dir(config).mkdir(parents=True, exist_ok=True)
+    state_dir(config.tracking).mkdir(parents=True, exist_ok=True)
 
 
 def set_environment(config: PipelineConfig) -> None:
     """The same, but nothing is written."""
     quieten()
-    folder = state_dir(config)
+    folder = state_dir(config.tracking)
     own_ray = config.ray.address is None and "RAY_ADDRESS" not in os.environ
     local = {
         **(RAY_ON_LOOPBACK if own_ray else {}),

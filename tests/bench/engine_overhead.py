@@ -116,7 +116,9 @@ def engine_seconds(folder: Path, steps: int) -> list[float]:
     shape = replace(tiny, vision=replace(tiny.vision, image_size=448), decoder=replace(tiny.decoder, max_seq_len=512))
     write_base(folder / "base", shape)
     config = PipelineConfig.model_validate({"tracking": {"state_dir": str(folder / "state")}})
-    tracker = start_run(config, tracking_client(config), open_tracking(config)[1], "overhead", {})
+    tracker = start_run(
+        config.tracking, tracking_client(config.tracking), open_tracking(config.tracking)[1], "overhead", {}
+    )
     settings = TrainConfig(
         steps=steps,
         packs_per_step=1,
@@ -137,7 +139,7 @@ def engine_seconds(folder: Path, steps: int) -> list[float]:
     finally:
         ray_fit.ray_worker = worker_of_engine
     tracker.end("FINISHED")
-    points = tracking_client(config).get_metric_history(tracker.run_id, "train/loss")
+    points = tracking_client(config.tracking).get_metric_history(tracker.run_id, "train/loss")
     if [point.step for point in points] != [1, *range(10, steps + 1, 10)]:
         raise SystemExit("points are missing in MLflow; the figures would mean nothing")
     return np.diff(json.loads((folder / "resume" / TIMES).read_text())).tolist()

@@ -12,6 +12,7 @@ from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 
 Chain = Callable[..., tuple[Artifact, Artifact]]
 
@@ -71,10 +72,10 @@ def ingested(tmp_path: Path, step_context: Callable[..., StepContext]) -> Chain:
         keys = [StepKey(step, config={"call": calls}) for step in ("ingest", "convert")]
         context = step_context(progress=said) if said else step_context()
         with store.create(keys[0]) as out:
-            ingest(config, {}, out, context)
+            ingest(config.ingest, {}, out, context)
         raw = store.find(keys[0])
         with store.create(keys[1]) as out:
-            convert(config, {"raw": raw}, out, context)
+            convert(STEPS["convert"].settings(config), {"raw": raw}, out, context)
         return raw, store.find(keys[1])
 
     return go

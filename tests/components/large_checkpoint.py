@@ -25,6 +25,7 @@ from components.artifacts.store import ArtifactStore
 from components.consolidate import step as consolidate
 from components.initialize import step as initialize
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from components.tracking.runs import SilentTracker
 from plm_model.assembly import fresh
 from plm_model.checkpoint import Checkpoint, Layout
@@ -62,7 +63,7 @@ def run(folder: Path) -> None:
     watch = PeakMemory()
     began = time.perf_counter()
     with store.create(StepKey("consolidate")) as out:
-        consolidate.run(PipelineConfig(), inputs, out, context)
+        consolidate.run(STEPS["consolidate"].settings(PipelineConfig()), inputs, out, context)
     seconds = time.perf_counter() - began
     size = sum(entry["size"] for entry in inputs["checkpoint"].files.values())
     print(json.dumps({"checkpoint_mb": size / 1e6, "peak_mb": watch.stop() / 1e6, "seconds": round(seconds, 1)}))
@@ -85,7 +86,7 @@ def start(folder: Path) -> None:
     watch = PeakMemory()
     began = time.perf_counter()
     with store.create(StepKey("initialize")) as out:
-        initialize.run(config, {}, out, context)
+        initialize.run(config.model, {}, out, context)
     seconds = time.perf_counter() - began
     size = out.counts["bytes"]
     print(json.dumps({"checkpoint_mb": size / 1e6, "peak_mb": watch.stop() / 1e6, "seconds": round(seconds, 1)}))

@@ -20,9 +20,11 @@ from components.errors import UserError
 from components.ingest.step import run as ingest
 from components.media_files.root import MediaRoot
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
 from components.preprocess.outcome import SPLITS, collect
+from components.preprocess.settings import PreprocessConfig
 from components.preprocess.step import last_line, make_codec, scan, write_results
 from components.tracking.runs import SilentTracker
 from plm_model.config import PLMConfig
@@ -100,7 +102,7 @@ class Chain:
         key = StepKey(step, config={"call": next(self.numbers)})
         context = StepContext(SilentTracker(), lambda text: None, self.folder / "cache", str(self.folder / "resume"))
         with self.store.create(key) as out:
-            run(config, inputs, out, context)
+            run(STEPS[step].settings(config), inputs, out, context)
         found = self.store.find(key)
         assert found is not None
         return found
@@ -115,12 +117,12 @@ class Chain:
         return found or self._model(config)
 
 
-def encode(config: PipelineConfig, inputs: Mapping[str, Artifact], out: Any, context: StepContext) -> None:
+def encode(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: Any, context: StepContext) -> None:
     """Preprocess as its step does, chunk by chunk in this process, where the step lets Ray call the worker."""
     dataset = inputs["dataset"]
-    encoder = Encoder(make_codec(config, inputs["model"]), MediaRoot.of(dataset), config.convert.accept_gpt_role)
-    chunks = scan(config, dataset)
-    worker = ChunkWorker(encoder, chunks, out.uri, config.preprocess.row_seconds)
+    encoder = Encoder(make_codec(settings, inputs["model"]), MediaRoot.of(dataset))
+    chunks = scan(settings, dataset)
+    worker = ChunkWorker(encoder, chunks, out.uri, settings.row_seconds)
 
     def reports() -> Iterator[Any]:
         for number, chunk in enumerate(chunks):

@@ -173,6 +173,6 @@ def require_mended(workplace: Workplace, command: list[str], said: str) -> None:
 
 def champion(workplace: Workplace) -> tuple[str, str]:
     """Version and weights of the champion, whose files are there."""
-    version = tracking_client(workplace.config).get_model_version_by_alias("smoke", "champion")
+    version = tracking_client(workplace.config.tracking).get_model_version_by_alias("smoke", "champion")
     assert Path(version.tags["plm.model_uri"]).is_dir()
     return version.version, version.tags["plm.model_digest"]

@@ -46,7 +46,7 @@ def test_a_local_ray_that_loses_a_part_is_one_line_in_time_and_said_everywhere(
     errors = [line for line in run.lines if line.startswith("error: ")]
     assert len(errors) == 1 and f"its {helper.partition('/')[2]} is gone" in errors[0], "".join(run.lines[-30:])
     assert not [line for line in run.lines if "Traceback" in line]
-    client = tracking_client(place.config)
+    client = tracking_client(place.config.tracking)
     experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
     statuses = {found.data.tags.get("plm.step", ""): found.info.status for found in client.search_runs([experiment])}
     assert statuses[""] == statuses[step] and statuses[""] in ("FAILED", "KILLED"), statuses

@@ -96,7 +96,7 @@ def test_a_kill_during_each_step_is_made_good_by_the_next_start(place: Workplace
         again = Running(place)
         again.finish()
         assert place.summary["registered_model_version"]
-        client = tracking_client(place.config)
+        client = tracking_client(place.config.tracking)
         experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
         assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED", "KILLED"}
 
@@ -107,7 +107,7 @@ def test_a_killed_train_worker_does_not_stop_the_run(tmp_path: Path, repository:
     run.wait_to_say("train", "step 1/120", timeout_s=400)
     train_workers(run.process.pid)[0].kill()
     run.finish()
-    train = tracking_client(place.config)
+    train = tracking_client(place.config.tracking)
     query = "tags.`plm.step` = 'train'"
     experiment = train.get_experiment_by_name("plm-pipeline").experiment_id
     (child,) = train.search_runs([experiment], query)
@@ -136,7 +136,7 @@ def test_ctrl_c_leaves_no_process_and_says_so_everywhere(tmp_path: Path, reposit
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.process.wait(90) == 130
     nothing_left(place)
-    client = tracking_client(place.config)
+    client = tracking_client(place.config.tracking)
     experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
     statuses = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
     assert statuses["smoke"] == statuses[step] == "KILLED"
@@ -164,7 +164,7 @@ def test_cancelling_a_flow_run_leaves_a_checkpoint_and_stops_its_local_ray(
     wait_for(lambda: list(trained.glob("*/checkpoints/step-*/.metadata")), 30, "the last checkpoint, within the grace")
     assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
     wait_for(lambda: not processes_of(flow_run), 60, f"its processes are gone: {processes_of(flow_run)}")
-    client = tracking_client(place.config)
+    client = tracking_client(place.config.tracking)
     experiment = client.get_experiment_by_name("plm-pipeline").experiment_id
     statuses = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
     assert statuses["smoke"] == statuses["train"] == "KILLED"

@@ -101,7 +101,7 @@ def test_heavy_steps_were_jobs_with_deterministic_ids(address: str, on_cluster: 
 
 @whole_flow
 def test_the_mlflow_run_names_its_job(parameters: dict[str, Any], summary: dict[str, Any], on_cluster: str) -> None:
-    client = tracking_client(config_of("configs/smoke.yaml", parameters))
+    client = tracking_client(config_of("configs/smoke.yaml", parameters).tracking)
     parent = client.get_run(summary["mlflow_run_id"])
     query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`plm.step` = 'train'"
     (train,) = client.search_runs([parent.info.experiment_id], query)
@@ -157,7 +157,7 @@ def test_a_cancelled_flow_stops_its_job(
     assert prefect.wait(flow_run, 90, "Cancelled", "Crashed", "Failed") == "Cancelled"
     wait_for(lambda: client.get_job_status(job_id).is_terminal(), 40, "the job ends")
     assert client.get_job_status(job_id).value == "STOPPED"
-    mlflow = tracking_client(config_of("configs/smoke.yaml", parameters))
+    mlflow = tracking_client(config_of("configs/smoke.yaml", parameters).tracking)
     runs = mlflow.search_runs(
         [mlflow.get_experiment_by_name("plm-pipeline").experiment_id], f"tags.`prefect.flow_run_id` = '{flow_run}'"
     )

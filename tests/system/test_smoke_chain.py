@@ -21,12 +21,12 @@ TASK = "eval/digits/exact_match"
 @pytest.fixture(scope="module")
 def parent(smoke: tuple[Workplace, str]) -> Any:
     place, _ = smoke
-    return tracking_client(place.config).get_run(place.summary["mlflow_run_id"])
+    return tracking_client(place.config.tracking).get_run(place.summary["mlflow_run_id"])
 
 
 @pytest.fixture(scope="module")
 def children(smoke: tuple[Workplace, str], parent: Any) -> dict[str, Any]:
-    client = tracking_client(smoke[0].config)
+    client = tracking_client(smoke[0].config.tracking)
     query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     return {run.info.run_name: run for run in client.search_runs([parent.info.experiment_id], query)}
 
@@ -50,7 +50,7 @@ def test_the_resolved_config_stands_as_flat_params(parent: Any) -> None:
 
 
 def test_training_curves_are_recorded(smoke: tuple[Workplace, str], children: dict[str, Any]) -> None:
-    client = tracking_client(smoke[0].config)
+    client = tracking_client(smoke[0].config.tracking)
     for name in ("train/loss", "train/lr", "train/tokens_per_s"):
         assert [m.step for m in client.get_metric_history(children["train"].info.run_id, name)][-1] == 20, name
 
@@ -72,7 +72,7 @@ def test_runs_compare_by_their_settings_and_losses(parent: Any, children: dict[s
 def test_report_curve_and_manifests_are_files_of_the_runs(
     smoke: tuple[Workplace, str], parent: Any, children: dict[str, Any]
 ) -> None:
-    client = tracking_client(smoke[0].config)
+    client = tracking_client(smoke[0].config.tracking)
     assert {"report.html", "loss.png", "config.yaml"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
     for child in children.values():
         assert "manifest.json" in {file.path for file in client.list_artifacts(child.info.run_id)}
@@ -167,7 +167,7 @@ def test_prefect_shows_the_comparison(smoke: tuple[Workplace, str], prefect: Pre
 
 def test_the_registry_has_a_challenger_that_points_back(smoke: tuple[Workplace, str]) -> None:
     place = smoke[0]
-    version = tracking_client(place.config).get_model_version_by_alias("smoke", "challenger")
+    version = tracking_client(place.config.tracking).get_model_version_by_alias("smoke", "challenger")
     assert str(version.version) == str(place.summary["registered_model_version"])
     assert {"plm.data_digest", "plm.config_sha", "mlflow.source.git.commit", "metric/exact_match"} <= set(version.tags)
 

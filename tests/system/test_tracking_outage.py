@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.pipeline.config import PipelineConfig
 from components.tracking.runs import tracking_client
+from components.tracking.settings import TrackingConfig
 from tests.mlflow_server import Proxy
 from tests.system.conftest import Workplace
 from tests.system.test_interruptions import Running
@@ -40,7 +40,7 @@ def test_an_outage_from_the_train_step_on_stops_nothing_and_loses_nothing(
     proxy.serve()
     Running(place, uri).finish(600)
     assert not list((place.root / "state" / "spool").glob("*.jsonl"))
-    direct = tracking_client(PipelineConfig.model_validate({"tracking": {"uri": f"http://127.0.0.1:{mlflow_server}"}}))
+    direct = tracking_client(TrackingConfig(uri=f"http://127.0.0.1:{mlflow_server}"))
     experiment = direct.get_experiment_by_name("plm-pipeline").experiment_id
     runs = direct.search_runs([experiment], "tags.`plm.step` = 'train' and tags.`plm.cached` = 'false'")
     (train,) = runs

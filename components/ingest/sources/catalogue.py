@@ -15,10 +15,10 @@ from typing import Any
 
 from components.errors import UserError
 from components.ingest.parts import Part
+from components.ingest.settings import Check, PlmSource
 from components.ingest.sources.folder import FolderOrigin, source_file
 from components.ingest.sources.origin import SourceFile
 from components.layers import read_file
-from components.pipeline.config import Check, PlmSource
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 CHUNKS = "*chunk*.jsonl"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.artifact import ArtifactWriter
 from components.errors import UserError
-from components.pipeline.config import DigitsSource
+from components.ingest.settings import DigitsSource
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.ingest.parts import Part
+from components.ingest.settings import Check
 from components.ingest.sources.origin import SourceFile
 from components.media_files.path import OutsideRoot, shown
-from components.pipeline.config import Check
 
 
 class FolderOrigin:

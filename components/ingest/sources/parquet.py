@@ -19,11 +19,11 @@ from components.errors import UserError
 from components.ingest.parts import Part
 from components.ingest.rejects import Reject, RejectList
 from components.ingest.row import cut
+from components.ingest.settings import ParquetSource
 from components.ingest.sources.parquet_cells import BadCell, described, images_in, suffix_of
 from components.ingest.sources.parquet_columns import Columns, columns_of, whole_in
 from components.ingest.sources.parquet_files import chosen_files
 from components.noted import Noted
-from components.pipeline.config import ParquetSource
 
 ROWS = "rows.jsonl"
 BATCH = 64  # rows in memory at a time

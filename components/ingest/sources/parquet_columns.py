@@ -43,7 +43,7 @@ def columns_of(schema: Any, image_column: str, file: str, whole: frozenset[str] 
         raise UserError(f"{file}: the column {twice[0]!r} stands twice; rename one of them")
     if image_column not in names:
         shown = ", ".join(map(repr, names))
-        raise UserError(f"{file}: no column {image_column!r}; it has {shown}; convert.image_column names it")
+        raise UserError(f"{file}: no column {image_column!r}; it has {shown}; ingest.image_column names it")
     left_out = [field.name for field in schema if field.name != image_column and holds_bytes(field.type)]
     return Columns([name for name in names if name not in left_out], left_out, classes_of(schema), whole)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from components.errors import UserError
-from components.pipeline.config import ParquetSource
+from components.ingest.settings import ParquetSource
 
 EVERY = "**/*.parquet"
 TRAIN = {"train", "training"}

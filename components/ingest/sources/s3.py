@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from components.ingest.parts import Part
+from components.ingest.settings import S3Source
 from components.ingest.sources.origin import SourceFile
 from components.ingest.sources.s3_fetch import Download, fetch_objects
 from components.ingest.sources.s3_listing import connect, endpoint_of, list_objects, split_uri
-from components.pipeline.config import S3Source
 
 
 class S3Origin:

@@ -71,3 +71,34 @@ def test_an_edit_in_an_indirect_import_changes_its_digest(project: Path) -> None
 )
 def test_an_edit_reaches_the_steps_that_run_it(module: str, steps: set[str]) -> None:
     assert {name for name, step in STEPS.items() if module in code_digests(step.module)} == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""What it is."""\n# why\nthing = (\n    1\n)\n', True),
+        ("thing = 1  # much\n\n\n", True),
+        ("from typing import TYPE_CHECKING\nthing = 1\n", False),
+        ("thing = -1\n", False),
+        ("thing = '1'\n", False),
+    ],
+)
+def test_comments_docstrings_and_formatting_do_not_count(project: Path, text: str, same: bool) -> None:
+    before = digests(project)
+    (project / "components/deeper.py").write_text(text)
+    assert (digests(project) == before) is same
+
+
+def test_a_text_that_a_function_returns_counts_and_one_that_stands_alone_does_not(project: Path) -> None:
+    (project / "components/deeper.py").write_text("def thing():\n    'a'\n    return 'b'\n")
+    before = digests(project)
+    (project / "components/deeper.py").write_text("def thing():\n    return 'b'\n")
+    assert digests(project) == before
+    (project / "components/deeper.py").write_text("def thing():\n    return 'c'\n")
+    assert digests(project) != before
+
+
+def test_imports_for_types_alone_do_not_count(project: Path) -> None:
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import components.apart\nthing = 1\n"
+    (project / "components/deeper.py").write_text(text)
+    assert "components.apart" not in digests(project)

@@ -26,6 +26,7 @@ from components.compare.step import run
 from components.errors import UserError
 from components.media_files.root import MediaRoot
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from plm_model.record import VideoClip
 from tests.plm_model.video_files import number_of, write_video
 
@@ -89,7 +90,9 @@ def compared(store: ArtifactStore, tmp_path: Path, step_context: Callable[..., S
         "dataset": made(store, "convert", lambda out: out.links.update(media=str(tmp_path / "media"))),
         "checkpoint": made(store, "train", lambda out: lines(out, "metrics.jsonl", metrics)),
     }
-    return made(store, "compare", lambda out: run(PipelineConfig(), inputs, out, step_context()))
+    return made(
+        store, "compare", lambda out: run(STEPS["compare"].settings(PipelineConfig()), inputs, out, step_context())
+    )
 
 
 def test_the_four_outcomes_are_counted() -> None:

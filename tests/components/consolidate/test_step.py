@@ -16,6 +16,7 @@ from components.artifacts.store import ArtifactStore
 from components.consolidate import step as consolidate
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from components.train.checkpoints.storage import UnsafeCheckpoint
 from components.train.checkpoints.streams import StoredTensors
 from plm_model.weights import build, initialise, load_weights
@@ -45,7 +46,7 @@ def consolidated(tmp_path: Path, step_context: Callable[..., StepContext]) -> Co
         }
         store, key = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache"), StepKey("consolidate")
         with store.create(key) as out:
-            consolidate.run(PipelineConfig(name="toy"), inputs, out, step_context())
+            consolidate.run(STEPS["consolidate"].settings(PipelineConfig()), inputs, out, step_context())
         found = store.find(key)
         assert found is not None
         return found
@@ -77,7 +78,7 @@ def test_the_directory_is_complete(consolidated: Consolidate, weights: dict[str,
         "README.md",
         "LICENSE-NOTICE",
     }
-    assert "# toy" in made.open("README.md", "r").read()
+    assert "# Fine-tuned model" in made.open("README.md", "r").read()
 
 
 @pytest.mark.case("R2")
@@ -94,7 +95,7 @@ def test_a_checkpoint_that_changed_since_it_was_recorded_is_refused_by_name(
     inputs = {"base": write_base(tmp_path / "base"), "checkpoint": trained}
     message = rf"checkpoint/{name} holds other bytes than were recorded; run `plm train`"
     with pytest.raises(UserError, match=message), store.create(StepKey("consolidate")) as out:
-        consolidate.run(PipelineConfig(name="toy"), inputs, out, step_context())
+        consolidate.run(STEPS["consolidate"].settings(PipelineConfig()), inputs, out, step_context())
     assert store.find(StepKey("consolidate")) is None
 
 

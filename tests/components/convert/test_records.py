@@ -23,6 +23,7 @@ from components.errors import UserError
 from components.ingest import step as ingest_step
 from components.media_files.root import MediaRoot
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from components.preprocess.encode import Encoder
 from components.preprocess.figures import statistics
 from components.preprocess.graph import ChunkWorker, read_lines, table_schema
@@ -65,21 +66,30 @@ def chain(tmp_path: Path, step_context: Callable[..., Any]) -> Chain:
     for number, name in enumerate("abcde"):
         (folder / f"{name}.png").write_bytes(picture(number))
 
-    def go(rows: Rows, **settings: Any) -> SimpleNamespace:
+    def go(rows: Rows, image_column: str = "image", **settings: Any) -> SimpleNamespace:
         name = "labels.csv" if isinstance(rows, str) else "rows.jsonl"
         text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
         (folder / name).write_text(text)
         config = PipelineConfig.model_validate(
             {
-                "ingest": {"source": {"kind": "folder", "path": str(folder), "annotations": name}},
+                "ingest": {
+                    "source": {"kind": "folder", "path": str(folder), "annotations": name},
+                    "image_column": image_column,
+                },
                 "convert": {"max_bad_fraction": 1.0, "test_fraction": 0.4, **settings},
             }
         )
         found = SimpleNamespace(progress=[])
         context = step_context(progress=found.progress.append)
-        found.raw = made(store, "ingest", lambda out: ingest_step.run(config, {}, out, context), text, settings)
+        found.raw = made(
+            store, "ingest", lambda out: ingest_step.run(config.ingest, {}, out, context), text, settings, image_column
+        )
         found.dataset = made(
-            store, "convert", lambda out: convert_step.run(config, {"raw": found.raw}, out, context), text, settings
+            store,
+            "convert",
+            lambda out: convert_step.run(STEPS["convert"].settings(config), {"raw": found.raw}, out, context),
+            text,
+            settings,
         )
         found.records = [row for side in SPLITS for row in lines(found.dataset, f"{side}.jsonl")]
         found.rejects = {row["line"]: row["reason"] for row in lines(found.dataset, "rejects.jsonl")}
@@ -160,7 +170,7 @@ def test_a_row_that_speaks_of_media_without_any_that_is_read_is_rejected_with_it
         "its keys are 'image', 'origin', 'conversations'",
         3: "the questions hold 2 <image> tags, but the row names 1 image or video; its keys are 'image', 'conversations'",
         4: "no image or video is read, but `images` speaks of some; images must be paths in the column 'image' "
-        "(convert.image_column)",
+        "(ingest.image_column)",
         5: found.rejects[5],
     }
     assert "v.mp4" in found.rejects[5]
@@ -183,7 +193,7 @@ def test_a_wrong_image_column_is_a_reject_and_an_error_in_a_table(chain: Chain) 
     found = chain(rows, image_column="picture")
     assert found.rejects == {
         1: "no image or video is read, but `image` speaks of some; images must be paths in the column 'picture' "
-        "(convert.image_column)"
+        "(ingest.image_column)"
     }
     assert [row["image"] for row in found.records] == ["b.png"]
     with pytest.raises(UserError, match="no column 'picture'; it has 'image', 'label'"):

@@ -21,6 +21,7 @@ from components.convert.step import run
 from components.errors import UserError
 from components.ingest.parts import Part, write_parts
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 
 Convert = Callable[..., Artifact]
 
@@ -36,7 +37,7 @@ def convert(tmp_path: Path, step_context: Callable[..., Any]) -> Convert:
             write_raw(store, keys[0], {**(images or {}), name: text.encode()}, name)
         config = PipelineConfig.model_validate({"convert": {"max_bad_fraction": 1.0, **settings}})
         with store.create(keys[1]) as out:
-            run(config, {"raw": store.find(keys[0])}, out, step_context())
+            run(STEPS["convert"].settings(config), {"raw": store.find(keys[0])}, out, step_context())
         return store.find(keys[1])
 
     return go

@@ -124,12 +124,11 @@ def evaluated(store: ArtifactStore, model: Artifact, dataset: Artifact) -> Simpl
     context = StepContext(tracker, seen.progress.append, store.cache_dir, "")  # type: ignore[arg-type]
     config = PipelineConfig.model_validate(
         {
-            "evaluate": {"task": "tiny", "batch_size": 4, "max_new_tokens": 3},
-            "preprocess": {"max_bad_fraction": 0.2},
+            "evaluate": {"task": "tiny", "batch_size": 4, "max_new_tokens": 3, "max_bad_fraction": 0.2},
         }
     )
     inputs = {"model": model, "dataset": dataset}
-    seen.artifact = made(store, "evaluate", lambda out: run(config, inputs, out, context))
+    seen.artifact = made(store, "evaluate", lambda out: run(config.evaluate, inputs, out, context))
     seen.samples = [json.loads(line) for line in seen.artifact.open("samples.jsonl", "r")]
     return seen
 

@@ -21,8 +21,8 @@ from components.ingest.step import run
 from components.pipeline.config import PipelineConfig
 
 
-def configured(source: dict[str, Any], **convert: Any) -> PipelineConfig:
-    return PipelineConfig.model_validate({"ingest": {"source": source}, "convert": convert})
+def configured(source: dict[str, Any], **ingest: Any) -> PipelineConfig:
+    return PipelineConfig.model_validate({"ingest": {"source": source, **ingest}})
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def ingest(tmp_path: Path, step_context: Callable[..., Any]) -> Callable[..., Ar
         calls += 1
         key = StepKey("ingest", config={"call": calls})
         with store.create(key) as out:
-            run(config, {}, out, step_context(**context))
+            run(config.ingest, {}, out, step_context(**context))
         artifact = store.find(key)
         assert artifact is not None
         return artifact

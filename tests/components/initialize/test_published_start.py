@@ -67,7 +67,7 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
         made[name] = run_step(STEPS[name], STEPS[name].key(config, inputs), config, inputs, store, step_context())
 
     dataset, base = made["convert"], made["initialize"]
-    encoder = Encoder(make_codec(config, base), MediaRoot.of(dataset))
+    encoder = Encoder(make_codec(config.preprocess, base), MediaRoot.of(dataset))
     rows = [encoder.encode(line, "train") for line in dataset.open("train.jsonl").read().splitlines()]
     assert {row["source"] for row in rows} == set(SETS)
     assert {row["tiles"] for row in rows if row["source"] == "dummy_image"} <= {4 + 1, 3 + 1, 2 + 1}

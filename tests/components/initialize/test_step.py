@@ -55,9 +55,9 @@ def initialized(tmp_path: Path, step_context: Callable[..., StepContext]) -> Ini
     def make(**model: Any) -> Artifact:
         config = PipelineConfig.model_validate({"model": model})
         store = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache")
-        key = StepKey("initialize", config=STEPS["initialize"].config(config))
+        key = StepKey("initialize", config=STEPS["initialize"].counted(config))
         with store.create(key) as out:
-            initialize.run(config, {}, out, step_context())
+            initialize.run(config.model, {}, out, step_context())
         found = store.find(key)
         assert found is not None
         return found

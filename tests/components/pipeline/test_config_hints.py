@@ -47,7 +47,7 @@ def test_an_unknown_key_gets_the_one_that_was_meant(override: str, meant: str) -
 @pytest.mark.case("E18")
 @pytest.mark.parametrize(
     ("override", "key"),
-    [("train.lora=true", "train.lora.pattern"), ("train=5", "train.steps"), ("convert=null", "convert.image_column")],
+    [("train.lora=true", "train.lora.pattern"), ("train=5", "train.steps"), ("convert=null", "convert.answer_column")],
 )
 def test_a_value_where_a_section_is_meant_names_a_key_of_it(override: str, key: str) -> None:
     assert (

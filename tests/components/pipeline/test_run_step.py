@@ -111,6 +111,6 @@ def test_other_settings_are_not_those_of_the_last_run(
     for name in ("ingest", "initialize"):
         make(store, FROM_FILES, STEPS[name], {})
     copy_of(home, monkeypatch)
-    other = FROM_FILES.model_copy(update={"convert": FROM_FILES.convert.model_copy(update={"image_column": "picture"})})
+    other = FROM_FILES.model_copy(update={"ingest": FROM_FILES.ingest.model_copy(update={"image_column": "picture"})})
     with pytest.raises(UserError, match="run `plm ingest` with this config"):
         find_inputs(NEEDS_BOTH, other, store, pytest.fail)

@@ -110,7 +110,7 @@ def html_of(
     fs, out = filesystem(str(folder / "out"))
     write_shard(fs, f"{out}/train/s.parquet", rows)
     reports = [report(row, number) for number, row in enumerate(rows)]
-    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), Codec(TOKENIZER, CONFIG), "demo", read)
+    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), Codec(TOKENIZER, CONFIG), read)
 
 
 def page_of(folder: Path, *rows: dict[str, Any]) -> Page:

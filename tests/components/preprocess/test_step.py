@@ -101,7 +101,7 @@ class Place:
         inputs = {"dataset": dataset, "model": self.model(settings)}
         key = StepKey("preprocess", {"dataset": dataset.digest}, {"parallelism": settings.preprocess.parallelism})
         with self.store.create(key) as out:
-            run(settings, inputs, out, context)
+            run(settings.preprocess, inputs, out, context)
         artifact = self.store.find(key)
         assert artifact is not None
         return artifact
@@ -307,7 +307,7 @@ def test_empty_data_set_is_refused(place: Place, step_context: ContextMaker, lin
 def worker(place: Place, dataset: Artifact, out_uri: str) -> tuple[ChunkWorker, Any]:
     """A worker and its first chunk of lines, without a cluster."""
     chunks = Scan(rows_per_shard=4).chunks(dataset.local("train.jsonl"), "train")
-    encoder = Encoder(make_codec(config(), place.model(config())), MediaRoot(str(place.media)))
+    encoder = Encoder(make_codec(config().preprocess, place.model(config())), MediaRoot(str(place.media)))
     return ChunkWorker(encoder, chunks, out_uri), read_lines(chunks[0], 0, dataset.uri)
 
 
@@ -437,7 +437,7 @@ def test_a_bad_row_is_named_by_the_line_of_the_users_file_where_that_is_known(tm
 
 
 def test_the_encoder_hands_on_the_line_of_the_users_file(place: Place) -> None:
-    encoder = Encoder(make_codec(config(), place.model(config())), MediaRoot(str(place.media)))
+    encoder = Encoder(make_codec(config().preprocess, place.model(config())), MediaRoot(str(place.media)))
     row = encoder.encode(asked("a", from_line="labels.csv:17").encode(), "train")
     assert (row["place"], row["notes"]) == ("labels.csv:17", ["text_only"])
     with pytest.raises(BadRow) as raised:
@@ -488,7 +488,7 @@ def test_memory_hardly_grows_with_the_rows() -> None:
 
 def test_ids_that_an_earlier_row_has_are_refused(place: Place) -> None:
     train = [asked("a"), asked("b"), asked("a"), "{", '{"text": "no id"}', '{"text": "no id"}', asked("a"), asked("c")]
-    chunks = scan(config(), place.dataset(train, [asked("c"), asked("d"), asked("d")]))
+    chunks = scan(config().preprocess, place.dataset(train, [asked("c"), asked("d"), asked("d")]))
     assert {(chunk.split, line): reason for chunk in chunks for line, reason in chunk.repeated.items()} == {
         ("train", 3): "duplicate id of line 1",
         ("train", 7): "duplicate id of line 1",

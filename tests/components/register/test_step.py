@@ -16,6 +16,7 @@ from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from components.preflight.gate import passable
 from components.register import gate as promotion
 from components.register.step import is_champion, lapse, run
@@ -40,7 +41,7 @@ def config(state_dir: Path, request: pytest.FixtureRequest) -> PipelineConfig:
 
 @pytest.fixture
 def client(config: PipelineConfig) -> Any:
-    return tracking_client(config)
+    return tracking_client(config.tracking)
 
 
 @pytest.fixture
@@ -69,8 +70,12 @@ def register(tmp_path: Path, config: PipelineConfig, step_context: Callable[...,
                 "compare", {"dataset": dataset}, lambda out: out.write_json("comparison.json", comparison), **parts
             ),
         }
-        context = step_context(tags={"prefect.flow_run_id": "flow-7", "mlflow.source.git.commit": "abc123"})
-        return made("register", inputs, lambda out: run(settings, inputs, out, context), **parts)
+        context = step_context(
+            tags={"prefect.flow_run_id": "flow-7", "mlflow.source.git.commit": "abc123", "plm.config_sha": "c0ffee"}
+        )
+        return made(
+            "register", inputs, lambda out: run(STEPS["register"].settings(settings), inputs, out, context), **parts
+        )
 
     return registered
 
@@ -143,21 +148,21 @@ def test_a_version_carries_its_evidence(
         "plm.model_digest": inputs["model"]["digest"],
         "mlflow.source.git.commit": "abc123",
         "prefect.flow_run_id": "flow-7",
+        "plm.config_sha": "c0ffee",
         "metric/exact_match": "0.9",
         "metric/exact_match.before": "0.1",
         "plm.gate": "passed",
     }.items() <= version.tags.items()
     assert version.tags["plm.data_digest"]
-    assert version.tags["plm.config_sha"]
 
 
 def test_a_registration_is_gone_when_its_store_is(
     register: Register, config: PipelineConfig, tmp_path: Path, client: Any
 ) -> None:
     artifact = register(0.9)
-    assert lapse(config, artifact, exists) is None
+    assert lapse(config.tracking, artifact, exists) is None
     client.delete_registered_model(config.name)
-    assert "not in the registry any more" in (lapse(config, artifact, exists) or "")
+    assert "not in the registry any more" in (lapse(config.tracking, artifact, exists) or "")
 
 
 @pytest.mark.case("R4")
@@ -168,20 +173,20 @@ def test_a_champion_whose_files_are_gone_follows_its_weights_to_where_they_are(
     first = register(0.9)
     said = first.read_json("registration.json")
     (tmp_path / "runs").rename(tmp_path / "moved")
-    reason = lapse(config, Artifact(first.uri.replace("/runs/", "/moved/"), first.manifest, tmp_path), exists)
+    reason = lapse(config.tracking, Artifact(first.uri.replace("/runs/", "/moved/"), first.manifest, tmp_path), exists)
     assert reason and "is not there any more" in reason and f"version {said['version']} of" in reason
     again = register(0.9)
     version = client.get_model_version_by_alias(config.name, "champion")
     assert version.version == again.read_json("registration.json")["version"] != said["version"]
     assert exists(version.tags["plm.model_uri"]) and "where they lie now" in version.tags["plm.gate.reason"]
     assert "previous_champion" not in client.get_registered_model(config.name).aliases
-    assert lapse(config, again, exists) is None
+    assert lapse(config.tracking, again, exists) is None
 
 
 def test_asking_about_a_registration_makes_no_store(register: Register, config: PipelineConfig, tmp_path: Path) -> None:
     artifact = register(0.9)
     elsewhere = config.model_copy(update={"tracking": config.tracking.model_copy(update={"state_dir": str(tmp_path)})})
-    assert "not in the registry any more" in (lapse(elsewhere, artifact, exists) or "")
+    assert "not in the registry any more" in (lapse(elsewhere.tracking, artifact, exists) or "")
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -191,13 +196,17 @@ def test_a_run_that_goes_back_to_an_earlier_model_makes_it_the_challenger_again(
     """A becomes champion, then B, then A runs again: nothing is computed anew, and what is said of it is true."""
     first = register(0.7, "first")
     second = register(0.9, "second")
-    assert lapse(config, second, exists) is None and "not the challenger" in (lapse(config, first, exists) or "")
+    assert lapse(config.tracking, second, exists) is None and "not the challenger" in (
+        lapse(config.tracking, first, exists) or ""
+    )
     said = first.read_json("registration.json")
-    assert said["champion"] and not is_champion(config, said)
+    assert said["champion"] and not is_champion(config.tracking, said)
     again = register(0.7, "first").read_json("registration.json")
     aliases = client.get_registered_model(config.name).aliases
     assert (again["version"], again["champion"]) == (said["version"], False)
-    assert aliases["challenger"] == said["version"] and is_champion(config, second.read_json("registration.json"))
+    assert aliases["challenger"] == said["version"] and is_champion(
+        config.tracking, second.read_json("registration.json")
+    )
 
 
 def test_a_champion_that_was_moved_by_hand_stays_where_it_is(
@@ -206,7 +215,9 @@ def test_a_champion_that_was_moved_by_hand_stays_where_it_is(
     first = register(0.7, "first").read_json("registration.json")
     second = register(0.9, "second")
     client.set_registered_model_alias(config.name, "champion", first["version"])
-    assert lapse(config, second, exists) is None and not is_champion(config, second.read_json("registration.json"))
+    assert lapse(config.tracking, second, exists) is None and not is_champion(
+        config.tracking, second.read_json("registration.json")
+    )
 
 
 def test_a_gate_on_a_metric_that_is_not_measured_is_refused(register: Register, config: PipelineConfig) -> None:
@@ -220,7 +231,7 @@ def test_an_optional_registry_that_is_away_is_only_noted(register: Register, con
     settings = config.model_copy(update={"tracking": tracking})
     artifact = register(0.9, settings=settings)
     assert artifact.read_json("registration.json")["version"] is None
-    assert "was away" in (lapse(settings, artifact, exists) or "")
+    assert "was away" in (lapse(settings.tracking, artifact, exists) or "")
 
 
 @pytest.mark.case("R10")

@@ -29,8 +29,8 @@ FORK = multiprocessing.get_context("fork")  # a child that need not import MLflo
 
 def first_start(folder: Path) -> None:
     config = config_of(folder)
-    client, experiment = open_tracking(config)
-    os._exit(0 if start_run(config, client, experiment, "first", {}).run_id else 1)
+    client, experiment = open_tracking(config.tracking)
+    os._exit(0 if start_run(config.tracking, client, experiment, "first", {}).run_id else 1)
 
 
 def killed_among_the_migrations(folder: Path) -> None:
@@ -48,7 +48,7 @@ def killed_among_the_migrations(folder: Path) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with one run in it."""
     folder = tmp_path_factory.mktemp("made")
-    client, experiment = open_tracking(config_of(folder))
+    client, experiment = open_tracking(config_of(folder).tracking)
     client.set_terminated(client.create_run(experiment, run_name="kept").info.run_id)
     return folder / "mlflow.db"
 
@@ -68,7 +68,7 @@ def test_two_first_starts_at_once_both_live(made: Path, tmp_path: Path) -> None:
     for start in starts:
         start.join(100)
     assert [start.exitcode for start in starts] == [0, 0]
-    client, experiment = open_tracking(config_of(tmp_path))
+    client, experiment = open_tracking(config_of(tmp_path).tracking)
     assert len(client.search_runs([experiment])) == 2
     assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", ".mlflow.db.lock", "mlartifacts", "spool"}
 
@@ -80,8 +80,8 @@ def test_a_kill_among_the_first_migrations_is_nothing_to_the_next_start(made: Pa
     assert child.exitcode == -signal.SIGKILL
     assert [path.name for path in tmp_path.glob("mlflow.db*")] and not (tmp_path / "mlflow.db").exists()
     config = config_of(tmp_path)
-    client, experiment = open_tracking(config)
-    assert client.get_run(start_run(config, client, experiment, "next", {}).run_id).info.status == "RUNNING"
+    client, experiment = open_tracking(config.tracking)
+    assert client.get_run(start_run(config.tracking, client, experiment, "next", {}).run_id).info.status == "RUNNING"
     assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_one_line_with_both_cures_and_stays(
     data = damage(made.read_bytes())  # type: ignore[operator]
     (tmp_path / "mlflow.db").write_bytes(data)
     with pytest.raises(UserError, match=r"mlflow\.db: is damaged \(.*or go on with a new one: `mv ") as error:
-        open_tracking(config_of(tmp_path))
+        open_tracking(config_of(tmp_path).tracking)
     assert said in str(error.value) and "\n" not in str(error.value) and "cannot be reached" not in str(error.value)
     assert (tmp_path / "mlflow.db").read_bytes() == data
 
@@ -146,7 +146,7 @@ def old(older: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_an_older_file_is_upgraded_beside_its_place_and_kept(old: Path, older: Path) -> None:
-    client, _ = open_tracking(config_of(old))
+    client, _ = open_tracking(config_of(old).tracking)
     assert client.get_experiment_by_name("mine") is not None
     (before,) = old.glob("mlflow.db.before-*")
     assert before.read_bytes() == older.read_bytes()

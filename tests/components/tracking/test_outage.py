@@ -74,10 +74,10 @@ def test_a_training_goes_on_through_outages_and_all_points_arrive(
     monkeypatch.setattr(tracking_spool, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(tracking_spool, "FLUSH_SECONDS", 1.0)
     config = PipelineConfig.model_validate({"tracking": {"state_dir": str(tmp_path / "state")}})
-    client, experiment = Flaky(tracking_client(config)), open_tracking(config)[1]
-    parent = start_run(config, client, experiment, "pipeline", {})
+    client, experiment = Flaky(tracking_client(config.tracking)), open_tracking(config.tracking)[1]
+    parent = start_run(config.tracking, client, experiment, "pipeline", {})
     client.away = True
-    tracker = start_run(config, client, experiment, "train", {}, parent.run_id)
+    tracker = start_run(config.tracking, client, experiment, "train", {}, parent.run_id)
     log = MetricsLog("", partial(record, context=StepContext(tracker, lambda text: None, tmp_path, str(tmp_path))))
     share, steps = train_for(
         6.0,
@@ -92,8 +92,14 @@ def test_a_training_goes_on_through_outages_and_all_points_arrive(
     assert share < 0.02
     tracker.end("FINISHED")
     client.delay = 0.0
-    until(lambda: not replay_spools(client, spool_dir(config)) and not list(spool_dir(config).glob("*.jsonl")), 20)
-    points = tracking_client(config).get_metric_history(tracker.run_id, "train/loss")
+    until(
+        lambda: (
+            not replay_spools(client, spool_dir(config.tracking))
+            and not list(spool_dir(config.tracking).glob("*.jsonl"))
+        ),
+        20,
+    )
+    points = tracking_client(config.tracking).get_metric_history(tracker.run_id, "train/loss")
     assert sorted(point.step for point in points) == list(range(1, steps + 1))
 
 
@@ -106,11 +112,11 @@ def test_a_dead_dying_and_late_server_neither_slows_the_loop_nor_loses_a_point(
     config = PipelineConfig.model_validate(
         {"tracking": {"uri": f"http://127.0.0.1:{proxy.port}", "state_dir": str(tmp_path / "state")}}
     )
-    client = tracking_client(config)
-    experiment = open_tracking(config)[1]
-    parent = start_run(config, client, experiment, "pipeline", {})
+    client = tracking_client(config.tracking)
+    experiment = open_tracking(config.tracking)[1]
+    parent = start_run(config.tracking, client, experiment, "pipeline", {})
     proxy.kill()
-    tracker = start_run(config, client, experiment, "train", {}, parent.run_id)
+    tracker = start_run(config.tracking, client, experiment, "train", {}, parent.run_id)
     assert tracker.run_id is None
     context = StepContext(tracker, lambda text: None, tmp_path, str(tmp_path))
     log = MetricsLog("", partial(record, context=context), tmp_path / "metrics.jsonl")
@@ -130,8 +136,14 @@ def test_a_dead_dying_and_late_server_neither_slows_the_loop_nor_loses_a_point(
     proxy.serve()
     parent.end("FINISHED")
     direct = PipelineConfig.model_validate({"tracking": {"uri": f"http://127.0.0.1:{mlflow_server}"}})
-    until(lambda: not replay_spools(client, spool_dir(config)) and not list(spool_dir(config).glob("*.jsonl")), 120)
-    (run,) = tracking_client(direct).search_runs([experiment], "attributes.run_name = 'train'")
-    points = tracking_client(direct).get_metric_history(run.info.run_id, "train/loss")
+    until(
+        lambda: (
+            not replay_spools(client, spool_dir(config.tracking))
+            and not list(spool_dir(config.tracking).glob("*.jsonl"))
+        ),
+        120,
+    )
+    (run,) = tracking_client(direct.tracking).search_runs([experiment], "attributes.run_name = 'train'")
+    points = tracking_client(direct.tracking).get_metric_history(run.info.run_id, "train/loss")
     assert sorted(point.step for point in points) == list(range(1, steps + 1))
     assert run.info.status == "FINISHED"

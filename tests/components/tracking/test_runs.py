@@ -51,11 +51,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
 
 
 def history(config: PipelineConfig, run_id: str | None) -> list[int]:
-    return [metric.step for metric in tracking_client(config).get_metric_history(run_id or "", "train/loss")]
+    return [metric.step for metric in tracking_client(config.tracking).get_metric_history(run_id or "", "train/loss")]
 
 
 def waiting(config: PipelineConfig) -> list[Path]:
-    return list(spool_dir(config).glob("*.jsonl"))
+    return list(spool_dir(config.tracking).glob("*.jsonl"))
 
 
 def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -66,9 +66,9 @@ def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def test_metrics_arrive_in_order_and_in_batches(config: PipelineConfig) -> None:
-    client = Flaky(tracking_client(config))
+    client = Flaky(tracking_client(config.tracking))
     client.delay = 0.2
-    tracker = start_run(config, client, open_tracking(config)[1], "run", {})
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "run", {})
     for step in range(50):
         tracker.log_metrics({"train/loss": 1.0 / (step + 1)}, step)
     tracker.end("FINISHED")
@@ -77,8 +77,8 @@ def test_metrics_arrive_in_order_and_in_batches(config: PipelineConfig) -> None:
 
 
 def test_an_outage_costs_no_time_and_no_entry(config: PipelineConfig, tmp_path: Path) -> None:
-    client = Flaky(tracking_client(config))
-    tracker = start_run(config, client, open_tracking(config)[1], "outage", {})
+    client = Flaky(tracking_client(config.tracking))
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "outage", {})
     tracker.log_metrics({"train/loss": 1.0}, 0)
     until(lambda: client.points != [])
     client.away = True
@@ -93,37 +93,39 @@ def test_an_outage_costs_no_time_and_no_entry(config: PipelineConfig, tmp_path: 
     tracker.end("FINISHED")
     assert waiting(config)
     client.away = False
-    replay_spools(client, spool_dir(config))
+    replay_spools(client, spool_dir(config.tracking))
     assert history(config, tracker.run_id) == list(range(200))
-    run = tracking_client(config).get_run(tracker.run_id)
+    run = tracking_client(config.tracking).get_run(tracker.run_id)
     assert run.info.status == "FINISHED" and run.data.tags["any"] == "thing" and run.data.params["lr"] == "0.1"
-    assert [f.path for f in tracking_client(config).list_artifacts(tracker.run_id, "reports")] == ["reports/report.txt"]
-    assert not list(spool_dir(config).iterdir())
+    assert [f.path for f in tracking_client(config.tracking).list_artifacts(tracker.run_id, "reports")] == [
+        "reports/report.txt"
+    ]
+    assert not list(spool_dir(config.tracking).iterdir())
 
 
 def test_a_child_whose_store_is_away_from_the_start_is_made_when_it_is_back(
     config: PipelineConfig, patient: None
 ) -> None:
-    client = Flaky(tracking_client(config))
-    experiment = open_tracking(config)[1]
-    parent = start_run(config, client, experiment, "parent", {})
+    client = Flaky(tracking_client(config.tracking))
+    experiment = open_tracking(config.tracking)[1]
+    parent = start_run(config.tracking, client, experiment, "parent", {})
     client.away = True
-    child = start_run(config, client, experiment, "train", {"plm.step": "train"}, parent.run_id)
+    child = start_run(config.tracking, client, experiment, "train", {"plm.step": "train"}, parent.run_id)
     assert child.run_id is None
     child.log_metrics({"train/loss": 1.0}, 1)
     client.away = False
     until(lambda: child.run_id is not None)
     child.log_metrics({"train/loss": 0.5}, 2)
     child.end("FINISHED")
-    run = tracking_client(config).get_run(child.run_id)
+    run = tracking_client(config.tracking).get_run(child.run_id)
     assert run.info.run_name == "train" and run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert history(config, child.run_id) == [1, 2] and run.info.status == "FINISHED"
 
 
 def test_what_a_killed_process_could_not_send_makes_one_run_only(config: PipelineConfig, patient: None) -> None:
     """The server goes away again between making the run and taking its points."""
-    client, folder = Flaky(tracking_client(config)), spool_dir(config)
-    experiment = open_tracking(config)[1]
+    client, folder = Flaky(tracking_client(config.tracking)), spool_dir(config.tracking)
+    experiment = open_tracking(config.tracking)[1]
     name = f"killed-{time.time()}"
     left = SpoolFile(folder / "new-1.jsonl", {"create": {"experiment_id": experiment, "run_name": name}})
     left.append([["train/loss", 1.0, 5, 1]])
@@ -131,27 +133,27 @@ def test_what_a_killed_process_could_not_send_makes_one_run_only(config: Pipelin
         file.write('["train/loss", 0.5, 6, ')  # cut off by the kill
     client.log_batch = lambda *a, **k: (_ for _ in ()).throw(ConnectionError("gone"))  # type: ignore[method-assign]
     assert replay_spools(client, folder) == 0 and waiting(config)
-    assert replay_spools(tracking_client(config), folder) == 1
-    (run,) = tracking_client(config).search_runs([experiment], f"attributes.run_name = '{name}'")
+    assert replay_spools(tracking_client(config.tracking), folder) == 1
+    (run,) = tracking_client(config.tracking).search_runs([experiment], f"attributes.run_name = '{name}'")
     assert history(config, run.info.run_id) == [1]
 
 
 def test_points_that_are_sent_twice_count_once(config: PipelineConfig) -> None:
-    client = tracking_client(config)
-    tracker = start_run(config, client, open_tracking(config)[1], "twice", {})
+    client = tracking_client(config.tracking)
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "twice", {})
     for _ in range(2):
         for step in range(5):
             tracker.log_metrics({"train/loss": 1.0}, step, at=1000 + step)
     tracker.end("FINISHED")
-    again = RunTracker(client, tracker.run_id, spool_dir(config))
+    again = RunTracker(client, tracker.run_id, spool_dir(config.tracking))
     again.log_metrics({"train/loss": 1.0}, 4, at=1004)
     again.end("FINISHED")
     assert history(config, tracker.run_id) == list(range(5))
 
 
 def test_a_slow_server_holds_up_nobody_and_the_rest_waits_on_disk(config: PipelineConfig, patient: None) -> None:
-    client = Flaky(tracking_client(config))
-    tracker = start_run(config, client, open_tracking(config)[1], "slow", {})
+    client = Flaky(tracking_client(config.tracking))
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "slow", {})
     client.delay = 3.0
     started = time.monotonic()
     for step in range(100):
@@ -160,44 +162,44 @@ def test_a_slow_server_holds_up_nobody_and_the_rest_waits_on_disk(config: Pipeli
     tracker.end("FINISHED")
     assert time.monotonic() - started < 2.0 and waiting(config)
     client.delay = 0.0
-    until(lambda: not (replay_spools(tracking_client(config), spool_dir(config)) or waiting(config)))
+    until(lambda: not (replay_spools(tracking_client(config.tracking), spool_dir(config.tracking)) or waiting(config)))
     assert history(config, tracker.run_id) == list(range(100))
 
 
 def test_the_spool_of_a_process_that_lives_is_left_to_it(config: PipelineConfig) -> None:
-    path = spool_dir(config) / "alive.jsonl"
+    path = spool_dir(config.tracking) / "alive.jsonl"
     SpoolFile(path, {"run": "0" * 32}).append([["train/loss", 1.0, 5, 1]])
     with locked(path):
-        assert replay_spools(tracking_client(config), spool_dir(config)) == 0 and path.exists()
+        assert replay_spools(tracking_client(config.tracking), spool_dir(config.tracking)) == 0 and path.exists()
     path.unlink()
 
 
 def test_what_the_server_refuses_stops_neither_the_other_points_nor_the_other_spools(config: PipelineConfig) -> None:
-    client = tracking_client(config)
-    tracker = start_run(config, client, open_tracking(config)[1], "refused", {})
+    client = tracking_client(config.tracking)
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "refused", {})
     tracker.log_metrics({"train/loss": 1.0, "not a name: ü?": 2.0}, 1)
     tracker.end("FINISHED")
     assert history(config, tracker.run_id) == [1] and not waiting(config)
-    SpoolFile(spool_dir(config) / "deleted.jsonl", {"run": "0" * 32}).append([["train/loss", 1.0, 5, 1]])
-    replay_spools(client, spool_dir(config))
+    SpoolFile(spool_dir(config.tracking) / "deleted.jsonl", {"run": "0" * 32}).append([["train/loss", 1.0, 5, 1]])
+    replay_spools(client, spool_dir(config.tracking))
     assert not waiting(config)
 
 
 def test_the_first_line_of_a_spool_names_its_run(config: PipelineConfig, patient: None) -> None:
-    client = Flaky(tracking_client(config))
-    tracker = start_run(config, client, open_tracking(config)[1], "run", {})
+    client = Flaky(tracking_client(config.tracking))
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "run", {})
     client.away = True
     tracker.tag("a", "b")
     tracker.end("KILLED")
     (path,) = waiting(config)
     assert json.loads(path.read_text().splitlines()[0]) == {"run": tracker.run_id}
-    replay_spools(tracking_client(config), spool_dir(config))
-    assert tracking_client(config).get_run(tracker.run_id).info.status == "KILLED"
+    replay_spools(tracking_client(config.tracking), spool_dir(config.tracking))
+    assert tracking_client(config.tracking).get_run(tracker.run_id).info.status == "KILLED"
 
 
 def test_a_data_set_keeps_the_manifests_digest(config: PipelineConfig, tmp_path: Path) -> None:
-    client = tracking_client(config)
-    tracker = start_run(config, client, open_tracking(config)[1], "run", {})
+    client = tracking_client(config.tracking)
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "run", {})
     tracker.log_dataset("digits", "s3://bucket/data", "0123456789abcdef0123456789abcdef", "training")
     tracker.end("FINISHED")
     (found,) = client.get_run(tracker.run_id).inputs.dataset_inputs
@@ -210,7 +212,7 @@ def test_credentials_in_the_environments_uri_are_refused_and_not_repeated(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME") as error:
-        tracking_uri(config)
+        tracking_uri(config.tracking)
     assert "secret" not in str(error.value)
 
 
@@ -221,7 +223,7 @@ def test_an_experiment_that_was_deleted_is_one_line_with_the_way_back(
 ) -> None:
     named = {"experiment": f"deleted-{required}", "required": required}
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update=named)})
-    client, experiment = open_tracking(config)
+    client, experiment = open_tracking(config.tracking)
     client.delete_experiment(experiment)
     line = f"tracking.experiment deleted-{required}: was deleted in MLflow; bring it back"
     if required:
@@ -241,8 +243,8 @@ def test_an_experiment_that_was_deleted_is_one_line_with_the_way_back(
 def test_parameters_keep_what_mlflow_takes_and_one_odd_key_costs_no_other(
     config: PipelineConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = tracking_client(config)
-    tracker = start_run(config, client, open_tracking(config)[1], "params", {})
+    client = tracking_client(config.tracking)
+    tracker = start_run(config.tracking, client, open_tracking(config.tracking)[1], "params", {})
     tracker.log_params({"long": "x" * 7000, "fine": "y" * 6000, "odd ü?": "1", **{f"p{n}": n for n in range(120)}})
     tracker.end("FINISHED")
     found = client.get_run(tracker.run_id).data.params
@@ -254,8 +256,8 @@ def test_parameters_keep_what_mlflow_takes_and_one_odd_key_costs_no_other(
 def test_a_spool_that_cannot_be_sent_holds_up_no_other(
     config: PipelineConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client, folder = tracking_client(config), spool_dir(config)
-    experiment = open_tracking(config)[1]
+    client, folder = tracking_client(config.tracking), spool_dir(config.tracking)
+    experiment = open_tracking(config.tracking)[1]
     gone = client.create_experiment(f"gone-{time.time()}")
     client.delete_experiment(gone)
     refused = SpoolFile(folder / "a.jsonl", {"create": {"experiment_id": gone, "run_name": "x"}})
@@ -271,9 +273,9 @@ def test_a_spool_that_cannot_be_sent_holds_up_no_other(
 
 @pytest.mark.case("R19")
 def test_the_locks_of_spools_that_are_gone_go_too(config: PipelineConfig) -> None:
-    folder = spool_dir(config)
+    folder = spool_dir(config.tracking)
     (folder / "killed.lock").touch()
     with locked(folder / "alive.jsonl"):
-        replay_spools(tracking_client(config), folder)
+        replay_spools(tracking_client(config.tracking), folder)
         assert {path.name for path in folder.glob("*.lock")} & {"killed.lock", "alive.lock"} == {"alive.lock"}
     assert not list(folder.glob("alive.*"))

@@ -53,7 +53,7 @@ def train(inputs: Mapping[str, Artifact], store: ArtifactStore, step_context: Ca
         place = resume_uri(store, STEPS["train"].key(wanted, inputs))
         job = TrainJob(wanted.train, inputs["shards"], inputs["base"], f"{place}/checkpoints")
         progress = said.append if said is not None else print
-        step.note(wanted, inputs, step_context(resume_uri=place, progress=progress))
+        step.note(wanted.train, inputs, step_context(resume_uri=place, progress=progress, pipeline=wanted.name))
 
         def send(line: dict[str, Any]) -> None:
             if stop and line["step"] == 4:

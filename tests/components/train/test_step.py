@@ -83,7 +83,7 @@ def train(folder: Path, on_progress: Callable[[str], None] = lambda text: None, 
     store, key = ArtifactStore(str(folder / "store"), folder / "cache"), StepKey("train")
     config = PipelineConfig.model_validate({"train": {**SETTINGS, **settings}})
     with store.create(key) as out:
-        step.run(config, inputs, out, context)
+        step.run(config.train, inputs, out, context)
     made = store.find(key)
     assert made is not None
     return Training(made, tracker, said)
@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said_before_a_worker_starts(tmp_path: Path, step_conte
     inputs = {"shards": artifact(folder / "shards", "preprocess"), "base": artifact(folder / "base", "initialize")}
     config = PipelineConfig.model_validate({"train": {"pack_tokens": 5}})
     with pytest.raises(UserError, match=r"example e\d+ has \d tokens, more than train.pack_tokens=5"):
-        step.run(config, inputs, None, step_context())  # type: ignore[arg-type]
+        step.run(config.train, inputs, None, step_context())  # type: ignore[arg-type]
 
 
 LONG = {"steps": 400, "checkpoint_every": 50, "log_every": 10}

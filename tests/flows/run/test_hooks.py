@@ -38,9 +38,9 @@ def test_the_hook_closes_the_runs_of_the_noted_stores_and_reads_no_config(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = PipelineConfig.model_validate({"tracking": {"state_dir": "stores"}})
-    client = tracking_client(config)
-    experiment = open_tracking(config)[1]
-    run = start_run(config, client, experiment, "parent", {}).run_id or ""
+    client = tracking_client(config.tracking)
+    experiment = open_tracking(config.tracking)[1]
+    run = start_run(config.tracking, client, experiment, "parent", {}).run_id or ""
     dead = {"pid": 1, "started": 1.0, "host": socket.gethostname(), "mlflow_run_id": run, "experiment_id": experiment}
     (tmp_path / "stores/live").mkdir()
     (tmp_path / "stores/live/1.json").write_text(json.dumps(dead))

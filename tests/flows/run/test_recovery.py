@@ -40,10 +40,10 @@ def killed() -> dict[str, float]:
 def leave_a_lease(
     config: PipelineConfig, folder: Path, process: dict[str, float], **more: str | None
 ) -> tuple[str, str]:
-    client = tracking_client(config)
-    experiment = open_tracking(config)[1]
-    parent = start_run(config, client, experiment, "parent", {})
-    child = start_run(config, client, experiment, "child", {}, parent.run_id)
+    client = tracking_client(config.tracking)
+    experiment = open_tracking(config.tracking)[1]
+    parent = start_run(config.tracking, client, experiment, "parent", {})
+    child = start_run(config.tracking, client, experiment, "child", {}, parent.run_id)
     (folder / "live").mkdir()
     values = {**process, "host": socket.gethostname(), "mlflow_run_id": parent.run_id, "experiment_id": experiment}
     (folder / "live" / "1.json").write_text(json.dumps({**values, **more}))
@@ -53,7 +53,7 @@ def leave_a_lease(
 def test_runs_of_a_dead_process_become_killed(config: PipelineConfig, tmp_path: Path, killed: dict[str, float]) -> None:
     runs = leave_a_lease(config, tmp_path, killed)
     assert set(close_dead_runs(config)) == set(runs)
-    client = tracking_client(config)
+    client = tracking_client(config.tracking)
     assert [client.get_run(run).info.status for run in runs] == ["KILLED", "KILLED"]
     assert not list((tmp_path / "live").iterdir())
 
@@ -85,8 +85,8 @@ def test_the_flow_run_of_a_dead_process_is_closed_at_a_server_with_a_login(
 def waiting_child(config: PipelineConfig, parent: str) -> SpoolFile:
     """What a step leaves that started while the server was away, and whose process was killed then."""
     tags = {"mlflow.parentRunId": parent}
-    create = {"experiment_id": open_tracking(config)[1], "run_name": "train", "tags": tags}
-    spool = SpoolFile(spool_dir(config) / "new-1.jsonl", {"create": create})
+    create = {"experiment_id": open_tracking(config.tracking)[1], "run_name": "train", "tags": tags}
+    spool = SpoolFile(spool_dir(config.tracking) / "new-1.jsonl", {"create": create})
     spool.append([["train/loss", 1.0, 5, 1]])
     return spool
 
@@ -97,8 +97,8 @@ def test_a_child_that_was_to_be_made_later_is_closed_too(
     parent, _ = leave_a_lease(config, tmp_path, killed)
     waiting_child(config, parent)
     assert len(close_dead_runs(config)) == 3
-    client = tracking_client(config)
-    runs = client.search_runs([open_tracking(config)[1]])
+    client = tracking_client(config.tracking)
+    runs = client.search_runs([open_tracking(config.tracking)[1]])
     assert {run.info.run_name for run in runs} == {"parent", "child", "train"}
     assert {run.info.status for run in runs} == {"KILLED"}
 
@@ -130,7 +130,7 @@ def test_a_cluster_that_is_away_is_one_line_and_asked_again_as_long_as_it_is_use
 def test_runs_of_a_live_process_stay_open(config: PipelineConfig, tmp_path: Path) -> None:
     runs = leave_a_lease(config, tmp_path, identity(os.getpid()))
     assert close_dead_runs(config) == []
-    assert tracking_client(config).get_run(runs[0]).info.status == "RUNNING"
+    assert tracking_client(config.tracking).get_run(runs[0]).info.status == "RUNNING"
 
 
 def test_a_reused_pid_is_another_process() -> None:

@@ -17,6 +17,7 @@ from components.errors import UserError
 from components.ingest.fingerprint import source_fingerprint
 from components.ingest.step import run as ingest
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 
 Chain = Callable[..., tuple[Artifact, Artifact]]
 
@@ -66,10 +67,10 @@ def chain(folder: Path, step_context: Callable[..., Any], monkeypatch: pytest.Mo
         config = PipelineConfig.model_validate({"ingest": source(datasets), "convert": {"test_fraction": 0} | settings})
         keys = [StepKey(step, config={"call": calls}) for step in ("ingest", "convert")]
         with store.create(keys[0]) as out:
-            ingest(config, {}, out, step_context(previous=previous))
+            ingest(config.ingest, {}, out, step_context(previous=previous))
         raw = store.find(keys[0])
         with store.create(keys[1]) as out:
-            convert(config, {"raw": raw}, out, step_context())
+            convert(STEPS["convert"].settings(config), {"raw": raw}, out, step_context())
         return raw, store.find(keys[1])
 
     return go

@@ -21,6 +21,7 @@ from components.ingest.fingerprint import source_fingerprint
 from components.ingest.step import run as ingest
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
+from components.pipeline.steps import STEPS
 
 EXAMPLE = "configs/finetune/radiology_8b.yaml"
 
@@ -60,7 +61,7 @@ def brought(tmp_path: Path, step_context: Callable[..., Any]) -> Callable[..., A
     def go(config: PipelineConfig) -> Artifact:
         key = StepKey("ingest", config=config.model_dump(mode="json"))
         with store.create(key) as out:
-            ingest(config, {}, out, step_context())
+            ingest(config.ingest, {}, out, step_context())
         found = store.find(key)
         assert found is not None
         return found
@@ -79,7 +80,7 @@ def test_the_radiology_example_gets_its_conversations(
     raw = brought(config)
     store, key = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache"), StepKey("convert")
     with store.create(key) as out:
-        convert(config, {"raw": raw}, out, step_context())
+        convert(STEPS["convert"].settings(config), {"raw": raw}, out, step_context())
     dataset = store.find(key)
     rows = [
         json.loads(line) for side in ("train", "test") for line in dataset.open(f"{side}.jsonl").read().splitlines()

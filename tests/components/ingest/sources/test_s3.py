@@ -56,7 +56,7 @@ class Bucket:
         self.calls += 1
         key = StepKey("ingest", config={"call": self.calls})
         with store.create(key) as out:
-            run(self.config(**(source or {})), {}, out, self.step_context(**context))
+            run(self.config(**(source or {})).ingest, {}, out, self.step_context(**context))
         artifact = store.find(key)
         assert artifact is not None
         return artifact
@@ -106,7 +106,7 @@ def test_an_interrupted_ingest_asks_for_no_range_twice(bucket: Bucket) -> None:
 def test_an_ingest_that_ends_before_its_commit_fetches_nothing_again(bucket: Bucket) -> None:
     store = ArtifactStore(str(bucket.tmp_path / "runs"), bucket.tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt), store.create(StepKey("ingest")) as out:
-        run(bucket.config(), {}, out, bucket.step_context())
+        run(bucket.config().ingest, {}, out, bucket.step_context())
         raise KeyboardInterrupt
     bucket.fetched()
     raw = bucket.ingest()
@@ -131,7 +131,7 @@ def test_what_another_ingest_takes_from_the_cache_is_left_to_it(bucket: Bucket) 
 KILLED = """
 import sys
 from pathlib import Path
-from components.pipeline.config import S3Source
+from components.ingest.settings import S3Source
 from components.ingest.sources.s3 import S3Origin
 origin = S3Origin(S3Source(uri=sys.argv[1], parallel=2, part_bytes=int(sys.argv[2])), Path(sys.argv[3]))
 list(origin.fetch(list(origin.files.values()), lambda size: None))

@@ -17,6 +17,7 @@ from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.consolidate import step as consolidate
 from components.pipeline.config import PipelineConfig
+from components.pipeline.steps import STEPS
 from components.train.checkpoints import checkpoint
 from components.train.model.assembly import check_settings, select
 from components.train.model.lora import LoRALinear, add_adapters
@@ -74,7 +75,9 @@ def consolidated(job: TrainJob, folder: Path, context: StepContext, **config: An
     inputs = {"base": job.base, "checkpoint": artifact(folder / "run", "train")}
     store, key = ArtifactStore(str(folder / "store"), folder / "cache"), StepKey("consolidate")
     with store.create(key) as out:
-        consolidate.run(PipelineConfig(name="toy", train=job.settings, **config), inputs, out, context)
+        consolidate.run(
+            STEPS["consolidate"].settings(PipelineConfig(train=job.settings, **config)), inputs, out, context
+        )
     found = store.find(key)
     assert found is not None
     return found
