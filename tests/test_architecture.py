@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from components.artifacts.code_digest import _imports
 
 FORBIDDEN = {"plm_model": {"components", "flows"}, "components": {"flows"}}
 HEAVY = {"torch", "ray", "lmms_eval", "transformers"}
@@ -45,6 +48,30 @@ def imports(path: Path, module_level_only: bool = False) -> set[str]:
 def test_imports_go_one_way(package: str) -> None:
     wrong = {str(path): imports(path) & FORBIDDEN[package] for path in sources(package)}
     assert not {path: names for path, names in wrong.items() if names}
+
+
+def arrows() -> dict[str, set[str]]:
+    """Room of `components/` -> the rooms that its code imports when it runs."""
+    found: dict[str, set[str]] = {}
+    for path in Path("components").glob("*/**/*.py"):
+        names = _imports(ast.parse(path.read_text()), ".".join(path.with_suffix("").parts), is_package=False)
+        ours = [name.split(".") for name in names if name.startswith("components.")]
+        room = path.parts[1]
+        found.setdefault(room, set()).update(parts[1] for parts in ours if len(parts) > 2 and parts[1] != room)
+    return found
+
+
+def test_no_room_is_imported_by_one_that_it_imports() -> None:
+    TopologicalSorter(arrows()).prepare()  # CycleError names the circle
+
+
+def test_only_the_preflight_stands_on_the_pipeline() -> None:
+    assert {room for room, rooms in arrows().items() if "pipeline" in rooms} == {"preflight"}
+
+
+def test_only_the_harness_imports_lmms_eval() -> None:
+    users = {str(path.parent) for path in sources("components") if "lmms_eval" in imports(path)}
+    assert users == {"components/evaluate/harness"}
 
 
 def test_components_know_no_prefect() -> None:

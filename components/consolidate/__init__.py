@@ -1,1 +1,1 @@
-"""A training checkpoint becomes a model directory; of `train` only checkpoints and the model's selection."""
+"""A training checkpoint becomes a model directory; of `train` what reads and names trained tensors."""

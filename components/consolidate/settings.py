@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from components.settings import Settings
-from components.train.sections import Trained
+from components.train.sections import TrainedParameters
 
 
 class ConsolidateConfig(Settings):
@@ -24,4 +24,4 @@ class ConsolidateSettings:
     """What the step reads: its own section, and which parameters were trained."""
 
     consolidate: ConsolidateConfig
-    train: Trained
+    train: TrainedParameters

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from components.train.checkpoints.streams import StoredTensors
-    from components.train.sections import Trained
+    from components.train.sections import TrainedParameters
     from plm_model.checkpoint import StoredTensor
     from plm_model.config import PLMConfig
 
@@ -29,7 +29,9 @@ class TrainedWeights:
     `base` gives the directory of the base model; it is asked for only where something was frozen.
     """
 
-    def __init__(self, config: PLMConfig, settings: Trained, trained: StoredTensors, base: Callable[[], Path]) -> None:
+    def __init__(
+        self, config: PLMConfig, settings: TrainedParameters, trained: StoredTensors, base: Callable[[], Path]
+    ) -> None:
         from plm_model.stored_safetensors import stored_tensors
         from plm_model.weights import build
 
@@ -86,7 +88,7 @@ def adapter(name: str, part: str) -> str:
     return f"{name.removesuffix('.weight')}.lora_{part}" if name.endswith(".weight") else ""
 
 
-def trained_shapes(config: PLMConfig, settings: Trained) -> dict[str, tuple[int, ...]]:
+def trained_shapes(config: PLMConfig, settings: TrainedParameters) -> dict[str, tuple[int, ...]]:
     """What a checkpoint of this training holds of the model: the parameters that are not frozen, and the adapters."""
     from components.train.model.lora import add_adapters
     from components.train.update.param_groups import freeze

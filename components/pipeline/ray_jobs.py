@@ -100,9 +100,12 @@ def read_order(uri: str, store: ArtifactStore) -> tuple[StepKey, dict[str, Artif
     order = json.loads(fs.cat_file(path))
     key = StepKey(**order["key"])
     step = STEPS[key.step]
-    for what, here, there in (("code", step.code(), key.code), ("libraries", step.versions(), key.libraries)):
-        if changed := sorted(name for name in {*here, *there} if here.get(name) != there.get(name)):
-            raise UserError(f"{key.step}: this cluster runs other {what} than the flow: {', '.join(changed)}")
+    if changed := _differing(step.code(), key.code):
+        raise UserError(f"{key.step}: this cluster runs other code than the flow: {', '.join(changed)}")
+    here = step.versions()
+    if changed := _differing(here, key.libraries):
+        said = ", ".join(f"{name} {here.get(name, '-')} instead of {key.libraries.get(name, '-')}" for name in changed)
+        raise UserError(f"{key.step}: this cluster runs other libraries than the flow: {said}")
     inputs: dict[str, Artifact] = {}
     for name, wanted in order["inputs"].items():
         found = store.look(wanted["step"], wanted["key"])
@@ -111,6 +114,10 @@ def read_order(uri: str, store: ArtifactStore) -> tuple[StepKey, dict[str, Artif
             raise UserError(f"{key.step}: input {name} ({wanted['step']} {wanted['key'][:20]}) {what}")
         inputs[name] = found
     return key, inputs
+
+
+def _differing(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
 
 
 def _put(uri: str, data: bytes) -> str:

@@ -32,7 +32,7 @@ MODEL_LIBRARIES = ("safetensors", "torch", "transformers")
 class Step:
     """One step. `inputs` maps the argument name to the step that makes it.
 
-    `settings` gives the one object that `module.run` takes; what `counts` keeps of it is what the key holds, below `section`
+    `settings` gives the one object that `module.run` takes; its `dump` is what the key holds, below `section`
     where the object is a section of the config. `state` says what else identifies the result, such as the contents of a file
     that the settings name; `outside` the state of files of this machine, which a copy of them does not share.
     """
@@ -42,7 +42,7 @@ class Step:
     inputs: Mapping[str, str]
     settings: Callable[[PipelineConfig], Any]
     section: str = ""
-    counts: Callable[[Any], Mapping[str, Any]] = counted
+    dump: Callable[[Any], Mapping[str, Any]] = counted
     state: Callable[[Any], Mapping[str, Any]] | None = None
     outside: Callable[[Any], Mapping[str, Any]] | None = None
     libraries: tuple[str, ...] = ()  # whose version the output depends on
@@ -67,7 +67,7 @@ class Step:
     def counted(self, config: PipelineConfig) -> dict[str, Any]:
         """What the key holds of the config; the same for a copy of the files that it names."""
         settings = self.settings(config)
-        values = self.counts(settings)
+        values = self.dump(settings)
         state = {"state": self.state(settings)} if self.state else {}
         return {**({self.section: values} if self.section else values), **state}
 
@@ -178,7 +178,7 @@ STEPS: dict[str, Step] = {
             {"shards": "preprocess", "base": "initialize"},
             lambda config: config.train,
             "train",
-            counts=of_result,
+            dump=of_result,
             libraries=("torch",),
             on_cluster=True,
             uses_ray=True,

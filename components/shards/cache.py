@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from components.artifacts.artifact import DOWNLOADS, Artifact, filesystem
+from components.artifacts.file_lock import locked
 from components.errors import UserError
-from components.train.data.plan_file import locked
 
 ABANDONED_SECONDS = 600  # a download that has not grown for so long is nobody's
 WAIT_SECONDS = 0.2

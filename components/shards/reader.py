@@ -10,10 +10,6 @@ from typing import IO, Any, NamedTuple, Protocol
 import numpy as np
 
 from components.errors import UserError
-from components.train.data.datamix import choose_sources
-from components.train.data.plan import Cost, PlanSpec
-from components.train.data.skipped import Skipped
-from components.train.settings import TrainConfig
 from plm_model.codec import Example
 from plm_model.config import PLMConfig
 from plm_model.images import tile_images
@@ -23,7 +19,6 @@ from plm_model.video import decode_frame
 FOLDER = "train"
 INDEX = f"{FOLDER}/index.parquet"
 ARRAYS = ("tokens", "targets", "pos", "seg", "group")
-MAX_TOO_LARGE = 0.01  # of all examples; the same share that preprocessing may reject
 
 
 class CorruptExample(ValueError):
@@ -87,51 +82,6 @@ def read_index(path: Path) -> Index:
         shards.indices.to_numpy(),
         *(table.column(name).to_numpy().astype(np.int32) for name in numbers),
     )
-
-
-def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec, list[Skipped]]:
-    """All that the order of the data depends on, and the examples that are left out because no pack holds them.
-
-    Raises UserError naming the largest example when they are more than MAX_TOO_LARGE of all, and for a datamix that does
-    not fit the data.
-    """
-    too_large = (index.tokens > settings.pack_tokens) | (index.tiles > settings.pack_tiles)
-    left_out = np.flatnonzero(too_large)
-    if len(left_out) > MAX_TOO_LARGE * len(index):
-        raise UserError(
-            f"{size_of_largest(index, settings)}, as {len(left_out)} of {len(index)} examples exceed a budget of a pack; "
-            f"raise it, or preprocess again with smaller limits"
-        )
-    ids = index.ids(left_out) if len(left_out) else []
-    skipped = [
-        Skipped(id, index.source(n), *index.place(n), reason=oversize(index, settings, n))
-        for id, n in zip(ids, left_out.tolist(), strict=True)
-    ]
-    spec = PlanSpec(
-        tokens=index.tokens,
-        tiles=index.tiles,
-        sources=choose_sources(settings.datamix, index.source_names, index.source_codes, ~too_large),
-        seed=settings.seed,
-        pack_tokens=settings.pack_tokens,
-        pack_tiles=settings.pack_tiles,
-        packs_per_step=settings.packs_per_step,
-        cost=cost,
-    )
-    return spec, skipped
-
-
-def size_of_largest(index: Index, settings: TrainConfig) -> str:
-    """Which example exceeds its budget most, and by how much."""
-    largest = int(np.argmax(np.maximum(index.tokens / settings.pack_tokens, index.tiles / settings.pack_tiles)))
-    (id,) = index.ids(np.array([largest]))
-    return f"example {id} has {oversize(index, settings, largest)}"
-
-
-def oversize(index: Index, settings: TrainConfig, number: int) -> str:
-    """`99 tokens, more than train.pack_tokens=64`."""
-    name = "tokens" if index.tokens[number] > settings.pack_tokens else "tiles"
-    found, budget = int(getattr(index, name)[number]), f"pack_{name}"
-    return f"{found} {name}, more than train.{budget}={getattr(settings, budget)}"
 
 
 class OpensShards(Protocol):

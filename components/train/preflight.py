@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from components.artifacts.artifact import Artifact
 from components.errors import UserError
-from components.shards.reader import INDEX, plan_spec, read_index
+from components.shards.reader import INDEX, read_index
 from components.train.checkpoints.room import checkpoint_bytes, require_room_for_all
 from components.train.data.plan import Cost
+from components.train.data.selection import plan_spec
 from components.train.data.skipped import Skipped
 from components.train.measure.validation import require_test_split
 from components.train.model.assembly import check_settings

@@ -67,7 +67,7 @@ class LoRASettings:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedParameters:
     """Which parameters of a model are trained: those that are not frozen, and adapters."""
 
     freeze: tuple[str, ...] = ()

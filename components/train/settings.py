@@ -16,7 +16,7 @@ from components.train.sections import (
     ParallelSettings,
     ParameterGroup,
     ProfileSettings,
-    Trained,
+    TrainedParameters,
     require_patterns,
 )
 from plm_model.bounds import Range, below, check, positive, up_to
@@ -161,9 +161,9 @@ class TrainConfig:
             raise ValueError("exact_elastic adds gradients in one order, which parallel.replicas does not keep; use 1")
 
     @property
-    def trained(self) -> Trained:
+    def trained(self) -> TrainedParameters:
         """Which parameters are trained."""
-        return Trained(self.freeze, self.groups, self.lora)
+        return TrainedParameters(self.freeze, self.groups, self.lora)
 
     def _count_one_way(self) -> None:
         """Either steps or epochs; neither is DEFAULT_STEPS."""

@@ -12,12 +12,13 @@ import torch
 
 from components.artifacts.artifact import Artifact
 from components.shards.cache import ShardFiles
-from components.shards.reader import INDEX, ShardReader, plan_spec, read_index
+from components.shards.reader import INDEX, ShardReader, read_index
 from components.train.checkpoints import checkpoint
 from components.train.checkpoints.saver import Saver
 from components.train.data.loader import prefetched, step_work, steps_ahead
 from components.train.data.plan import whole_cost
 from components.train.data.plan_file import stored_plan
+from components.train.data.selection import plan_spec
 from components.train.data.skipped import SkippedLog, skipped_uri
 from components.train.hooks import Supervision
 from components.train.loop import train

@@ -53,6 +53,15 @@ def step_context(tmp_path: Path) -> Callable[..., StepContext]:
     return build
 
 
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    """An empty store on a disk, then one on an object store; most tests have one of their own."""
+    if request.param == "local":
+        return ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
+    bucket = request.getfixturevalue("s3_bucket")
+    return ArtifactStore(f"s3://{bucket}/runs", tmp_path / "cache")
+
+
 @pytest.fixture
 def ingested(tmp_path: Path, step_context: Callable[..., StepContext]) -> Chain:
     """Ingests a source and converts it, each call under new keys: (raw, dataset). Nothing is held out; all may be rejected."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from components.artifacts.artifact import Artifact
-from components.shards.reader import INDEX, plan_spec, read_index
+from components.shards.reader import INDEX, read_index
 from components.train.data.plan import Cost, steps_of_epochs
+from components.train.data.selection import plan_spec
 from components.train.settings import TrainConfig
 
 

@@ -9,20 +9,18 @@ Each process compares it with its sums before it maps it; one that differs is ma
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from components.artifacts.file_lock import locked
 from components.artifacts.sums import difference
 from components.train.data.plan import PackPlan, PlanSpec, first_packs
 
@@ -107,11 +105,3 @@ def prune(folder: Path, newest: Path) -> None:
     whole = [p for p in plans if not p.name.startswith(".")]
     for place in [*abandoned, *whole[: max(0, len(whole) - KEPT + 1)]]:
         shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Alone among the processes that lock this file; a process that ends, however, gives its lock back."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

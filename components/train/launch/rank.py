@@ -1,4 +1,4 @@
-"""What one process of `.torchrun` does: settings, device and process group around the training of a rank."""
+"""What one process does that `torchrun` starts: settings, device and process group around the training of a rank."""
 
 from __future__ import annotations
 

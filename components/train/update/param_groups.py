@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
+    from components.train.sections import TrainedParameters
     from components.train.settings import TrainConfig
 
 
@@ -16,7 +17,7 @@ class UnknownParameter(ValueError):
     """A pattern of the training's settings that matches nothing, or settings that leave nothing to train."""
 
 
-def freeze(model: nn.Module, settings: TrainConfig) -> None:
+def freeze(model: nn.Module, settings: TrainedParameters | TrainConfig) -> None:
     """Stop the gradient of what `freeze`, a frozen group or `lora` excludes; UnknownParameter for a pattern without a match."""
     names = [name for name, _ in model.named_parameters()]
     require_matches("train.freeze", settings.freeze, names)
@@ -29,7 +30,7 @@ def freeze(model: nn.Module, settings: TrainConfig) -> None:
         raise UnknownParameter("train.freeze: every parameter is frozen, so there is nothing to train")
 
 
-def is_trained(name: str, settings: TrainConfig) -> bool:
+def is_trained(name: str, settings: TrainedParameters | TrainConfig) -> bool:
     """Whether the settings let the parameter of this name change."""
     if any(re.search(pattern, name) for pattern in settings.freeze):
         return False
@@ -45,7 +46,7 @@ def is_adapter(name: str) -> bool:
     return name.endswith((".lora_a", ".lora_b"))
 
 
-def group_of(name: str, settings: TrainConfig) -> int | None:
+def group_of(name: str, settings: TrainedParameters | TrainConfig) -> int | None:
     """Number of the first group that matches a name."""
     matching = (n for n, group in enumerate(settings.groups) if re.search(group.pattern, name))
     return next(matching, None)

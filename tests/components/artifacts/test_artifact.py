@@ -21,14 +21,6 @@ from components.errors import UserError
 KEY = StepKey("ingest", config={"limit": 3})
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    if request.param == "local":
-        return ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
-    bucket = request.getfixturevalue("s3_bucket")
-    return ArtifactStore(f"s3://{bucket}/runs", tmp_path / "cache")
-
-
 def write(store: ArtifactStore, text: str = "hello", key: StepKey = KEY) -> None:
     with store.create(key) as out:
         with out.open("folder/a.txt", "w") as file:

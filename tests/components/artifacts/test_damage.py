@@ -23,14 +23,6 @@ KEY = StepKey("ingest", config={"limit": 3})
 FILES = {"folder/a.txt": b"hello", "b.json": b'{"n": 1}\n', "empty": b""}
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    if request.param == "local":
-        return ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
-    bucket = request.getfixturevalue("s3_bucket")
-    return ArtifactStore(f"s3://{bucket}/runs", tmp_path / "cache")
-
-
 @pytest.fixture
 def local(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")

@@ -18,14 +18,6 @@ pytestmark = pytest.mark.case("R2")
 RAW = StepKey("ingest")
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    if request.param == "local":
-        return ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
-    bucket = request.getfixturevalue("s3_bucket")
-    return ArtifactStore(f"s3://{bucket}/runs", tmp_path / "cache")
-
-
 @pytest.fixture
 def dataset(store: ArtifactStore) -> Artifact:
     """A data set whose media are two files of an ingest."""

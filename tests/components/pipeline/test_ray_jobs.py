@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from components.artifacts.artifact import StepKey
+from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
-from components.pipeline.ray_jobs import check_tracking
+from components.pipeline.ray_jobs import check_tracking, publish_job, read_order
+from components.pipeline.steps import STEPS
 
 
 def on(address: str | None, uri: str | None = None) -> PipelineConfig:
@@ -30,3 +37,28 @@ def test_a_cluster_elsewhere_with_a_store_of_this_machine_is_one_line(monkeypatc
 )
 def test_what_jobs_can_reach_is_let_through(address: str | None, uri: str | None) -> None:
     check_tracking(on(address, uri))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"code": {"components.errors": "0"}}, r"^train: this cluster runs other code than the flow: components\."),
+        (
+            {"libraries": {"torch": "1.0"}},
+            r"^train: this cluster runs other libraries .*: torch \d\S* instead of 1\.0$",
+        ),
+    ],
+    ids=["same", "code", "library"],
+)
+def test_a_job_of_another_code_or_library_is_refused_by_name(
+    tmp_path: Path, change: dict[str, Any], message: str | None
+) -> None:
+    store, step = ArtifactStore(str(tmp_path), tmp_path / "cache"), STEPS["train"]
+    key = replace(StepKey("train", code=step.code(), libraries=step.versions()), **change)
+    _, order = publish_job(on("http://127.0.0.1:8265", "http://mlflow:5000"), store, key, {})
+    if message is None:
+        assert read_order(order, store) == (key, {})
+        return
+    with pytest.raises(UserError, match=message):
+        read_order(order, store)

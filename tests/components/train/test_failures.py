@@ -180,8 +180,9 @@ def every_step(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob
 
 def epoch_end(work: TrainJob) -> int:
     """The last step whose data is of the first epoch alone."""
-    from components.shards.reader import INDEX, plan_spec, read_index
+    from components.shards.reader import INDEX, read_index
     from components.train.data.plan import Cost, PackPlan
+    from components.train.data.selection import plan_spec
 
     spec, _ = plan_spec(read_index(work.shards.local(INDEX)), work.settings, Cost())
     plan = PackPlan.make(spec, work.settings.steps)

@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from components.shards.cache import ShardFiles
-from components.shards.reader import INDEX, ShardReader, plan_spec, read_index
+from components.shards.reader import INDEX, ShardReader, read_index
 from components.train.checkpoints import checkpoint
 from components.train.data.loader import MicroBatch, StepWork, filler_batch, step_work
 from components.train.data.plan import Cost, PackPlan
+from components.train.data.selection import plan_spec
 from components.train.loop import Hooks, accumulate, train
 from components.train.model.assembly import assemble
 from components.train.model.parallel import Group, MeshShape

@@ -21,14 +21,15 @@ import pytest
 import torch
 
 from components.artifacts.artifact import Artifact, filesystem
+from components.artifacts.file_lock import locked
 from components.artifacts.sums import DamagedFile
 from components.errors import UserError
 from components.shards.cache import ShardFiles
-from components.shards.reader import CorruptExample, Index, Place, ShardReader, plan_spec, read_index
+from components.shards.reader import CorruptExample, Index, Place, ShardReader, read_index
 from components.train.checkpoints import checkpoint
 from components.train.data.loader import PackRequest, StepWork, prefetched, read_pack, step_work, steps_ahead
 from components.train.data.plan import Cost, PackPlan
-from components.train.data.plan_file import locked
+from components.train.data.selection import plan_spec
 from components.train.data.skipped import Skipped, SkippedLog, TooManyCorrupt, read_skipped
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank

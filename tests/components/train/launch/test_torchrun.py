@@ -19,10 +19,11 @@ import yaml
 
 from components.errors import ConfigError
 from components.pipeline.config import PipelineConfig
-from components.shards.reader import INDEX, plan_spec, read_index
+from components.shards.reader import INDEX, read_index
 from components.train.checkpoints.checkpoint import newest, read_state
 from components.train.data.length import counted_in_steps
 from components.train.data.plan import Cost, PackPlan
+from components.train.data.selection import plan_spec
 from components.train.launch.plain_settings import read_settings
 from components.train.launch.torchrun import main
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
