@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -59,6 +61,17 @@ PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="whole number from 0 to 4294967295")]
+
+
+@dataclass(frozen=True)
+class KeysOf:
+    """Beside the type of a mapping: the types whose keys it may have, of which another setting chooses one."""
+
+    types: Callable[[], Sequence[Any]]
+
+    def __call__(self) -> Any:
+        """One type that stands for all of them."""
+        return Union[tuple(self.types())]  # noqa: UP007
 
 
 class Settings(BaseModel):

@@ -171,8 +171,10 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     place = "a directory in any layout, or owner/name@commit on the Hugging Face hub"
     command.add_argument("--from", dest="source", required=True, metavar="DIR", help=place)
     command.add_argument("--to", required=True, metavar="DIR", help="new directory")
-    command.add_argument("--format", required=True, choices=["hf", "meta", "plm"])
-    command.add_argument("--tower", metavar="PT", help="a Perception Encoder, put before the Llama release of --from")
+    command.add_argument("--format", required=True, choices=["hf", "meta", "own"])
+    command.add_argument(
+        "--tower", metavar="PT", help="the .pt of a vision tower, put before the language model of --from"
+    )
     command.add_argument("--model", metavar="YAML", help="the model that --from and --tower become")
 
 
@@ -195,7 +197,8 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> Any:
-    from flows.commands.export import export, show_export
+    from components.model_files.export import export
+    from flows.commands.export import show_export
 
     result = export(arguments.source, arguments.to, arguments.format, arguments.tower, arguments.model)
     show_export(result)
@@ -203,7 +206,8 @@ def _export(arguments: argparse.Namespace) -> Any:
 
 
 def _generate(arguments: argparse.Namespace) -> Any:
-    from flows.commands.generate import Screen, answer
+    from components.evaluate.ask import answer
+    from flows.commands.generate import Screen
 
     names = ("start_time", "end_time", "max_gen_len", "temperature", "top_p", "top_k", "until", "seed")
     options = {name: getattr(arguments, name) for name in names}

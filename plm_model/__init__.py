@@ -11,13 +11,13 @@ import importlib
 from typing import Any
 
 EXPORTS = {
-    "PLM": "plm_model.plm",
-    "PLMConfig": "plm_model.config",
-    "Tokenizer": "plm_model.tokenizer",
-    "Codec": "plm_model.codec",
-    "load_model": "plm_model.weights",
-    "open_checkpoint": "plm_model.layouts",
-    "generate": "plm_model.generation",
+    "PLM": "plm_model.families.plm.model",
+    "PLMConfig": "plm_model.families.plm.settings",
+    "Tokenizer": "plm_model.families.plm.tokenizer",
+    "Codec": "plm_model.families.plm.codec",
+    "load_model": "plm_model.families.plm.weights",
+    "open_checkpoint": "plm_model.families.plm.layouts.detect",
+    "generate": "plm_model.families.plm.generation",
 }
 
 __all__ = list(EXPORTS)

@@ -43,7 +43,7 @@ SETTINGS = {
     "warmup_steps": 2,
     "packs_per_step": 2,
     "pack_tokens": 64,
-    "pack_tiles": 6,
+    "pack_media": 6,
     "checkpoint_every": EVERY,
     "log_every": 1,
     "workers": WORLD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -26,6 +27,21 @@ MODEL_MAY_IMPORT = {
     "plm_model",
 }
 MODEL_MAY_IMPORT |= {"decord", "av", "huggingface_hub"}
+
+
+# A room of plm_model -> the rooms that it may import.
+MODEL_ROOMS = {
+    "family": set[str](),
+    "parsing": set(),
+    "records": set(),
+    "media": {"records"},
+    "packs": set(),
+    "nn": {"parsing"},
+    "answers": {"parsing"},
+    "checkpoint": {"family", "nn", "parsing"},
+    "families": {"family", "answers", "checkpoint", "media", "nn", "packs", "parsing", "records"},
+}
+ALLOWED_WORDS: set[str] = set()
 
 
 def sources(package: str) -> list[Path]:
@@ -69,6 +85,52 @@ def test_only_the_preflight_stands_on_the_pipeline() -> None:
     assert {room for room, rooms in arrows().items() if "pipeline" in rooms} == {"preflight"}
 
 
+def test_the_model_s_rooms_stand_on_each_other_as_the_table_says() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sources("plm_model"):
+        room = path.parts[1].removesuffix(".py")
+        names = [
+            name.split(".")
+            for name in _imports(ast.parse(path.read_text()), ".".join(path.with_suffix("").parts), False)
+        ]
+        rooms = {parts[1] for parts in names if parts[0] == "plm_model" and len(parts) > 1}
+        found.setdefault(room, set()).update(rooms - {room})
+    assert {
+        room: rooms - MODEL_ROOMS.get(room, set())
+        for room, rooms in found.items()
+        if rooms - MODEL_ROOMS.get(room, set())
+    } == {}
+
+
+def test_a_family_is_known_by_its_name_only() -> None:
+    """Nothing outside imports a family's modules: `plm_model.family.part` finds them."""
+    outside = [path for path in sources("plm_model") if "families" not in path.parts]
+    for path in (*outside, *sources("components"), *sources("flows")):
+        names = _imports(ast.parse(path.read_text()), ".".join(path.with_suffix("").parts), path.name == "__init__.py")
+        assert not [name for name in names if name.startswith("plm_model.families")], path
+
+
+WORDS_OF_PLM = (
+    r"PLM[A-Z]\w*|Perception\w*|\btiles?\b|vision_projector|image_token|max_num_tiles|\b448\b|<\|image\|>|"
+    r"start_header|end_header|eot_id|begin_of_text"
+)
+
+
+def test_no_word_of_plm_stands_outside_its_family() -> None:
+    outside = [path for path in sources("plm_model") if "families" not in path.parts and path.name != "__init__.py"]
+    files = [*outside, *sources("components"), *Path("components").rglob("*.html"), *sources("flows")]
+    found = {f"{path}: {word}" for path in files for word in re.findall(WORDS_OF_PLM, path.read_text())}
+    assert found - ALLOWED_WORDS == set()
+
+
+@pytest.mark.parametrize("package", ["flows", "components", "plm_model"])
+def test_no_folder_is_crowded_and_every_room_says_its_rule(package: str) -> None:
+    for folder in {path.parent for path in sources(package)}:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 16, folder
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
 def test_only_the_harness_imports_lmms_eval() -> None:
     users = {str(path.parent) for path in sources("components") if "lmms_eval" in imports(path)}
     assert users == {"components/evaluate/harness"}
@@ -90,7 +152,14 @@ def test_the_model_needs_few_packages() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["plm_model", "plm_model.config", "components.pipeline.steps", "flows.commands.finetune"]
+    "module",
+    [
+        "plm_model",
+        "plm_model.family",
+        "plm_model.families.plm.codec",
+        "components.pipeline.steps",
+        "flows.commands.finetune",
+    ],
 )
 def test_these_modules_load_neither_torch_nor_ray(module: str) -> None:
     script = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"

@@ -15,8 +15,8 @@ from components.ingest.sources.catalogue import data_sets
 from components.layers import read_file
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
-from plm_model.config import PLMConfig
-from plm_model.weights import build
+from plm_model.families.plm.model import build
+from plm_model.families.plm.settings import PLMConfig
 from tests.example_sets import example_registry
 from tests.plm_model.checkpoints import preset
 
@@ -56,7 +56,7 @@ def test_a_stage_has_the_values_of_the_published_table(stage: int, size: str) ->
     assert (processor.vision_input_type == "tile") == (stage == 1)
     assert (train.dtype, train.seed, train.recompute) == ("bfloat16", 777, {"vision": "full", "decoder": "full"})
     assert train.loader_workers == (4 if stage == 3 or (stage, size) == (2, "8b") else 8)
-    assert train.packs_per_step % train.workers == 0 and train.pack_tiles * model.tokens_per_tile <= tokens
+    assert train.packs_per_step % train.workers == 0 and train.pack_media * model.tokens_per_tile <= tokens
     assert model.vision.width == preset(size).vision.width and model.decoder.dim == preset(size).decoder.dim
 
 

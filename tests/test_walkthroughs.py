@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from plm_model.codec import Codec
-from plm_model.images import tile_images
-from plm_model.pack import collate
-from plm_model.record import parse_record
-from plm_model.weights import build, initialise, save_model
+from plm_model.families.plm.codec import Codec
+from plm_model.families.plm.collator import collate
+from plm_model.families.plm.model import build
+from plm_model.families.plm.tiles import tile_images
+from plm_model.families.plm.weights import initialise, save_model
+from plm_model.records.record import parse_record
 from tests.plm_model.checkpoints import SCALED, tokenizer
 from tests.plm_model.video_files import write_video
 

@@ -17,9 +17,11 @@ PROJECT_PACKAGES = ("flows", "components", "plm_model")
 
 
 def code_digests(module: str) -> dict[str, str]:
-    """{module name: hex sha256 of what its source means} for `module` and all project modules that it imports, transitively."""
+    """{module name: hex sha256 of what its source means} for `module` and all that it imports, transitively, of its own package
+    and of the project."""
     seen: dict[str, str] = {}
     waiting = [module]
+    ours = {*PROJECT_PACKAGES, module.split(".")[0]}
     while waiting:
         name = waiting.pop()
         if name in seen or (path := _source(name)) is None:
@@ -27,7 +29,7 @@ def code_digests(module: str) -> dict[str, str]:
         digest, imports = _read(str(path), name, path.stat().st_mtime_ns)
         seen[name] = digest
         seen.update(_templates(path.parent, name.rpartition(".")[0]))
-        waiting.extend(imports)
+        waiting.extend(found for found in imports if found.split(".")[0] in ours)
     return dict(sorted(seen.items()))
 
 
@@ -67,7 +69,7 @@ def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (found for found in names if found.split(".")[0] in PROJECT_PACKAGES)
+        yield from names
 
 
 def _that_run(tree: ast.AST) -> Iterator[ast.AST]:

@@ -15,7 +15,7 @@ from components.compare.intervals import Interval, Tally
 from components.compare.samples import AnsweredTwice, Outcome
 from components.media_files.root import MediaRoot
 from components.media_files.thumbnails import data_uri, thumbnail
-from plm_model.video import read_clip
+from plm_model.media.video import read_clip
 
 SHOWN_TEXT = 600  # characters of a question or an answer
 SHOWN_IMAGES = 4  # of one question

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from components.artifacts.artifact import Artifact
 from components.errors import UserError
-from plm_model.record import VideoClip
+from plm_model.records.record import VideoClip
 
 Outcome = Literal["fixed", "broken", "wrong", "right"]
 

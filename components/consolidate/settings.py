@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from components.settings import Settings
+from components.settings import PositiveFloat, Settings
 from components.train.sections import TrainedParameters
 
 
@@ -17,6 +17,7 @@ class ConsolidateConfig(Settings):
     weights: Literal["trained", "average"] = Field(
         "trained", description="`trained`, or their moving `average` where train.ema_decay keeps one"
     )
+    max_shard_gb: PositiveFloat = Field(5.0, description="largest file of tensors; more are written with an index")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.consolidate.settings import ConsolidateSettings
-from components.model_files.writer import WEIGHTS, pieces, raw_bytes, write_companions, write_tensors
+from components.model_files.settings import model_of
+from components.model_files.writer import copy_companions, pieces, raw_bytes, write_tensors
 
 if TYPE_CHECKING:
     from components.consolidate.weights import TrainedWeights
@@ -28,40 +29,33 @@ def run(
     """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
     from components.consolidate.weights import TrainedWeights
     from components.train.checkpoints.streams import StoredTensors
-    from plm_model.checkpoint import ORIGINAL_PARAMS
-    from plm_model.tokenizer import Tokenizer
-    from plm_model.weights import load_config
 
     checkpoint, base = inputs["checkpoint"], inputs["base"]
     checkpoint.require_stored(rel for rel in checkpoint.files if rel.startswith("checkpoint/"))
-    model = load_config(base.local("config.json").parent)
-    tokenizer = Tokenizer.from_file(base.local("tokenizer.json"))
     stored = StoredTensors(f"{checkpoint.uri}/checkpoint", PREFIXES[settings.consolidate.weights])
-    tensors = TrainedWeights(model, settings.train, stored, base.local)
+    tensors = TrainedWeights(model_of(base), settings.train, stored, base.local)
     names = tensors.names
     entries = {name: (tensors.dtype(name), tensors.shape(name)) for name in names}
     size = sum(map(tensors.size, names))
     context.progress(f"writing {size / 1e6:,.0f} MB")
-    write_tensors(out, entries, map(tensors.stream, names))
+    shard_bytes = int(settings.consolidate.max_shard_gb * 1e9)
+    files = write_tensors(out, entries, map(tensors.stream, names), shard_bytes)
     context.progress("comparing with the checkpoint")
-    compare(out, tensors, names)
+    for file, part in files.items():
+        compare(out, file, tensors, list(part))
     state = checkpoint.read_json("train_state.json")
     facts = {"Training": f"{state['step']:,} steps, {state['tokens']:,} tokens, loss {state['loss']}"}
     summary = "A vision-language model fine-tuned by PLM Pipeline."
-    write_companions(
-        out, model, tokenizer, "Fine-tuned model", summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"}
-    )
-    if ORIGINAL_PARAMS in base.files:
-        out.write_json(ORIGINAL_PARAMS, base.read_json(ORIGINAL_PARAMS))
+    copy_companions(out, base, "Fine-tuned model", summary, {**facts, "Checkpoint": f"`{checkpoint.digest[:16]}`"})
     out.counts |= {"tensors": len(names), "bytes": size}
 
 
-def compare(out: ArtifactWriter, tensors: TrainedWeights, names: list[str]) -> None:
-    """Read the written file again. Raises RuntimeError naming the first tensor that is not the checkpoint's.
+def compare(out: ArtifactWriter, file_name: str, tensors: TrainedWeights, names: list[str]) -> None:
+    """Read a written file again. Raises RuntimeError naming the first tensor that is not the checkpoint's.
 
     Small tensors are taken from the checkpoint by the library's own reader, not by the one that wrote the file.
     """
-    with out.fs.open(f"{out.path}/{WEIGHTS}", "rb") as file:
+    with out.fs.open(f"{out.path}/{file_name}", "rb") as file:
         table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         start = file.tell()
         for name, data in expected(tensors, names):
@@ -69,7 +63,7 @@ def compare(out: ArtifactWriter, tensors: TrainedWeights, names: list[str]) -> N
             file.seek(start + begin)
             same = all(file.read(len(piece)) == piece for piece in data)
             if not same or file.tell() != start + end:
-                raise RuntimeError(f"{out.uri}/{WEIGHTS}: tensor {name} is not what the checkpoint holds")
+                raise RuntimeError(f"{out.uri}/{file_name}: tensor {name} is not what the checkpoint holds")
 
 
 def expected(tensors: TrainedWeights, names: list[str]) -> Iterator[tuple[str, Iterator[memoryview]]]:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 from components.model_files.writer import pieces, raw_bytes
+from plm_model.family import part
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from components.train.checkpoints.streams import StoredTensors
     from components.train.sections import TrainedParameters
-    from plm_model.checkpoint import StoredTensor
-    from plm_model.config import PLMConfig
+    from plm_model.checkpoint.description import Described
+    from plm_model.checkpoint.opened import StoredTensor
 
 
 class TrainedWeights:
@@ -30,15 +31,14 @@ class TrainedWeights:
     """
 
     def __init__(
-        self, config: PLMConfig, settings: TrainedParameters, trained: StoredTensors, base: Callable[[], Path]
+        self, model: Described, settings: TrainedParameters, trained: StoredTensors, base: Callable[[], Path]
     ) -> None:
-        from plm_model.stored_safetensors import stored_tensors
-        from plm_model.weights import build
+        from plm_model.checkpoint.safetensors_reader import stored_tensors
 
         self.trained, self.lora = trained, settings.lora
-        self._shapes = trained_shapes(config, settings)
+        self._shapes = trained_shapes(model, settings)
         require_same_tensors(self._shapes, trained)
-        self.names = list(build(config).state_dict())
+        self.names = list(built(model).state_dict())
         all_trained = self._shapes.keys() >= set(self.names)
         self._base: Mapping[str, StoredTensor] = {} if all_trained else stored_tensors(base())
 
@@ -88,18 +88,22 @@ def adapter(name: str, part: str) -> str:
     return f"{name.removesuffix('.weight')}.lora_{part}" if name.endswith(".weight") else ""
 
 
-def trained_shapes(config: PLMConfig, settings: TrainedParameters) -> dict[str, tuple[int, ...]]:
+def built(model: Described) -> nn.Module:
+    """The model on `meta`: names and shapes, no numbers."""
+    return part(model.family, "model").build(model.architecture, "meta")
+
+
+def trained_shapes(model: Described, settings: TrainedParameters) -> dict[str, tuple[int, ...]]:
     """What a checkpoint of this training holds of the model: the parameters that are not frozen, and the adapters."""
     from components.train.model.lora import add_adapters
     from components.train.update.param_groups import freeze
-    from plm_model.weights import build
 
-    model = build(config)
+    module = built(model)
     if settings.lora:
-        add_adapters(model, settings.lora)
-    freeze(model, settings)
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in frozen}
+        add_adapters(module, settings.lora)
+    freeze(module, settings)
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 def require_same_tensors(wanted: Mapping[str, tuple[int, ...]], tensors: StoredTensors) -> None:

@@ -19,8 +19,8 @@ from components.ingest.media_rows import images_of, rows_with_paths
 from components.ingest.parts import Part
 from components.ingest.rejects import Reject
 from components.ingest.row import BadRow, Row, cut
-from plm_model.record import GptRoleError, RecordError, parse_id, parse_record
-from plm_model.turns import TagError, exchanges_of
+from plm_model.records.record import GptRoleError, RecordError, parse_id, parse_record
+from plm_model.records.turns import TagError, exchanges_of
 
 # Keys of a record that a row with a plain question and answer may carry too.
 MEDIA_KEYS = ("video", "start_time", "end_time", "bbox", "bbox_map", "width", "height")

@@ -31,9 +31,8 @@ from components.evaluate.tasks.questions import (
     write_documents,
 )
 from components.media_files.root import MediaRoot
-from components.model_files.settings import model_config
-from plm_model.codec import Codec
-from plm_model.tokenizer import Tokenizer
+from components.model_files.settings import codec_of
+from plm_model.family import Codec
 
 HELD_OUT = "heldout"  # the task as lmms-eval knows it; people see `evaluate.task`
 
@@ -46,10 +45,11 @@ def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactW
     media = MediaRoot.of(inputs["dataset"])
     asked = held_out.questions
     local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
-    questions, unanswerable = answerable(asked, local, codec_of(inputs["model"]))
+    codec = codec_of(inputs["model"])
+    questions, unanswerable = answerable(asked, local, codec)
     skipped = [*held_out.skipped, *unanswerable]
     require_few(skipped, held_out.rows - held_out.beyond_limit, settings.max_bad_fraction)
-    too_long = targets_too_long(questions, inputs["model"], settings.max_new_tokens)
+    too_long = targets_too_long(questions, codec, settings.max_new_tokens)
     if too_long:
         context.progress(
             f"{len(too_long)} of {len(questions)} targets, {too_long[0].id} for one, have more tokens than "
@@ -75,15 +75,9 @@ def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactW
         out.counts["limit"] = settings.limit
 
 
-def codec_of(model: Artifact) -> Codec:
-    """What makes prompts for a checkpoint."""
-    return Codec(Tokenizer.from_file(model.local("tokenizer.json")), model_config(model))
-
-
-def targets_too_long(questions: Sequence[Question], model: Artifact, max_new_tokens: int) -> list[Question]:
+def targets_too_long(questions: Sequence[Question], codec: Codec, max_new_tokens: int) -> list[Question]:
     """Questions whose answer would be cut off before its end."""
-    tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
-    return [question for question in questions if len(tokenizer.encode(question.target)) > max_new_tokens]
+    return [question for question in questions if codec.length(question.target) > max_new_tokens]
 
 
 def measure(

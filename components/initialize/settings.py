@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 from components.initialize.partial import partial
-from components.settings import LocalPath, Seed, Settings
-from plm_model.config import PLMConfig
+from components.settings import KeysOf, LocalPath, Seed, Settings
+from plm_model.checkpoint.description import architecture_of
+from plm_model.family import families, package, part
+
+
+def architecture_keys(family: str) -> Any:
+    """The keys of a family's architecture as a type of which each may be left out."""
+    return partial(part(family, "settings").Architecture)
+
+
+def architectures() -> list[Any]:
+    """Those of all families that are installed."""
+    return [architecture_keys(family) for family in families()]
 
 
 class ModelConfig(Settings):
@@ -16,26 +27,41 @@ class ModelConfig(Settings):
 
     WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"tokenizer"})  # the contents of the file count, not its place
 
-    family: Literal["plm"] = "plm"
+    family: str = Field(
+        "plm", description="whose architecture, codec and weights: a family of ours, or one that a package brings"
+    )
     init: LocalPath = Field(
         "random",
-        description="`random`, a checkpoint directory (Meta's, Hugging Face's or our layout), owner/name@commit on the "
-        "Hugging Face hub, or the Llama directory that `tower` is put before",
+        description="`random`, a model directory in a layout that the family reads, owner/name@commit on the Hugging Face "
+        "hub, or the language model's directory that `tower` is put before",
     )
-    tower: LocalPath | None = Field(None, description="a Perception Encoder's .pt, for the first training stage")
+    tower: LocalPath | None = Field(None, description="the .pt of a vision tower, for the first training stage")
     seed: Seed = 0
     tokenizer: LocalPath | None = Field(
         None, description="tokenizer.json, beside the file that names it; default: the checkpoint's own"
     )
-    architecture: partial(PLMConfig) = Field(  # type: ignore[valid-type]
+    architecture: Annotated[dict[str, Any], KeysOf(architectures)] = Field(
         {},
         description="the whole model where init is random or a tower is given; else what to change of the checkpoint's",
     )
+
+    @field_validator("family")
+    @classmethod
+    def _require_family(cls, family: str) -> str:
+        package(family)
+        return family
+
+    @field_validator("architecture")
+    @classmethod
+    def _require_known_keys(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "family" not in info.data:
+            return architecture
+        return dict(TypeAdapter(architecture_keys(info.data["family"])).validate_python(architecture))
 
     @model_validator(mode="after")
     def _require_whole_architecture(self) -> ModelConfig:
         if self.init == "random" and self.tower:
             raise ValueError("tower is put before the Llama directory that init names; init is `random`")
         if self.init == "random" or self.tower:
-            PLMConfig.from_dict(self.architecture)
+            architecture_of(self.family, self.architecture)
         return self

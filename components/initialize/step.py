@@ -16,13 +16,11 @@ from components.initialize.settings import ModelConfig
 from components.model_files.writer import pieces, raw_bytes, write_companions, write_tensors
 
 if TYPE_CHECKING:
-    from plm_model.checkpoint import Checkpoint
+    from plm_model.checkpoint.opened import Checkpoint
 
 
 def run(settings: ModelConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write a checkpoint directory. Raises UserError for weights, a tokenizer or settings that do not fit each other."""
-    from plm_model.checkpoint import ORIGINAL_PARAMS
-
     context.progress(f"opening {settings.init}")
     require_sound(settings.init)
     checkpoint = open_base(settings)
@@ -40,9 +38,7 @@ def run(settings: ModelConfig, inputs: Mapping[str, Artifact], out: ArtifactWrit
         stream(checkpoint, sum(sizes), context),
     )
     facts = {"Parameters": f"{out.counts['parameters']:,}"}
-    write_companions(out, checkpoint.config, checkpoint.tokenizer, "Base model", summary(settings), facts)
-    if checkpoint.original_params is not None:
-        out.write_json(ORIGINAL_PARAMS, checkpoint.original_params)
+    write_companions(out, settings.family, checkpoint, "Base model", summary(settings), facts)
 
 
 def stream(checkpoint: Checkpoint, total: int, context: StepContext) -> Iterator[Iterator[memoryview]]:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
-from plm_model.file_kind import file_kind
+from plm_model.media.file_kind import file_kind
 
 SHOWN = 80  # characters of a name in a message
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

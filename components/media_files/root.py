@@ -26,10 +26,10 @@ from components.artifacts.artifact import Artifact, artifact_at, filesystem
 from components.artifacts.sums import GONE, OTHER_CONTENTS, DamagedFile, cure, difference, differs
 from components.errors import UserError
 from components.media_files.path import OutsideRoot, path_below
+from plm_model.media.shown_name import short
 
 PARALLEL_DOWNLOADS = 8
 READINGS = 2  # of a file that arrives damaged
-SHOWN_NAME = 80
 NAMES_NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -195,11 +195,6 @@ def recorded_media(uri: str, digest: str) -> Artifact:
     if found is None or found.digest != digest:
         raise DamagedFile(f"{uri}: is not the ingest that the data set was made from; {cure('ingest')}")
     return found
-
-
-def short(name: str) -> str:
-    """A name for a message, cut where it is longer than any name that people give: a whole picture in base64, say."""
-    return name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}… ({len(name):,} characters)"
 
 
 @contextmanager

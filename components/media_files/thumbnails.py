@@ -6,7 +6,7 @@ import base64
 import io
 from typing import Any
 
-from plm_model.images import decode_image
+from plm_model.media.images import decode_image
 
 SIDE = 320  # pixels of the longer side
 

@@ -1,15 +1,26 @@
-"""The settings of the model in a checkpoint artifact, without its weights or anything that needs torch."""
+"""What the model of an artifact is, without its weights or anything that needs torch."""
 
 from __future__ import annotations
 
 from components.artifacts.artifact import Artifact
-from plm_model.config import PLMConfig
+from plm_model.checkpoint.description import CONFIG, Described, described
+from plm_model.family import Codec, Collator, part
 
-NOT_SETTINGS = ("model_type", "format")  # what a config.json has beside the model's settings
+
+def model_of(model: Artifact) -> Described:
+    """The family and architecture in a model artifact's `config.json`; ConfigError when they are of no family of ours."""
+    return described(model.read_json(CONFIG))
 
 
-def model_config(model: Artifact) -> PLMConfig:
-    """The settings in a checkpoint's `config.json`; ConfigError when they are no PLM's."""
-    # Not by plm_model.weights: an edit of the model must leave what only prepares its input alone.
-    values = model.read_json("config.json")
-    return PLMConfig.from_dict({name: value for name, value in values.items() if name not in NOT_SETTINGS})
+def codec_of(model: Artifact, max_tokens: int | None = None) -> Codec:
+    """What encodes records and questions for a model."""
+    found = model_of(model)
+    codec = part(found.family, "codec")
+    directory = {model.local(file).parent for file in codec.FILES}
+    return codec.open_codec(directory.pop(), found.architecture, max_tokens)
+
+
+def collator_of(model: Artifact) -> Collator:
+    """What makes packs for a model."""
+    found = model_of(model)
+    return part(found.family, "collator").open_collator(found.architecture)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts.artifact import ArtifactWriter
+from components.artifacts.artifact import Artifact, ArtifactWriter
+from components.model_files.settings import model_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plm_model.config import PLMConfig
-    from plm_model.tokenizer import Tokenizer
+    from plm_model.checkpoint.opened import Checkpoint
 
-WEIGHTS = "model.safetensors"
+README, LICENCE = "README.md", "LICENSE-NOTICE"
+SHARD_BYTES = 5 * 10**9
 PIECE_BYTES = 16 << 20
 NOTICE = """\
 The weights in this directory are not covered by the licence of the software that wrote them.
 
 Weights that were trained from a random start belong to whoever trained them, within the terms of the training data.
-Weights that were started from a published model keep that model's licence. The released PLM checkpoints and the NXTP
-checkpoints are for non-commercial research only, and so is every model that is trained from them.
-"""
+Weights that were started from a published model keep that model's licence. """
 CARD = """\
 ---
 library_name: plm-pipeline
@@ -49,40 +50,65 @@ Answer a question about an image:
 
 
 def write_companions(
-    out: ArtifactWriter, config: PLMConfig, tokenizer: Tokenizer, name: str, summary: str, facts: Mapping[str, Any]
+    out: ArtifactWriter, family: str, opened: Checkpoint, name: str, summary: str, facts: Mapping[str, Any]
 ) -> None:
-    """Write all of a checkpoint directory but the tensors: configs, tokenizer, model card and licence notice."""
-    from plm_model.weights import save_companions
+    """Write all of a model directory but the tensors: what its family has, model card and licence notice."""
+    from plm_model.family import part
 
     with tempfile.TemporaryDirectory() as folder:
-        save_companions(config, tokenizer, folder)
-        Path(folder, "README.md").write_text(model_card(config, name, summary, facts), encoding="utf-8")
-        Path(folder, "LICENSE-NOTICE").write_text(NOTICE, encoding="utf-8")
+        part(family, "checkpoint").write_companions(opened, Path(folder))
+        write_card(Path(folder), family, opened.config, name, summary, facts)
         out.add_tree(folder)
 
 
-def model_card(config: PLMConfig, name: str, summary: str, facts: Mapping[str, Any]) -> str:
-    """What the model is, in Markdown; `facts` are further rows of its table."""
-    vision, decoder = config.vision, config.decoder
-    rows = {
-        "Vision tower": f"{vision.layers} layers of width {vision.width}, tiles of {vision.image_size} pixels",
-        "Decoder": f"{decoder.layers} layers of width {decoder.dim}, {decoder.vocab_size:,} tokens",
-        "Tiles per image": f"at most {config.processor.max_num_tiles}, {config.tokens_per_tile} tokens each",
-        **facts,
-    }
+def copy_companions(out: ArtifactWriter, base: Artifact, name: str, summary: str, facts: Mapping[str, Any]) -> None:
+    """Write what the base model has beside its tensors, with a card and a notice of its own."""
+    model = model_of(base)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (file for file in base.files if not of_tensors(file) and file not in (README, LICENCE)):
+            place = Path(folder, file)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base.local(file), place)
+        write_card(Path(folder), model.family, model.architecture, name, summary, facts)
+        out.add_tree(folder)
+
+
+def of_tensors(file: str) -> bool:
+    """Whether a file of a model directory holds tensors, or says which does."""
+    return file.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def write_card(folder: Path, family: str, architecture: Any, name: str, summary: str, facts: Mapping[str, Any]) -> None:
+    """Write the model card, in Markdown, and the notice; `facts` are further rows of the card's table."""
+    from plm_model.family import part
+
+    checkpoint = part(family, "checkpoint")
+    rows = {**checkpoint.card(architecture), **facts}
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return CARD.format(name=name, summary=summary, rows=table)
+    card = CARD.format(name=name, summary=summary, rows=table)
+    (folder / README).write_text(card, encoding="utf-8")
+    (folder / LICENCE).write_text(NOTICE + checkpoint.LICENCE, encoding="utf-8")
 
 
-def write_tensors(out: ArtifactWriter, entries: Mapping[str, Any], data: Iterable[Iterable[Any]]) -> None:
-    """Stream `model.safetensors`: `entries` gives (dtype, shape) by name, `data` the bytes of each in the same order."""
-    from plm_model.safetensors_writer import header
+def write_tensors(
+    out: ArtifactWriter, entries: Mapping[str, Any], data: Iterable[Iterable[Any]], max_shard_bytes: int = SHARD_BYTES
+) -> Mapping[str, Mapping[str, Any]]:
+    """Stream `model.safetensors`, or several files and their index: `entries` gives (dtype, shape) by name, `data` the bytes of
+    each in the same order. Gives the entries of each file."""
+    from plm_model.checkpoint.files import INDEX, WEIGHTS, index_of
+    from plm_model.checkpoint.safetensors_writer import header, shard_files
 
-    with out.open(WEIGHTS) as file:
-        file.write(header(entries))
-        for tensor in data:
-            for piece in tensor:
-                file.write(piece)
+    files = shard_files(entries, max_shard_bytes, WEIGHTS)
+    stream = iter(data)
+    for name, part in files.items():
+        with out.open(name) as file:
+            file.write(header(part))
+            for tensor in itertools.islice(stream, len(part)):
+                for piece in tensor:
+                    file.write(piece)
+    if len(files) > 1:
+        out.write_json(INDEX, index_of(files))
+    return files
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
+from components.settings import KeysOf
+
 SHOWN_KEYS = 3
 # Our key -> what other programs call it.
 OTHER_WORDS: Mapping[str, str] = {
@@ -106,7 +108,10 @@ def known_keys(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _fields(kind: Any) -> list[tuple[str, Any]]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [(name, field.annotation) for name, field in kind.model_fields.items()]
+        return [
+            (name, next((found() for found in field.metadata if isinstance(found, KeysOf)), field.annotation))
+            for name, field in kind.model_fields.items()
+        ]
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         return [(field.name, hints[field.name]) for field in dataclass_fields(kind)]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
 from components.reach import Reach
+from components.settings import KeysOf
 
 OLD_FORM = (
     "`config` is the path of a YAML file, and what differs from it goes into `overrides`: "
@@ -60,6 +61,9 @@ def _optional_type(annotation: Any) -> Any:
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = get_args(annotation)
+        for found in metadata:
+            if isinstance(found, KeysOf):
+                return found()
         return Annotated[(_optional_type(inner), *metadata)]
     if origin in (Union, types.UnionType):
         return Union[tuple(_optional_type(member) for member in get_args(annotation))]  # noqa: UP007

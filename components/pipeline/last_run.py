@@ -42,7 +42,7 @@ def made_elsewhere(step: Step, config: PipelineConfig, store: ArtifactStore) -> 
         return None
     key = _key(step.name, parts)
     settings = {name: value for name, value in key.config.items() if name != OUTSIDE}
-    here = json.loads(json.dumps(step.counted(config))), step.code(), step.versions()
+    here = json.loads(json.dumps(step.counted(config))), step.code(config.model.family), step.versions()
     if (settings, key.code, key.libraries) != here:
         return None
     found = store.find(key)

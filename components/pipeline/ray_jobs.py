@@ -94,13 +94,16 @@ def publish_job(
     return config_uri, _put(store.uri("configs", f"{key.step}-{key.digest[:20]}.json"), json.dumps(order).encode())
 
 
-def read_order(uri: str, store: ArtifactStore) -> tuple[StepKey, dict[str, Artifact]]:
-    """The key and the inputs of a job's order. Raises UserError where an input is gone, or the code is not the same."""
+def read_order(uri: str, store: ArtifactStore, family: str) -> tuple[StepKey, dict[str, Artifact]]:
+    """The key and the inputs of a job's order for a model of that family.
+
+    Raises UserError where an input is gone, or the code is not the same.
+    """
     fs, path = filesystem(uri)
     order = json.loads(fs.cat_file(path))
     key = StepKey(**order["key"])
     step = STEPS[key.step]
-    if changed := _differing(step.code(), key.code):
+    if changed := _differing(step.code(family), key.code):
         raise UserError(f"{key.step}: this cluster runs other code than the flow: {', '.join(changed)}")
     here = step.versions()
     if changed := _differing(here, key.libraries):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig
 from components.register.settings import RegisterSettings
 from components.train.effects import FREE_TO_CHANGE, of_result
+from plm_model.family import Part, package, part
 
 OUTSIDE = "outside"  # in a key's config
 SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times
@@ -49,20 +50,25 @@ class Step:
     on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
     uses_ray: bool = False  # works on an initialised Ray
     in_registry: bool = False  # its result is in the model registry: run again whenever that has changed
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # files of an input that count, if not all do
+    # Of an input, which of its files count, where not all do.
+    counted_files: Callable[[PipelineConfig], Mapping[str, Collection[str]]] = lambda config: {}
+    family_parts: tuple[Part, ...] = ()  # of the model's family: what the step runs of it, which no import shows
     # The key of what an interrupted attempt left: of a step that compares by itself what it resumes, less counts.
     resumes: Callable[[StepKey], StepKey] = lambda key: key
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
+        only = self.counted_files(config)
         digests = {
-            name: content_digest({file: artifact.files[file] for file in self.parts[name]})
-            if name in self.parts
+            name: content_digest({file: artifact.files[file] for file in only[name]})
+            if name in only
             else artifact.digest
             for name, artifact in inputs.items()
         }
         outside = {OUTSIDE: self.outside(self.settings(config))} if self.outside else {}
-        return StepKey(self.name, digests, {**self.counted(config), **outside}, self.code(), self.versions())
+        return StepKey(
+            self.name, digests, {**self.counted(config), **outside}, self.code(config.model.family), self.versions()
+        )
 
     def counted(self, config: PipelineConfig) -> dict[str, Any]:
         """What the key holds of the config; the same for a copy of the files that it names."""
@@ -71,9 +77,10 @@ class Step:
         state = {"state": self.state(settings)} if self.state else {}
         return {**({self.section: values} if self.section else values), **state}
 
-    def code(self) -> dict[str, str]:
-        """Digests of the code that the step runs."""
-        return code_digests(self.module)
+    def code(self, family: str) -> dict[str, str]:
+        """Digests of the code that the step runs, of its parts of the model's family, too."""
+        modules = (self.module, *(f"{package(family)}.{name}" for name in self.family_parts))
+        return dict(sorted({name: sha for module in modules for name, sha in code_digests(module).items()}.items()))
 
     def versions(self) -> dict[str, str]:
         """The versions of the libraries that the output depends on, without the builds' suffixes."""
@@ -133,6 +140,10 @@ def _store(settings: RegisterSettings) -> Mapping[str, Any]:
     return {"store": hashlib.sha256(tracking_uri(settings.tracking).encode()).hexdigest()[:16]}
 
 
+def _files_of_codec(config: PipelineConfig) -> Mapping[str, Collection[str]]:
+    return {"model": part(config.model.family, "codec").FILES}
+
+
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
@@ -160,6 +171,7 @@ STEPS: dict[str, Step] = {
             state=_tokenizer,
             outside=_weights_on_disk,
             libraries=MODEL_LIBRARIES,
+            family_parts=("settings", "checkpoint"),
         ),
         Step(
             "preprocess",
@@ -170,7 +182,8 @@ STEPS: dict[str, Step] = {
             libraries=("pillow", "av", "decord", "tokenizers", "pyarrow"),
             on_cluster=True,
             uses_ray=True,
-            parts={"model": ("processor_config.json", "tokenizer.json")},  # other weights need no other shards
+            counted_files=_files_of_codec,  # other weights need no other shards
+            family_parts=("settings", "codec"),
         ),
         Step(
             "train",
@@ -182,6 +195,7 @@ STEPS: dict[str, Step] = {
             libraries=("torch",),
             on_cluster=True,
             uses_ray=True,
+            family_parts=("settings", "collator", "model"),
             resumes=_train_resumes,
         ),
         Step(
@@ -191,6 +205,7 @@ STEPS: dict[str, Step] = {
             lambda config: ConsolidateSettings(config.consolidate, config.train.trained),
             libraries=MODEL_LIBRARIES,
             on_cluster=True,
+            family_parts=("settings", "model", "checkpoint"),
         ),
         *(
             Step(
@@ -201,6 +216,7 @@ STEPS: dict[str, Step] = {
                 "evaluate",
                 libraries=("torch", "transformers", "tokenizers", "lmms-eval", "pillow", "av", "decord"),
                 on_cluster=True,
+                family_parts=("settings", "codec", "answer"),
             )
             for name, model in (("evaluate_base", "initialize"), ("evaluate", "consolidate"))
         ),

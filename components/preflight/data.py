@@ -45,7 +45,7 @@ def source(config: PipelineConfig) -> Iterator[Finding]:
 def _source(config: PipelineConfig) -> Iterator[str]:
     from components.ingest.sources.catalogue import data_sets
     from components.ingest.sources.folder import data_folder
-    from plm_model.hub import HubError, pinned
+    from plm_model.checkpoint.hub import HubError, pinned
 
     given = config.ingest.source
     if isinstance(given, FolderSource):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.initialize.base import RANDOM
+from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import file_digest
 from components.preflight.data import Peek, peek
 from components.preflight.finding import Finding
-from plm_model.config import PLMConfig
+from plm_model.checkpoint.description import architecture_of
+from plm_model.family import part
 
 STEP = "initialize"
 SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has
@@ -34,7 +36,7 @@ def weights(config: PipelineConfig) -> Iterator[Finding]:
 
 
 def _checkpoint(place: str) -> Iterator[str]:
-    from plm_model.hub import HubError, pinned
+    from plm_model.checkpoint.hub import HubError, pinned
 
     folder = Path(place)
     if not folder.exists():
@@ -51,35 +53,32 @@ def _checkpoint(place: str) -> Iterator[str]:
 
 
 def random_size(config: PipelineConfig) -> Iterator[Finding]:
-    """A model of random weights has the size that the config says, not a default that is PLM-1B's."""
+    """A model of random weights has the size that the config says, not the family's default."""
     model = config.model
     if model.init != RANDOM:
         return
     if not model.architecture:
         yield Finding(
-            f"model: nothing is said of it, which would be {_billions(PLMConfig())} random parameters of PLM-1B's size; extend "
+            f"model: nothing is said of it, which would be {_billions(model)} random parameters; extend "
             "configs/base.yaml, or name weights as model.init, or a size as model.architecture",
             step=STEP,
         )
     elif model.tokenizer is None:
         yield Finding("model.tokenizer: is not set; give a tokenizer.json, or a checkpoint as model.init", step=STEP)
-    elif parameters(named := PLMConfig.from_dict(model.architecture)) > LARGE:
+    elif parameters(model) > LARGE:
         text = (
-            f"model.init is `random`: {_billions(named)} parameters start untrained; published weights are named there"
+            f"model.init is `random`: {_billions(model)} parameters start untrained; published weights are named there"
         )
         yield Finding(text, refuses=False, step=STEP)
 
 
-def parameters(model: PLMConfig) -> int:
-    """About how many weights a model has (matrices only, the tower's and the decoder's): 1.5e9 for PLM-1B."""
-    vision, decoder = model.vision, model.decoder
-    tower = vision.layers * (4 * vision.width**2 + 2 * vision.width * vision.hidden_dim)
-    kept = decoder.dim * decoder.head_dim * decoder.kv_heads
-    layer = 2 * decoder.dim**2 + 2 * kept + 3 * decoder.dim * decoder.hidden_dim
-    return tower + decoder.layers * layer + decoder.vocab_size * decoder.dim * (1 if decoder.tied else 2)
+def parameters(model: ModelConfig) -> int:
+    """About how many weights the model has."""
+    architecture = architecture_of(model.family, model.architecture)
+    return part(model.family, "settings").parameters(architecture)
 
 
-def _billions(model: PLMConfig) -> str:
+def _billions(model: ModelConfig) -> str:
     return f"{parameters(model) / 1e9:.1f} billion"
 
 
@@ -88,7 +87,7 @@ def room(config: PipelineConfig) -> Iterator[Finding]:
     model = config.model
     if model.init != RANDOM or not model.architecture or not model.tokenizer or not Path(model.tokenizer).is_file():
         return
-    least = _smallest(config, PLMConfig.from_dict(model.architecture), peek(config))
+    least = _smallest(config, peek(config))
     if least is None:
         return
     what = (
@@ -102,11 +101,9 @@ def room(config: PipelineConfig) -> Iterator[Finding]:
             yield Finding(f"{key} is {most}, and {what}", step=step)
 
 
-def _smallest(config: PipelineConfig, model: PLMConfig, rows: Peek) -> int | None:
-    """Tokens of an example with one tile and an answer of one character; None where rows bring their own questions."""
-    from plm_model.codec import Codec
-    from plm_model.record import parse_record
-    from plm_model.tokenizer import Tokenizer
+def _smallest(config: PipelineConfig, rows: Peek) -> int | None:
+    """Tokens of an example with a picture and an answer of one character; None where rows bring their own questions."""
+    from plm_model.records.record import parse_record
 
     if not rows.filled:
         return None
@@ -114,6 +111,8 @@ def _smallest(config: PipelineConfig, model: PLMConfig, rows: Peek) -> int | Non
     turns = [{"from": "human", "value": question}, {"from": "assistant", "value": "1"}]
     record = parse_record({"id": "a", "image": "a.png", "conversations": turns})
     try:
-        return Codec(Tokenizer.from_file(config.model.tokenizer or ""), model).encode(record, [1]).length
+        architecture = architecture_of(config.model.family, config.model.architecture)
+        codec = part(config.model.family, "codec")
+        return codec.smallest(architecture, Path(config.model.tokenizer or ""), record)
     except ValueError:  # of another tokenizer, or above the decoder's own limit: the step says which
         return None

@@ -20,8 +20,8 @@ from components.media_files.thumbnails import thumbnail
 from components.preprocess.figures import by_source
 from components.preprocess.graph import Report
 from components.preprocess.outcome import Outcome
-from plm_model.codec import NO_TARGET, Codec
-from plm_model.tokenizer import Tokenizer
+from plm_model.family import Codec
+from plm_model.packs.example import NO_TARGET
 
 FILE = "audit.html"
 EXAMPLES = 24
@@ -33,7 +33,7 @@ ONE_OF_MANY_SIDE = 120
 COLUMNS = ("tokens", "targets", "media")
 
 Candidate = tuple[int, str, str, int]  # hash of the id, id, split, row of the split's table
-Kind = Literal["supervised", "unsupervised", "image", "wrong"]
+Kind = Literal["supervised", "unsupervised", "media", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def audit_page(
     rows = read_rows(out_uri, chosen)
     sources = source_figures(outcome.good)
     return page.get_template(FILE).render(
-        examples=[audited(report, row, codec.tokenizer) for report, row in zip(chosen, rows, strict=True)],
+        examples=[audited(report, row, codec) for report, row in zip(chosen, rows, strict=True)],
         sources=sources[:SHOWN_SOURCES],
         hidden_sources=max(0, len(sources) - SHOWN_SOURCES),
         good=sum(table.num_rows for table in outcome.good.values()),
         bad=sum(table.num_rows for table in outcome.bad.values()),
         noted=[kind for _, kind in sorted({**(read or {}), **outcome.all_noted().to_json()}.items())],
-        tokens_per_tile=codec.config.tokens_per_tile,
+        placeholder=codec.placeholder,
     )
 
 
@@ -157,14 +157,14 @@ def shard_rows(out_uri: str, shard: str, numbers: Sequence[int]) -> Iterator[tup
             first += rows
 
 
-def audited(report: Report, row: Mapping[str, Any], tokenizer: Tokenizer) -> Audited:
+def audited(report: Report, row: Mapping[str, Any], codec: Codec) -> Audited:
     """What the page shows of one row of a shard."""
     media = row["media"] or ()
     shown = spread(len(media), SHOWN_PICTURES)
     side = PICTURE_SIDE if len(media) == 1 else ONE_OF_MANY_SIDE
     return Audited(
         report=report,
-        runs=token_runs(row["tokens"], row["targets"], tokenizer),
+        runs=token_runs(row["tokens"], row["targets"], codec),
         pictures=[{**thumbnail(media[n]["data"], side), "kind": media[n]["kind"], "number": n} for n in shown],
         hidden_pictures=len(media) - len(shown),
     )
@@ -175,50 +175,51 @@ def spread(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [round(n * (count - 1) / (most - 1)) for n in range(most)]
 
 
-def token_runs(tokens: Sequence[int], targets: Sequence[int], tokenizer: Tokenizer) -> list[Run]:
+def token_runs(tokens: Sequence[int], targets: Sequence[int], codec: Codec) -> list[Run]:
     """The tokens of an example in runs of one kind; the last target follows the last token, as in the conversation.
 
-    Worked example: tokens [b i i q], targets [-100 -100 -100 a] give unsupervised b, image i i, unsupervised q, supervised a.
+    Worked example: tokens [b i i q], targets [-100 -100 -100 a] give unsupervised b, media i i, unsupervised q, supervised a.
     A target that is not the next token makes a run `wrong`, shown as what the model is asked to say there.
     """
     sequence = [*tokens, *targets[-1:]] if targets[-1] != NO_TARGET else list(tokens)
     asked = [NO_TARGET, *targets]
-    kinds = [kind_of(token, target, tokenizer.image_id) for token, target in zip(sequence, asked, strict=False)]
+    placeholder = codec.placeholder.token
+    kinds = [kind_of(token, target, placeholder) for token, target in zip(sequence, asked, strict=False)]
     runs = []
     for kind, group in itertools.groupby(range(len(sequence)), key=kinds.__getitem__):
         places = list(group)
         ids = [asked[place] if kind == "wrong" else sequence[place] for place in places]
-        runs.append(run_of(kind, ids, tokenizer))
+        runs.append(run_of(kind, ids, codec))
     return runs
 
 
-def kind_of(token: int, target: int, image_id: int) -> Kind:
+def kind_of(token: int, target: int, placeholder: int) -> Kind:
     if target not in (NO_TARGET, token):
         return "wrong"
-    if token == image_id:
-        return "image" if target == NO_TARGET else "wrong"
+    if token == placeholder:
+        return "media" if target == NO_TARGET else "wrong"
     return "unsupervised" if target == NO_TARGET else "supervised"
 
 
-def run_of(kind: Kind, ids: Sequence[int], tokenizer: Tokenizer) -> Run:
-    if kind == "image":
+def run_of(kind: Kind, ids: Sequence[int], codec: Codec) -> Run:
+    if kind == "media":
         return Run(kind, len(ids))
     if len(ids) <= LONG_RUN:
-        return Run(kind, len(ids), pieces(ids, tokenizer))
-    start, end = pieces(ids[:RUN_EDGE], tokenizer), pieces(ids[-RUN_EDGE:], tokenizer)
+        return Run(kind, len(ids), pieces(ids, codec))
+    start, end = pieces(ids[:RUN_EDGE], codec), pieces(ids[-RUN_EDGE:], codec)
     return Run(kind, len(ids), start, end, len(ids) - 2 * RUN_EDGE)
 
 
-def pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[Piece]:
+def pieces(ids: Sequence[int], codec: Codec) -> list[Piece]:
     """Tokens as text; those that only together make a character stay together."""
     found: list[Piece] = []
     waiting: list[int] = []
     for place, token in enumerate(ids):
         waiting.append(token)
-        text = tokenizer.decode(waiting, skip_special=False)
+        text = codec.text(waiting)
         if text.endswith("\ufffd") and len(waiting) < 4 and place + 1 < len(ids):
             continue
-        special = bool(text) and not tokenizer.decode(waiting)
+        special = bool(text) and not codec.text(waiting, special=False)
         found.append(Piece(text, " ".join(map(str, waiting)), special))
         waiting = []
     return found

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.media_files.root import MediaRoot, MissingMedia, short
-from plm_model.codec import Codec
-from plm_model.config import ProcessorConfig
-from plm_model.conversation import RejectedRecord
-from plm_model.image_file import ImageError
-from plm_model.images import processor_for, require_affordable, tile_counts
-from plm_model.picture_check import Look, is_blank_video, look
-from plm_model.record import Record, RecordError, VideoClip, parse_record, require_size
-from plm_model.video import VideoError, encode_frame, video_tiles
+from components.media_files.root import MediaRoot, MissingMedia
+from plm_model.family import Codec
+from plm_model.media.image_file import ImageError
+from plm_model.media.shown_name import short
+from plm_model.media.video import VideoError
+from plm_model.packs.example import ARRAYS
+from plm_model.packs.stored import StoreOptions
+from plm_model.records.record import Record, RecordError, parse_record
+from plm_model.records.turns import RejectedRecord
 
 # The key under which a row may say which line of the user's own file it was, such as `labels.csv:17`.
 USER_LINE = "from_line"
+AS_FOUND = StoreOptions()
 
 
 class BadRow(ValueError):
@@ -32,26 +33,12 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the model sees of a record: media as a shard keeps them, the tiles that each image or video becomes, and the
-    kinds of what was noticed about them (`components.noted`)."""
-
-    media: list[dict[str, Any]]
-    tiles: list[int]
-    frames: int = 0
-    notes: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
 class Encoder:
-    """Everything that a worker needs to encode lines of one data set. `frame_jpeg_quality` None keeps frames exactly; with
-    `reject_damaged` a row is bad whose picture is damaged, though it can be shown.
-    """
+    """Everything that a worker needs to encode lines of one data set."""
 
     codec: Codec
     media: MediaRoot
-    frame_jpeg_quality: int | None = None
-    reject_damaged: bool = False
+    options: StoreOptions = AS_FOUND
 
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
         """The row of a shard (columns of `shards.schema`) of one line of JSON, and beside these columns `notes`, the kinds of
@@ -69,61 +56,20 @@ class Encoder:
             raise BadRow(visible(error), known_id(row), user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
-        shown = self.images(record) if record.video is None else self.video(record.video)
-        example, notes = self.codec.encode_noted(record, shown.tiles)
+        stored = self.codec.store(record, self.media, self.options)
         return {
             "id": record.id,
             "source": visible(record.row.get("source") or source),
             "record": json.dumps({key: value for key, value in record.row.items() if key != USER_LINE}),
-            "tokens": example.tokens,
-            "targets": example.targets,
-            "pos": example.pos,
-            "seg": example.seg,
-            "group": example.group,
-            "media": shown.media,
-            "tokens_n": example.length,
-            "supervised": example.supervised,
-            "tiles": sum(shown.tiles),
-            "frames": shown.frames,
-            "notes": sorted(record.notes | shown.notes | notes),
+            **{name: getattr(stored.example, name) for name in ARRAYS},
+            "media": stored.media,
+            "tokens_n": stored.example.length,
+            "supervised": stored.example.supervised,
+            "media_n": stored.items,
+            "frames": stored.frames,
+            "notes": sorted(record.notes | stored.notes),
             "place": user_line(record.row),
         }
-
-    def images(self, record: Record) -> Shown:
-        """Images as they are, decoded once to know their size, which that of boxes must be, and that they are whole."""
-        data = [self.media.read(path) for path in record.images]
-        processor, side = self.codec.config.processor, self.codec.config.vision.image_size
-        each = processor_for(processor, len(data))
-        looks = [self.looked_at(path, image, each) for path, image in zip(record.images, data, strict=True)]
-        sizes = [found.size for found in looks]
-        require_size(record, sizes)
-        notes = frozenset[str]().union(*(found.notes for found in looks))
-        return Shown(
-            [{"kind": "image", "data": image} for image in data], tile_counts(sizes, processor, side), 0, notes
-        )
-
-    def looked_at(self, path: str, data: bytes, processor: ProcessorConfig) -> Look:
-        """The size of an image after decoding all of it, so that no damaged one reaches training, and what is odd about it."""
-        try:
-            found = look(data, processor.sixteen_bit_white)
-            require_affordable(*found.size, processor, self.codec.config.vision.image_size)
-            if self.reject_damaged and "damaged_picture" in found.notes:
-                raise ImageError("damaged image, which preprocess.damaged=keep would take as it comes out")
-        except ImageError as error:
-            raise ImageError(f"{short(path)}: {error}") from error
-        return found
-
-    def video(self, clip: VideoClip) -> Shown:
-        """The frames of a clip that the model sees, as tiles: decoded, marked and resized here, once for all epochs."""
-        config = self.codec.config
-        notes: set[str] = set()
-        with self.media.file(clip.path) as file:
-            where = (clip.start, clip.end, clip.boxes, short(clip.path))
-            tiles = video_tiles(file, config.processor, config.vision.image_size, *where, notes)
-        if is_blank_video(tiles):
-            notes.add("blank")
-        media = [{"kind": "frame", "data": encode_frame(tile, self.frame_jpeg_quality)} for tile in tiles]
-        return Shown(media, [len(tiles)], len(tiles), frozenset(notes))
 
 
 def load(raw: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ SUMS = ("tokens", *COUNTS)
 
 
 def statistics(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Figures by split: rows = used + repaired + rejected, examples, what was noticed about them, sums of tokens, tiles and
+    """Figures by split: rows = used + repaired + rejected, examples, what was noticed about them, sums of tokens, media and
     bytes, and lengths."""
     return {split: of_split(outcome.good[split], outcome.bad[split].num_rows, outcome.noted[split]) for split in SPLITS}
 

@@ -43,7 +43,7 @@ class Report:
     row: int = -1
     tokens: int = 0
     supervised: int = 0
-    tiles: int = 0
+    media: int = 0
     frames: int = 0
     media_bytes: int = 0
     notes: Sequence[str] = ()
@@ -105,9 +105,11 @@ class ChunkWorker:
                 continue
             except UserError as error:
                 raise UserError(f"{chunk.file}:{line}: {error}") from error
-            told = {name: row[name] for name in ("id", "source", "supervised", "tiles", "frames", "notes", "place")}
+            told = {name: row[name] for name in ("id", "source", "supervised", "frames", "notes", "place")}
             size = sum(len(item["data"]) for item in row["media"])
-            report = Report(chunk.split, line, shard=chunk.shard, row=written, tokens=row["tokens_n"], **told)
+            report = Report(
+                chunk.split, line, shard=chunk.shard, row=written, tokens=row["tokens_n"], media=row["media_n"], **told
+            )
             report.media_bytes = size
             reports.append(report)
             written += 1
@@ -129,7 +131,7 @@ def table_schema() -> Any:
     import pyarrow as pa
 
     text = ("split", "id", "reason", "source", "shard", "place", "stop", "file")
-    numbers = ("chunk", "line", "row", "tokens", "supervised", "tiles", "frames", "media_bytes", "number")
+    numbers = ("chunk", "line", "row", "tokens", "supervised", "media", "frames", "media_bytes", "number")
     notes = ("notes", pa.list_(pa.string()))
     return pa.schema([*((name, pa.string()) for name in text), *((name, pa.int64()) for name in numbers), notes])
 

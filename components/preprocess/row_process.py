@@ -28,7 +28,7 @@ from PIL import Image
 
 from components.errors import UserError
 from components.preprocess.encode import BadRow, Encoder, identity
-from plm_model.video import load_libraries
+from plm_model.media.video import load_libraries
 
 WAIT_FACTOR = 10  # how much longer than its limit of computing a row may take by the clock: other work, slow storage
 START_SECONDS = 300  # for its imports from a cold disk

@@ -15,7 +15,7 @@ from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext, keep
 from components.errors import UserError
 from components.media_files.root import MediaRoot
-from components.model_files.settings import model_config
+from components.model_files.settings import codec_of
 from components.preprocess import audit
 from components.preprocess.encode import Encoder
 from components.preprocess.figures import statistics
@@ -25,8 +25,7 @@ from components.preprocess.quarantine import FILE, require_within_budget, write_
 from components.preprocess.scan import Chunk, Scan
 from components.preprocess.settings import PreprocessConfig
 from components.shards.writer import write_index
-from plm_model.codec import Codec
-from plm_model.tokenizer import Tokenizer
+from plm_model.packs.stored import StoreOptions
 
 COUNTED = ("rows", "examples", "used", "repaired", "rejected")
 
@@ -39,10 +38,9 @@ def run(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: Artifac
     """
     dataset = inputs["dataset"]
     encoder = Encoder(
-        codec=make_codec(settings, inputs["model"]),
+        codec=codec_of(inputs["model"], settings.max_tokens),
         media=MediaRoot.of(dataset),
-        frame_jpeg_quality=settings.frame_jpeg_quality,
-        reject_damaged=settings.damaged == "reject",
+        options=StoreOptions(settings.frame_jpeg_quality, reject_damaged=settings.damaged == "reject"),
     )
     chunks = scan(settings, dataset)
     outcome = work(settings, ChunkWorker(encoder, chunks, out.uri, settings.row_seconds), dataset, context)
@@ -64,12 +62,6 @@ def last_line(figures: Mapping[str, Mapping[str, Any]], outcome: Outcome) -> str
     mended = f", {repaired} of them repaired" if repaired else ""
     noticed = outcome.all_noted().line()
     return f"{examples} examples{mended}, {rejected} rows in quarantine" + (f"; {noticed}" if noticed else "")
-
-
-def make_codec(settings: PreprocessConfig, model: Artifact) -> Codec:
-    """The codec of a checkpoint's tokenizer and processor."""
-    tokenizer = Tokenizer.from_file(model.local("tokenizer.json"))
-    return Codec(tokenizer, model_config(model), settings.max_tokens)
 
 
 def scan(settings: PreprocessConfig, dataset: Artifact) -> list[Chunk]:

@@ -1,8 +1,7 @@
-"""Examples read back from the shards of preprocessing: where each lies, and its arrays and tiles by shard and row."""
+"""Examples read back from the shards of preprocessing: where each lies, and its arrays by shard and row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -10,15 +9,12 @@ from typing import IO, Any, NamedTuple, Protocol
 import numpy as np
 
 from components.errors import UserError
-from plm_model.codec import Example
-from plm_model.config import PLMConfig
-from plm_model.images import tile_images
-from plm_model.pack import require_placeholders
-from plm_model.video import decode_frame
+from plm_model.family import Collator
+from plm_model.packs.example import ARRAYS, Example
+from plm_model.packs.stored import Item, WrongModel
 
 FOLDER = "train"
 INDEX = f"{FOLDER}/index.parquet"
-ARRAYS = ("tokens", "targets", "pos", "seg", "group")
 
 
 class CorruptExample(ValueError):
@@ -46,7 +42,7 @@ class Index:
     shard_codes: np.ndarray
     rows: np.ndarray
     tokens: np.ndarray
-    tiles: np.ndarray
+    media: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +64,7 @@ def read_index(path: Path) -> Index:
     """The index of a preprocessed data set. Raises UserError when it holds no example."""
     import pyarrow.parquet as parquet
 
-    names, numbers = ("source", "shard"), ("row", "tokens", "tiles")
+    names, numbers = ("source", "shard"), ("row", "tokens", "media")
     table = parquet.read_table(path, columns=[*names, *numbers], read_dictionary=names)
     if not table.num_rows:
         raise UserError(f"{path}: the data set holds no example to train on")
@@ -90,31 +86,22 @@ class OpensShards(Protocol):
     def open(self, rel: str) -> IO[bytes]: ...
 
 
-@dataclass(frozen=True)
-class Item:
-    """An example with its tiles: uint8 [tiles, 3, H, W]."""
-
-    id: str
-    example: Example
-    tiles: np.ndarray
-
-
 class ShardReader:
     """Gives examples by place. Pickles without what it has read, so that every process reads for itself.
 
     Decoded examples, and the row groups they came from, stay in memory up to `cache_bytes` each; the rest is read again.
     """
 
-    def __init__(self, files: OpensShards, config: PLMConfig, cache_bytes: int = 256 << 20) -> None:
+    def __init__(self, files: OpensShards, collator: Collator, cache_bytes: int = 256 << 20) -> None:
         self.files = files
-        self.config = config
+        self.collator = collator
         self.cache_bytes = cache_bytes
         self._shards: dict[str, Shard] = {}
         self._groups = BoundedCache(cache_bytes)
         self._examples = BoundedCache(cache_bytes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardReader, (self.files, self.config, self.cache_bytes)
+        return ShardReader, (self.files, self.collator, self.cache_bytes)
 
     def read(self, place: Place) -> Item:
         """The example at a place. Raises CorruptExample when its bytes cannot be used, OSError when they cannot be had."""
@@ -126,9 +113,13 @@ class ShardReader:
                 if error.errno is not None:  # the system's: a disk or a network, not the data
                     raise
                 raise CorruptExample(reason_of(error)) from error
+            except WrongModel as error:
+                raise UserError(f"{error}; preprocess again") from None
             except ValueError as error:  # of Arrow, of the images, of a count that does not fit
                 raise CorruptExample(reason_of(error)) from error
-            size = found.tiles.nbytes + sum(getattr(found.example, name).nbytes for name in ARRAYS)
+            size = sum(array.nbytes for array in found.media.values()) + sum(
+                getattr(found.example, name).nbytes for name in ARRAYS
+            )
             self._examples.keep(place, found, size)
         return found
 
@@ -144,9 +135,7 @@ class ShardReader:
         table, row = self._group(place)
         example = Example(**{name: list_at(table.column(name).chunk(0), row) for name in ARRAYS})
         id = table.column("id")[row].as_py()
-        tiles = tiles_of(table.column("media").chunk(0)[row].as_py() or (), self.config, id)
-        require_placeholders(example, len(tiles), self.config, f"example {id}")
-        return Item(id, example, tiles)
+        return self.collator.item(id, example, table.column("media").chunk(0)[row].as_py() or ())
 
     def _group(self, place: Place) -> tuple[Any, int]:
         """The row group that holds a row of a shard, and the row's place in it."""
@@ -166,23 +155,6 @@ class ShardReader:
 
 def reason_of(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def tiles_of(media: Sequence[Mapping[str, Any]], config: PLMConfig, name: str) -> np.ndarray:
-    """The tiles of an example's stored media: images are cut here, frames of a video were when they were stored.
-
-    UserError when frames were stored for a model with tiles of another size.
-    """
-    side = config.vision.image_size
-    frames = [decode_frame(item["data"]) for item in media if item["kind"] == "frame"]
-    if not frames:
-        return tile_images([item["data"] for item in media], config.processor, side)
-    if frames[0].shape != (3, side, side):
-        raise UserError(
-            f"example {name} holds frames of {frames[0].shape[1]} pixels, but the model's vision.image_size is {side}; "
-            "preprocess again"
-        )
-    return np.stack(frames)
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from plm_model.packs.example import ARRAYS
+
 ROWS_PER_GROUP = 64  # rows read together when one of them is wanted
 GROUP_BYTES = 32 << 20
 INDEX_GROUP = 1 << 20  # rows
-ARRAYS = ("tokens", "targets", "pos", "seg", "group")
-COUNTS = ("supervised", "tiles", "frames")
+COUNTS = ("supervised", "media", "frames")
 
 
 def schema() -> Any:
     """Columns of a shard. `record` is the JSON of the whole record.
 
-    `media` is a list of {kind, encoded bytes}: an `image` as it was found, or each `frame` of a video at the size of a tile.
+    `media` is a list of {kind, encoded bytes}: an `image` as it was found, or each `frame` of a video as the model
+    sees it; `media_n` counts what the model's encoder runs on.
     """
     import pyarrow as pa
 
@@ -31,7 +33,7 @@ def schema() -> Any:
             *((name, pa.string()) for name in ("id", "source", "record")),
             *((name, pa.list_(pa.int32())) for name in ARRAYS),
             ("media", media),
-            *((name, pa.int32()) for name in ("tokens_n", *COUNTS)),
+            *((name, pa.int32()) for name in ("tokens_n", "supervised", "media_n", "frames")),
         ]
     )
 

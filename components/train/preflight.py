@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from components.artifacts.artifact import Artifact
 from components.errors import UserError
+from components.model_files.settings import model_of
 from components.shards.reader import INDEX, read_index
 from components.train.checkpoints.room import checkpoint_bytes, require_room_for_all
 from components.train.data.plan import Cost
@@ -12,7 +13,7 @@ from components.train.data.skipped import Skipped
 from components.train.measure.validation import require_test_split
 from components.train.model.assembly import check_settings
 from components.train.settings import TrainConfig
-from plm_model.weights import build, load_config
+from plm_model.family import part
 
 
 def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, checkpoints: str) -> list[Skipped]:
@@ -23,7 +24,8 @@ def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, c
     require_test_split(shards, settings)
     _, left_out = plan_spec(read_index(shards.local(INDEX)), settings, Cost())
     try:
-        model = build(load_config(base.local()), device="meta")
+        described = model_of(base)
+        model = part(described.family, "model").build(described.architecture, "meta")
         check_settings(model, settings, world)
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -59,7 +59,7 @@ class Run:
     state: dict[str, Any]
     log: MetricsLog
     tokens: int = 0
-    tiles: int = 0
+    media: int = 0
     started: float = field(default_factory=time.time)
     anomalies: list[Anomaly] = field(default_factory=list)
     failed_checkpoints: int = 0
@@ -85,7 +85,7 @@ class Run:
         for work in works:
             if work.step not in self.left_out:
                 self.tokens += work.tokens
-                self.tiles += work.tiles
+                self.media += work.media
                 yield work
 
     def at(self, step: int, optimizer: ShardedAdamW, guard: Guard, group: Group) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Run:
             "updates": optimizer.updates_made(),
             "loss": self.loss,
             "tokens": self.state["tokens"] + self.tokens,
-            "tiles": self.state["tiles"] + self.tiles,
+            "media": self.state["media"] + self.media,
             "world_size": group.world,
             "seconds": self.state["seconds"] + seconds,
             "attempt_seconds": seconds,
@@ -123,7 +123,7 @@ def resume(
     folder = newest_for_all(uri, group, send)
     sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
     if folder is None:
-        counts = {"step": 0, "tokens": 0, "tiles": 0, "seconds": 0.0, "restarts": 0, "loss": None}
+        counts = {"step": 0, "tokens": 0, "media": 0, "seconds": 0.0, "restarts": 0, "loss": None}
         lists = {"resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []}
         run = Run({**asdict(identity), **counts, **lists}, MetricsLog("", sink, live))
     else:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from plm_model.bounds import Range, below, check, positive, up_to
+from plm_model.parsing.bounds import Range, below, check, positive, up_to
 
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 

@@ -19,7 +19,7 @@ from components.train.sections import (
     TrainedParameters,
     require_patterns,
 )
-from plm_model.bounds import Range, below, check, positive, up_to
+from plm_model.parsing.bounds import Range, below, check, positive, up_to
 
 DEFAULT_STEPS = 100
 
@@ -67,8 +67,8 @@ class TrainConfig:
     """Packs of one optimizer step over all workers (global batch)."""
     pack_tokens: int = 1024
     """Token budget of a pack."""
-    pack_tiles: int = 64
-    """Tile budget of a pack."""
+    pack_media: int = 64
+    """Budget of a pack in items of media: what the model's encoder runs on, such as the parts that a picture is cut into."""
     datamix: str | None = None
     """Sources and their proportions of examples, as `a:1,b:3`; default: all sources at their natural size."""
     loader_workers: int = 0
@@ -122,7 +122,7 @@ class TrainConfig:
         "ema_decay": below(1.0),
         "packs_per_step": positive(10**6),
         "pack_tokens": positive(2**24),
-        "pack_tiles": positive(10**6),
+        "pack_media": positive(10**6),
         "loader_workers": up_to(1024),
         "shard_cache_gb": positive(1e6),
         "feature_cache_gb": up_to(1e6),

@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.artifacts.artifact import Artifact
+from components.model_files.settings import collator_of, model_of
 from components.shards.cache import ShardFiles
 from components.shards.reader import INDEX, ShardReader, read_index
 from components.train.checkpoints import checkpoint
@@ -34,8 +36,8 @@ from components.train.update.optimizer import ShardedAdamW
 from components.train.watch.guards import Anomaly, Guard, RollBack
 from components.train.watch.signals import Agreement, Stopped, Wishes, polled, signals_stop, touch_files
 from components.train.watch.watchdog import Watchdog
-from plm_model.plm import PLM
-from plm_model.weights import build, load_config, load_weights
+from plm_model.checkpoint.files import load_weights
+from plm_model.family import part
 
 Send = Callable[[dict[str, Any]], None]
 COMPILED_STEPS = 4  # blocks are compiled at the first pack, and once more when another length makes it a symbol
@@ -118,17 +120,17 @@ def attempt(
     settings = job.settings
     index = read_index(job.shards.local(INDEX))
     model, optimizer = prepare(job, group)
-    gauge = Gauge.of(model, index.source_names, group.device)
-    plan = stored_plan(
-        plan_spec(index, settings, whole_cost(gauge.cost))[0], settings.steps, job.shards.cache_dir / "plans"
-    )
+    cost = part(model_of(job.base).family, "model").cost(model)
+    gauge = Gauge.of(model, cost, index.source_names, group.device)
+    plan = stored_plan(plan_spec(index, settings, whole_cost(cost))[0], settings.steps, job.shards.cache_dir / "plans")
     identity = Identity.of(settings, plan.digest, job.shards.digest, job.base.digest)
     run = resume(job.checkpoints, identity, model, optimizer, group, send, rolled_back)
     files = ShardFiles(job.shards, job.shards.cache_dir / "shards", int(settings.shard_cache_gb * 1e9))
+    reader = ShardReader(files, collator_of(job.base))
     works = step_work(
         plan,
         index,
-        ShardReader(files, model.config),
+        reader,
         rank=group.rank,
         world=group.world,
         first=run.state["step"] + 1,
@@ -141,9 +143,7 @@ def attempt(
     guard = Guard(settings.guards, group)
     guard.resume(run.state["recent_losses"])
     profiler = Profiler(job.folder, settings.profile, group, next_step=run.state["step"] + 1)
-    held_out = (
-        Validation.of(job.shards, ShardReader(files, model.config), settings) if settings.validate_every else None
-    )
+    held_out = Validation.of(job.shards, reader, settings) if settings.validate_every else None
     beside = Supervision(
         settings,
         run,
@@ -168,7 +168,7 @@ def attempt(
         raise
 
 
-def saver_of(job: TrainJob, model: PLM, optimizer: ShardedAdamW, group: Group) -> Saver:
+def saver_of(job: TrainJob, model: nn.Module, optimizer: ShardedAdamW, group: Group) -> Saver:
     """What writes the checkpoints of this training, and keeps as many as its settings say."""
     return Saver(
         job.checkpoints,
@@ -179,8 +179,8 @@ def saver_of(job: TrainJob, model: PLM, optimizer: ShardedAdamW, group: Group) -
     )
 
 
-def prepare(job: TrainJob, group: Group) -> tuple[PLM, ShardedAdamW]:
+def prepare(job: TrainJob, group: Group) -> tuple[nn.Module, ShardedAdamW]:
     """The base model, frozen and sharded as the settings say, with its optimizer. Never whole on one rank."""
-    folder = job.base.local()
-    model = build(load_config(folder), device="meta")
-    return model, assemble(model, partial(load_weights, directory=folder), job.settings, group)
+    described = model_of(job.base)
+    model = part(described.family, "model").build(described.architecture, "meta")
+    return model, assemble(model, partial(load_weights, directory=job.base.local()), job.settings, group)

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from plm_model import Codec, generate, open_checkpoint
-from plm_model.generation import GenerationOptions
-from plm_model.hub import local_directory
-from plm_model.images import decode_image
-from plm_model.prompts import Prompt, image_prompt, video_prompt
+from plm_model.answers.options import GenerationOptions
+from plm_model.checkpoint.hub import local_directory
+from plm_model.families.plm.answer import Prompt, image_prompt, video_prompt
+from plm_model.media.images import decode_image
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 QUESTIONS = {

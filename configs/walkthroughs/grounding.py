@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 from plm_model import Codec, generate, open_checkpoint
-from plm_model.generation import GenerationOptions
-from plm_model.hub import local_directory
-from plm_model.images import decode_image
-from plm_model.prompts import image_prompt
-from plm_model.regions import SLACK, Box, BoxError, box_text, corners, draw_box, find_boxes, overhang
+from plm_model.answers.options import GenerationOptions
+from plm_model.checkpoint.hub import local_directory
+from plm_model.families.plm.answer import image_prompt
+from plm_model.media.images import decode_image
+from plm_model.records.regions import SLACK, Box, BoxError, box_text, corners, draw_box, find_boxes, overhang
 
 FIND = "Where in the image is this: {what}? Answer with its bounding box, [x1, y1, x2, y2]."
 DESCRIBE = "Describe the region {box} of the image."

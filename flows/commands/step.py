@@ -54,7 +54,7 @@ def run_single_step(
     store.check()
     progress = _Reporter(name, progress_uri)
     if order_uri:
-        key, inputs = read_order(order_uri, store)
+        key, inputs = read_order(order_uri, store, config.model.family)
     else:
         inputs = find_inputs(step, config, store, progress)
         key = step.key(config, inputs)

@@ -36,8 +36,8 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.run_step import ray_session
 from components.train.settings import TrainConfig
 from flows.servers.environment import prepare_environment
-from plm_model.pack import Batch
-from plm_model.plm import PLM
+from plm_model.families.plm.model import PLM
+from plm_model.packs.batch import Batch
 from tests.bench._evidence import bench, evidence
 from tests.components.training_set import IMAGE, SHARD_SCHEMA, artifact, tiny_config, write_base
 
@@ -76,7 +76,7 @@ def write_data(folder: Path) -> None:
         media = [{"kind": "image", "data": jpeg(random)}]
         rows.append({"id": f"e{number}", "record": "{}", "media": media} | {k: v.tolist() for k, v in arrays.items()})
         place = {"id": f"e{number}", "source": "images", "shard": name, "row": number, "tokens": len(tokens)}
-        index.append({**place, "supervised": TEXT // 2, "tiles": 1, "frames": 0})
+        index.append({**place, "supervised": TEXT // 2, "media": 1, "frames": 0})
     parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / "train" / name, row_group_size=16)
     parquet.write_table(pa.Table.from_pylist(index), folder / "train" / "index.parquet")
 
@@ -123,7 +123,7 @@ def engine_seconds(folder: Path, steps: int) -> list[float]:
         steps=steps,
         packs_per_step=1,
         pack_tokens=PACK_IMAGES * (1 + TILE_TOKENS + TEXT),
-        pack_tiles=PACK_IMAGES,
+        pack_media=PACK_IMAGES,
         workers=1,
         checkpoint_every=steps,
         log_every=10,

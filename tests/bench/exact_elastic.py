@@ -34,10 +34,12 @@ from components.train.model.assembly import assemble
 from components.train.model.parallel import Group
 from components.train.sections import ParallelSettings
 from components.train.settings import TrainConfig
-from plm_model.codec import example
-from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
-from plm_model.pack import collate
-from plm_model.weights import build, initialise
+from plm_model.families.plm.collator import collate
+from plm_model.families.plm.model import build
+from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.families.plm.weights import initialise
+from plm_model.nn.config import DecoderConfig
+from plm_model.packs.example import example
 from tests.bench._evidence import bench, evidence
 
 CPU = torch.device("cpu")

@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
 
-from plm_model.codec import Example, example
-from plm_model.config import PLMConfig
-from plm_model.generation import GenerationOptions, generate
-from plm_model.key_maps import from_hf, hf_name
-from plm_model.plm import PLM
-from plm_model.weights import build
+from plm_model.answers.options import GenerationOptions
+from plm_model.families.plm.generation import generate
+from plm_model.families.plm.layouts.hf_keys import from_hf, hf_name
+from plm_model.families.plm.model import PLM, build
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.packs.example import Example, example
 from tests.bench._evidence import bench, evidence
 from tests.plm_model.checkpoints import SCALED, reference
 

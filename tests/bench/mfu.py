@@ -2,8 +2,9 @@
 
     python tests/bench/mfu.py --json            PLM-1B and -3B whole, -8B with adapters; nothing on a machine without a GPU
 
-MFU is that of `plm_model.flops`: useful tokens, tiles and targets, causal attention at half, nothing recomputed, over the
-device's dense bf16 peak. Packs of `--tokens` tokens, laid out as `components.train.loop` gets them, weights at random:
+MFU is that of `plm_model.families.plm.cost`: useful tokens, tiles and targets, causal attention at half, nothing
+recomputed, over the device's dense bf16 peak. Packs of `--tokens` tokens, laid out as `components.train.loop` gets
+them, weights at random:
 
     text      rows of 500-2,000 tokens
     images    rows of 5-37 tiles with 32-256 tokens of text
@@ -41,11 +42,11 @@ from components.train.model.assembly import assemble
 from components.train.model.parallel import Group
 from components.train.sections import LoRASettings
 from components.train.settings import TrainConfig
-from plm_model.codec import Example, example
-from plm_model.config import PLMConfig
-from plm_model.pack import collate
-from plm_model.plm import IGNORED
-from plm_model.weights import build, initialise
+from plm_model.families.plm.collator import collate
+from plm_model.families.plm.model import build, cost
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.weights import initialise
+from plm_model.packs.example import NO_TARGET, Example, example
 from tests.bench._evidence import bench, evidence
 
 KINDS = ("text", "images", "video")
@@ -97,7 +98,7 @@ def row(random: np.random.Generator, config: PLMConfig, tiles: int, text: int) -
     """The tiles' placeholders, then text, of which the second half is supervised."""
     words = random.integers(0, config.image_token_id, text)
     tokens = np.concatenate([np.full(tiles * config.tokens_per_tile, config.image_token_id), words]).astype(np.int32)
-    targets = np.full(len(tokens), IGNORED, np.int32)
+    targets = np.full(len(tokens), NO_TARGET, np.int32)
     targets[-text // 2 : -1] = tokens[-text // 2 + 1 :]
     side = config.vision.image_size
     return example(tokens, targets), random.integers(0, 256, (tiles, 3, side, side), np.uint8)
@@ -141,10 +142,10 @@ def ours(case: Case, device: torch.device) -> dict[str, float]:
 
         optimizer = assemble(model, fill, settings, group)
         hooks = Hooks(on_metrics=lambda step, line: lines.append(line))
-        train(model, optimizer, works(), settings, group, hooks, Gauge.of(model, (), device))
+        train(model, optimizer, works(), settings, group, hooks, Gauge.of(model, cost(model), (), device))
         dist.destroy_process_group()
     later = lines[2:]  # the first is of one step, the second of those that compile
-    names = [name for name in ("train/mfu", "train/tokens_per_s", "train/tiles_per_s") if name in later[0]]
+    names = [name for name in ("train/mfu", "train/tokens_per_s", "train/media_per_s") if name in later[0]]
     found = {name.removeprefix("train/"): statistics.median(line[name] for line in later) for name in names}
     return {**found, "memory_gib": later[-1]["train/memory_gib"]}
 
@@ -153,7 +154,7 @@ def theirs(case: Case, device: torch.device) -> dict[str, float]:
     """Useful tokens per second of `transformers`, the rows of a pack padded to the longest of them."""
     from transformers import PerceptionLMConfig, PerceptionLMForConditionalGeneration
 
-    from plm_model.hf_config_files import config_json
+    from plm_model.families.plm.layouts.hf_config_files import config_json
 
     values = config_json(case.config, {"bos": 0, "end_of_text": 1, "eot": 2, "video": 3}, "bfloat16")
     with device:
@@ -184,7 +185,7 @@ def padded(rows: Sequence[Row], device: torch.device) -> tuple[dict[str, torch.T
         return F.pad(torch.from_numpy(values).long(), (0, longest - len(values)), value=by)
 
     tokens = torch.stack([filled(made.tokens, 0) for made, _ in rows])
-    targets = torch.stack([filled(made.targets, IGNORED) for made, _ in rows])
+    targets = torch.stack([filled(made.targets, NO_TARGET) for made, _ in rows])
     lengths = torch.tensor([[made.length] for made, _ in rows])
     inputs = {"input_ids": tokens, "attention_mask": (torch.arange(longest) < lengths).long(), "labels": targets}
     tiles = np.concatenate([tiles for _, tiles in rows])

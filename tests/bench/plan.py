@@ -136,9 +136,9 @@ def first_fit(tokens: Sequence[int], tiles: Sequence[int], open_packs: int = 32)
 def compared(mix: str, cost: Cost) -> dict[str, float]:
     """Relative times of our plan and of first fit in the order of a shuffle."""
     spec = spec_of(mix, COMPARED, cost)
-    costs = cost.of(spec.tokens, spec.tiles)
+    costs = cost.of(spec.tokens, spec.media)
     order = np.random.default_rng(1).permutation(COMPARED)
-    packs = first_fit(spec.tokens[order].tolist(), spec.tiles[order].tolist())
+    packs = first_fit(spec.tokens[order].tolist(), spec.media[order].tolist())
     plain = [int(costs[order[pack]].sum()) for pack in packs]
     steps = len(plain) // PACKS_PER_STEP - 1
     theirs = [plain[n * PACKS_PER_STEP : (n + 1) * PACKS_PER_STEP] for n in range(steps)]
@@ -152,9 +152,9 @@ def compared(mix: str, cost: Cost) -> dict[str, float]:
 
 def plm_1b() -> Cost:
     """What PLM-1B costs to train, all of it."""
-    from plm_model.config import PLMConfig
-    from plm_model.flops import step_cost
-    from plm_model.weights import build
+    from plm_model.families.plm.cost import step_cost
+    from plm_model.families.plm.model import build
+    from plm_model.families.plm.settings import PLMConfig
 
     return whole_cost(step_cost(build(PLMConfig(), device="meta"), PLMConfig()))
 

@@ -45,7 +45,7 @@ def measure(examples: int, rounds: int) -> dict[str, Any]:
         settings = TrainConfig(
             steps=steps,
             pack_tokens=128,
-            pack_tiles=PER_STEP,
+            pack_media=PER_STEP,
             packs_per_step=1,
             checkpoint_every=EVERY,
             keep_checkpoints=steps // EVERY + 1,

@@ -12,8 +12,8 @@ is a median over the rounds. `ratio_in_cpu_time` is the same of the process's ow
                      all positions and then a mask
     pad_to_longest   `transformers`' PerceptionLM, rows padded to the longest of their batch
 
-Beside each ratio stands its bound: the FLOPs of the padded step over those of the useful one (plm_model.flops; attention at
-half on both sides). It would be reached if a FLOP took the same time everywhere.
+Beside each ratio stands its bound: the FLOPs of the padded step over those of the useful one (plm_model.families.plm.cost;
+attention at half on both sides). It would be reached if a FLOP took the same time everywhere.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ from components.train.loop import accumulate
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
 from components.train.update.optimizer import ShardedAdamW
-from plm_model.config import PLMConfig
-from plm_model.flops import StepCost, step_cost
-from plm_model.hf_config_files import config_json
-from plm_model.key_maps import hf_name, to_hf
-from plm_model.pack import Batch
-from plm_model.plm import PLM
-from plm_model.rope import decoder_rotary
-from plm_model.weights import build, initialise
+from plm_model.families.plm.cost import step_cost
+from plm_model.families.plm.layouts.hf_config_files import config_json
+from plm_model.families.plm.layouts.hf_keys import hf_name, to_hf
+from plm_model.families.plm.model import PLM, build
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.weights import initialise
+from plm_model.nn.cost import StepCost
+from plm_model.nn.rope import decoder_rotary
+from plm_model.packs.batch import Batch
 from tests.bench._evidence import bench, evidence
 
 LONGEST, BATCH, SEED = 1440, 8, 0
 PATCH = 14
 TILE_ROWS, TILE_COLUMNS, POOL = 8, 16, 2  # patches of a tile
 TILE_TOKENS = TILE_ROWS * TILE_COLUMNS // POOL**2
-IGNORED = -100
+NO_TARGET = -100
 RATE, BETAS, DECAY, CLIP = 1e-4, (0.9, 0.95), 0.01, 1.0
 
 
@@ -86,7 +87,7 @@ def make_row(random: np.random.Generator, image_id: int) -> Row:
     question, answer = (int(n) for n in random.integers(8, 65, 2))
     text = random.integers(2, 1000, question + answer)
     tokens = np.concatenate([text[:4], np.full(tiles * TILE_TOKENS, image_id), text[4:]])
-    targets = np.full(len(tokens), IGNORED)
+    targets = np.full(len(tokens), NO_TARGET)
     targets[-answer:] = np.append(tokens[-answer + 1 :], 2)
     pixels = random.integers(0, 256, (tiles, 3, TILE_ROWS * PATCH, TILE_COLUMNS * PATCH), np.uint8)
     return Row(torch.from_numpy(tokens).long(), torch.from_numpy(targets).long(), torch.from_numpy(pixels))
@@ -103,21 +104,21 @@ def packed(rows: Sequence[Row]) -> Batch:
         seg=zero,
         group=zero,
         doc=torch.repeat_interleave(torch.arange(1, len(rows) + 1), torch.tensor([len(row) for row in rows])),
-        tiles=torch.cat([row.tiles for row in rows]),
+        media={"tiles": torch.cat([row.tiles for row in rows])},
     )
 
 
 def padded(rows: Sequence[Row], length: int) -> tuple[Tensor, Tensor]:
     """Tokens (0 behind the end) and targets of the rows, int64 [rows, length]."""
     tokens = torch.stack([F.pad(row.tokens, (0, length - len(row))) for row in rows])
-    return tokens, torch.stack([F.pad(row.targets, (0, length - len(row)), value=IGNORED) for row in rows])
+    return tokens, torch.stack([F.pad(row.targets, (0, length - len(row)), value=NO_TARGET) for row in rows])
 
 
 def ours(model: PLM, rows: Sequence[Row]) -> Callable[[], float]:
     """Our step on a batch: forward, backward and update; returns the loss."""
     optimizer = ShardedAdamW(model, TrainConfig(betas=BETAS, weight_decay=DECAY, clip_norm=CLIP))
     batch, group = packed(rows), Group(torch.device("cpu"))
-    work = StepWork(1, 0.0, (MicroBatch(batch, 0, 1.0),), len(batch.tokens), len(batch.tiles))
+    work = StepWork(1, 0.0, (MicroBatch(batch, 0, 1.0),), len(batch.tokens), len(batch.media["tiles"]))
 
     def step() -> float:
         loss_sum, supervised = accumulate(model, work, group, SEED)
@@ -149,7 +150,7 @@ def pad_to_max(model: PLM, rows: Sequence[Row]) -> Callable[[], float]:
         rotary = decoder_rotary(model.config.decoder, pos)
         for layer in model.layers:
             h = layer(h, rotary, attend)
-        logits, mask = model.head(h), targets.flatten() != IGNORED
+        logits, mask = model.head(h), targets.flatten() != NO_TARGET
         loss = F.nll_loss(F.log_softmax(logits[mask].float(), dim=-1), targets.flatten()[mask])
         loss.backward()
         update()
@@ -231,7 +232,7 @@ def bounds(cost: StepCost, batches: Sequence[Sequence[Row]]) -> dict[str, float]
     useful = to_max = to_longest = 0.0
     for rows in batches:
         lengths, tiles = [len(row) for row in rows], sum(len(row.tiles) for row in rows)
-        targets = sum(int((row.targets != IGNORED).sum()) for row in rows)
+        targets = sum(int((row.targets != NO_TARGET).sum()) for row in rows)
         texts = sum(not len(row.tiles) for row in rows)
         useful += cost.of(lengths, tiles, targets)
         to_max += cost.of([LONGEST] * len(rows), tiles + texts, LONGEST * len(rows))

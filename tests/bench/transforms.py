@@ -29,9 +29,9 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from plm_model.config import ProcessorConfig
-from plm_model.images import tile_images
-from plm_model.tile_grid import tile_grid
+from plm_model.families.plm.settings import ProcessorConfig
+from plm_model.families.plm.tile_grid import tile_grid
+from plm_model.families.plm.tiles import tile_images
 from tests.bench._evidence import bench, evidence
 
 SIDE = 448

@@ -33,10 +33,11 @@ from components.artifacts.artifact import Artifact
 from components.shards.cache import ShardFiles
 from components.shards.reader import ARRAYS, Place, ShardReader
 from components.train.data.loader import PackRequest, read_pack
-from plm_model.codec import Example
-from plm_model.config import PLMConfig
-from plm_model.images import tile_images
-from plm_model.video import encode_frame
+from plm_model.families.plm.collator import Collator
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.tiles import tile_images
+from plm_model.media.video import encode_frame
+from plm_model.packs.example import Example
 from tests.bench._evidence import bench, evidence
 from tests.components.training_set import IMAGE, SHARD_SCHEMA, artifact, tiny_config, write_shards
 
@@ -108,7 +109,9 @@ def example(tiles: int) -> Example:
 
 def epoch(shards: Artifact, files: type[ShardFiles], model: PLMConfig, per_shard: int) -> float:
     """CPU seconds of reading every pack once, from nothing."""
-    reader = ShardReader(files(replace(shards), shards.cache_dir / "cache", 1 << 30), model, cache_bytes=64 << 20)
+    reader = ShardReader(
+        files(replace(shards), shards.cache_dir / "cache", 1 << 30), Collator(model), cache_bytes=64 << 20
+    )
     names = sorted(name for name in shards.files if "shard-" in name)
     places = [Place(name, row) for name in names for row in range(per_shard)]
     began = time.process_time()

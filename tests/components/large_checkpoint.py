@@ -27,12 +27,13 @@ from components.initialize import step as initialize
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.tracking.runs import SilentTracker
-from plm_model.assembly import fresh
-from plm_model.checkpoint import Checkpoint, Layout
-from plm_model.config import DecoderConfig, PLMConfig, VisionConfig
-from plm_model.layouts import write_checkpoint
-from plm_model.tokenizer import Tokenizer
-from plm_model.weights import build
+from plm_model.checkpoint.opened import Checkpoint
+from plm_model.families.plm.layouts.assembly import fresh
+from plm_model.families.plm.layouts.detect import Layout, write_checkpoint
+from plm_model.families.plm.model import build
+from plm_model.families.plm.settings import PLMConfig, VisionConfig
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.nn.config import DecoderConfig
 from tests.components.training_set import artifact
 
 TOKENIZER = Path(__file__).parents[2] / "configs/tokenizers/plm_tiny/tokenizer.json"

@@ -15,8 +15,9 @@ from PIL import Image
 
 from components.artifacts.artifact import Artifact
 from components.shards.reader import ARRAYS
-from plm_model.codec import Example
-from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.nn.config import DecoderConfig
+from plm_model.packs.example import Example
 
 IMAGE = 3
 SHADES = 8
@@ -68,7 +69,7 @@ def write_split(folder: Path, examples: int, per_shard: int, longest: int) -> No
             media = [{"kind": "image", "data": picture(number)}]
             rows.append({"id": f"e{number}", "record": "{}", **arrays, "media": media})
             entry = {"id": f"e{number}", "source": "test", "shard": name, "row": row, "tokens": made.length}
-            index.append({**entry, "supervised": made.supervised, "tiles": 1, "frames": 0})
+            index.append({**entry, "supervised": made.supervised, "media": 1, "frames": 0})
         parquet.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / name, row_group_size=5)
     parquet.write_table(pa.Table.from_pylist(index), folder / "index.parquet")
 
@@ -82,7 +83,9 @@ SHARD_SCHEMA = pa.schema(
 
 def write_base(folder: Path, config: PLMConfig | None = None) -> Artifact:
     """A base checkpoint without a tokenizer, which training does not need."""
-    from plm_model.weights import build, initialise, save_tensors
+    from plm_model.checkpoint.files import save_tensors
+    from plm_model.families.plm.model import build
+    from plm_model.families.plm.weights import initialise
 
     config = config or tiny_config()
     folder.mkdir(parents=True)

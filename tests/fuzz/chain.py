@@ -19,17 +19,18 @@ from components.convert.step import run as convert
 from components.errors import UserError
 from components.ingest.step import run as ingest
 from components.media_files.root import MediaRoot
+from components.model_files.settings import codec_of
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, raise_stop, read_lines
 from components.preprocess.outcome import SPLITS, collect
 from components.preprocess.settings import PreprocessConfig
-from components.preprocess.step import last_line, make_codec, scan, write_results
+from components.preprocess.step import last_line, scan, write_results
 from components.tracking.runs import SilentTracker
-from plm_model.config import PLMConfig
-from plm_model.tokenizer import Tokenizer
-from plm_model.weights import save_companions
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.families.plm.weights import save_companions
 
 TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
 ARCHITECTURE = {
@@ -120,7 +121,7 @@ class Chain:
 def encode(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: Any, context: StepContext) -> None:
     """Preprocess as its step does, chunk by chunk in this process, where the step lets Ray call the worker."""
     dataset = inputs["dataset"]
-    encoder = Encoder(make_codec(settings, inputs["model"]), MediaRoot.of(dataset))
+    encoder = Encoder(codec_of(inputs["model"], settings.max_tokens), MediaRoot.of(dataset))
     chunks = scan(settings, dataset)
     worker = ChunkWorker(encoder, chunks, out.uri, settings.row_seconds)
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from components.layers import read_file
-from plm_model.config import DecoderConfig, PLMConfig, RopeScaling, VisionConfig
-from plm_model.hf_config_files import config_json
-from plm_model.layouts import read_checkpoint, write_checkpoint
-from plm_model.plm import PLM
-from plm_model.tokenizer import Tokenizer
-from plm_model.weights import build, initialise, save_model
+from plm_model.families.plm.layouts.detect import read_checkpoint, write_checkpoint
+from plm_model.families.plm.layouts.hf_config_files import config_json
+from plm_model.families.plm.model import PLM, build
+from plm_model.families.plm.settings import PLMConfig, VisionConfig
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.families.plm.weights import initialise, save_model
+from plm_model.nn.config import DecoderConfig, RopeScaling
 
 TOKENIZER = Path(__file__).parents[2] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
 State = dict[str, torch.Tensor]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from plm_model.codec import Example
-from plm_model.config import PLMConfig
-from plm_model.plm import PLM
-from plm_model.weights import build, initialise
+from plm_model.families.plm.model import PLM, build
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.weights import initialise
+from plm_model.packs.example import Example
 from tests.plm_model.checkpoints import SCALED
 
 IMAGE = 90

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from plm_model.codec import Example
-from plm_model.config import PLMConfig
-from plm_model.key_maps import from_hf, hf_name
-from plm_model.pack import collate
-from plm_model.plm import PLM
-from plm_model.weights import build
+from plm_model.families.plm.collator import collate
+from plm_model.families.plm.layouts.hf_keys import from_hf, hf_name
+from plm_model.families.plm.model import PLM, build
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.packs.example import Example
 from tests.plm_model.checkpoints import IDS, VARIANTS, reference
 
 pytest.importorskip("timm")

@@ -13,10 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plm_model.checkpoint import load
-from plm_model.layouts import read_checkpoint, write_checkpoint
-from plm_model.safetensors_writer import WeightsError
-from plm_model.weights import load_model
+from plm_model.checkpoint.safetensors_writer import WeightsError
+from plm_model.families.plm.layouts.detect import read_checkpoint, write_checkpoint
+from plm_model.families.plm.weights import load, load_model
 from tests.plm_model.checkpoints import own_checkpoint
 
 pytestmark = pytest.mark.case("R17")
@@ -214,6 +213,6 @@ def test_weights_that_are_not_finite_are_refused_by_name(
 
 
 def test_large_finite_numbers_whose_sum_overflows_are_kept() -> None:
-    from plm_model.finite import is_finite
+    from plm_model.checkpoint.finite import is_finite
 
     assert is_finite(torch.full((4,), 3e38)) and not is_finite(torch.tensor([1e38, float("-inf")]))

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.commands.generate import answer
-from plm_model.layouts import read_checkpoint
+from components.evaluate.ask import answer
+from plm_model.families.plm.layouts.detect import read_checkpoint
 
 pytestmark = pytest.mark.weights
 

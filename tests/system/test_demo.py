@@ -52,10 +52,10 @@ def test_a_second_demo_reuses_everything(demo: tuple[str, float], clone: Path) -
     ("edited", "rerun"),
     [
         (
-            "plm_model/images.py",
+            "plm_model/media/images.py",
             {"preprocess", "evaluate_base", "train", "consolidate", "evaluate", "compare", "register"},
         ),
-        ("plm_model/generation.py", {"evaluate_base", "evaluate", "compare", "register"}),
+        ("plm_model/families/plm/generation.py", {"evaluate_base", "evaluate", "compare", "register"}),
         ("README.md", set()),
     ],
 )

@@ -1,34 +1,34 @@
-"""Our checkpoint directories as an lmms-eval model (simple interface): batches of greedy answers with a KV cache."""
+"""Our model directories as an lmms-eval model (simple interface): batches of greedy answers with a KV cache."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
 from components.processes.machine import usable_cores
-from plm_model.codec import Codec, Example
-from plm_model.conversation import RejectedRecord
-from plm_model.generation import GenerationOptions, generate
-from plm_model.images import ImageError, processor_for, tile_image
-from plm_model.prompts import question_record
-from plm_model.record import VideoClip
-from plm_model.video import VideoError, video_tiles
-from plm_model.weights import load_model
+from plm_model.answers.options import GenerationOptions
+from plm_model.checkpoint.description import family_at
+from plm_model.family import part
+from plm_model.media.image_file import ImageError
+from plm_model.media.video import VideoError
+from plm_model.packs.example import Example
+from plm_model.records.record import RecordError, VideoClip
+from plm_model.records.turns import RejectedRecord
 
 DEFAULT_NEW_TOKENS = 64  # many tasks name no limit
 
 
-class PLMAdapter(lmms):
-    """Answers the requests of lmms-eval with a PLM checkpoint.
+class FamilyAdapter(lmms):
+    """Answers the requests of lmms-eval with a model directory of any family.
 
-    `pretrained` is a checkpoint directory, `device` is `auto`, `cpu` or `cuda`; `progress` is called with (answered, all).
+    `pretrained` is a model directory, `device` is `auto`, `cpu` or `cuda`; `progress` is called with (answered, all).
     On a CPU it computes in float32 on every core, on a GPU in bfloat16.
     """
 
@@ -48,8 +48,8 @@ class PLMAdapter(lmms):
         if self._device.type == "cpu":
             torch.set_num_threads(usable_cores())
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._model, self._tokenizer = load_model(pretrained, self._device, dtype)
-        self._codec = Codec(self._tokenizer, self._model.config)
+        self._answerer = part(family_at(Path(pretrained)), "answer").Answerer(Path(pretrained))
+        self._answerer.load(self._device, dtype)
         self._name = str(pretrained)
         self._batch_size = int(batch_size)
         self._max_new_tokens = int(max_new_tokens)
@@ -57,7 +57,9 @@ class PLMAdapter(lmms):
         self._progress = progress or (lambda answered, total: None)
 
     def __str__(self) -> str:
-        return f"PLMAdapter({self._name})"  # the harness keys its response cache by this; the default holds an address
+        return (
+            f"FamilyAdapter({self._name})"  # the harness keys its response cache by this; the default holds an address
+        )
 
     @property
     def device(self) -> torch.device:
@@ -79,38 +81,26 @@ class PLMAdapter(lmms):
         answered = 0
         for options, indices in batches(requests, self._max_new_tokens, self._batch_size):
             prompts = {index: prompt for index in indices if (prompt := self.prompt_or_none(requests[index]))}
-            said = generate(self._model, self._tokenizer, list(prompts.values()), options) if prompts else []
+            said = self._answerer.answers(list(prompts.values()), options) if prompts else []
             for index, answer in zip(prompts, said, strict=True):
                 answers[index] = answer.text.strip()
             answered += len(indices)
             self._progress(answered, len(requests))
         return answers
 
-    def prompt_or_none(self, request: Instance) -> tuple[Example, np.ndarray] | None:
+    def prompt_or_none(self, request: Instance) -> tuple[Example, Any] | None:
         """The prompt of a request; None, with a note in `not_asked`, when it does not fit or its media cannot be read."""
         try:
             return self.prompt(request)
-        except (RejectedRecord, ImageError, VideoError) as error:
+        except (RecordError, RejectedRecord, ImageError, VideoError) as error:
             _, _, _, doc_id, task, _ = request.args
             self.not_asked.append({"task": task, "document": doc_id, "reason": str(error)})
             return None
 
-    def prompt(self, request: Instance) -> tuple[Example, np.ndarray]:
-        """A request as an encoded prompt and its tiles, uint8 [tiles, 3, H, W]."""
+    def prompt(self, request: Instance) -> tuple[Example, Any]:
+        """A request as the family's prompt."""
         text, _, doc_to_visual, doc_id, task, split = request.args
-        shown = media_of(doc_to_visual(self.task_dict[task][split][doc_id]))
-        tiles = [self.tiles(item, len(shown)) for item in shown]
-        record = question_record(f"{task}/{doc_id}", text, len(shown))
-        example = self._codec.prompt(record, [len(each) for each in tiles])
-        side = self._model.config.vision.image_size
-        return example, np.concatenate(tiles) if tiles else np.zeros((0, 3, side, side), np.uint8)
-
-    def tiles(self, item: Image.Image | VideoClip, of: int) -> np.ndarray:
-        """The tiles of one of the `of` images and videos of a request."""
-        processor, side = self._model.config.processor, self._model.config.vision.image_size
-        if isinstance(item, VideoClip):
-            return video_tiles(item.path, processor, side, item.start, item.end, item.boxes)
-        return tile_image(item, processor_for(processor, of), side)
+        return self._answerer.prompt(text, media_of(doc_to_visual(self.task_dict[task][split][doc_id])))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("tasks that compare likelihoods are not supported; choose one that generates answers")
@@ -157,7 +147,7 @@ def generation_options(settings: Mapping[str, Any], max_new_tokens: int) -> Gene
 def media_of(visuals: Any) -> list[Image.Image | VideoClip]:
     """What a request shows, as one flat list: images, and videos, which tasks name by their path.
 
-    A list of frames of a video becomes as many images, one tile each, in front of the text like the video's own frames.
+    A list of frames of a video becomes as many images, in front of the text like the video's own frames.
     """
     if visuals is None:
         return []

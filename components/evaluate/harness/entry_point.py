@@ -6,4 +6,4 @@ from lmms_eval.models.registry_v2 import ModelManifest
 
 MODEL_ID = "plm_pipeline"
 
-manifest = ModelManifest(model_id=MODEL_ID, simple_class_path="components.evaluate.harness.adapter.PLMAdapter")
+manifest = ModelManifest(model_id=MODEL_ID, simple_class_path="components.evaluate.harness.adapter.FamilyAdapter")

@@ -72,8 +72,11 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
 
     from components.evaluate.harness.entry_point import MODEL_ID
     from components.evaluate.tasks.heldout import task_config
+    from plm_model.checkpoint.description import family_at
+    from plm_model.family import part
 
-    manager = TaskManager(include_defaults=bool(request.builtin_tasks), model_name="plm")
+    name = part(family_at(Path(request.checkpoint)), "answer").HARNESS_NAME
+    manager = TaskManager(include_defaults=bool(request.builtin_tasks), model_name=name)
     config = task_config(request.task, Path(request.documents), request.max_new_tokens)
     model = adapter_class(MODEL_ID)(
         pretrained=request.checkpoint,
@@ -84,7 +87,7 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
     )
     outcome = simple_evaluate(
         model=model,
-        tasks=[ConfigurableTask(config=config, model_name="plm"), *request.builtin_tasks],
+        tasks=[ConfigurableTask(config=config, model_name=name), *request.builtin_tasks],
         task_manager=manager,
         limit=request.limit,
         batch_size=request.batch_size,
@@ -116,10 +119,10 @@ def adapter_class(model_id: str) -> type:
     """Our adapter, found as lmms-eval finds it: by its name, through the package's entry point."""
     from lmms_eval.models import get_model
 
-    from components.evaluate.harness.adapter import PLMAdapter
+    from components.evaluate.harness.adapter import FamilyAdapter
 
     found = get_model(model_id)
-    if found is not PLMAdapter:
+    if found is not FamilyAdapter:
         raise RuntimeError(
             f"lmms-eval's model {model_id} is {found.__module__}.{found.__name__}; install this package again"
         )

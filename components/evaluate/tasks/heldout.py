@@ -32,8 +32,8 @@ def task_config(name: str, documents: Path, max_new_tokens: int) -> dict[str, An
 
 def media(document: Mapping[str, Any]) -> list[Any]:
     """What the document shows: its images, upright and in RGB, decoded as the training data was, or its clip of a video."""
-    from plm_model.images import decode_image
-    from plm_model.record import VideoClip
+    from plm_model.media.images import decode_image
+    from plm_model.records.record import VideoClip
 
     if document["video"]:
         return [VideoClip.from_dict(json.loads(document["video"]))]

@@ -16,12 +16,11 @@ from typing import Any
 from components.artifacts.artifact import Artifact
 from components.errors import UserError
 from components.media_files.root import MissingMedia, require_file
-from plm_model.codec import Codec
-from plm_model.conversation import RejectedRecord, pair_turns
-from plm_model.images import ImageError, tile_counts, verified_size
-from plm_model.prompts import question_record
-from plm_model.record import Record, RecordError, VideoClip, parse_record, require_size
-from plm_model.video import VideoError, read_clip
+from plm_model.family import Codec
+from plm_model.media.image_file import ImageError
+from plm_model.media.video import VideoError
+from plm_model.records.record import Record, RecordError, VideoClip, parse_record
+from plm_model.records.turns import RejectedRecord, pair_turns
 
 SHOWN = 3  # rows set aside that a line names
 SHOWN_REASON = 300  # characters of a reason in a line
@@ -134,37 +133,17 @@ def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> st
     try:
         for rel in question.media:
             require_file(rel, local[rel])
-        codec.prompt(question_record(question.id, question.text, len(question.media)), tiles_of(question, local, codec))
+        codec.require_answerable(question.record, question.text, local)
     except (MissingMedia, ImageError, VideoError, RecordError, RejectedRecord) as error:
         return str(error)
     return None
-
-
-def tiles_of(question: Question, local: Mapping[str, Path], codec: Codec) -> list[int]:
-    """How many tiles each of a question's media becomes; all of them are decoded."""
-    processor, clip = codec.config.processor, question.video
-    if clip is not None:
-        show = (clip.start, clip.end, clip.boxes, clip.path)
-        return [len(read_clip(local[clip.path], processor.max_video_frames, lambda frame: None, *show))]
-    sizes = [size_of(rel, local[rel]) for rel in question.images]
-    if question.record is not None:
-        require_size(question.record, sizes)
-    return tile_counts(sizes, processor, codec.config.vision.image_size)
-
-
-def size_of(rel: str, path: Path) -> tuple[int, int]:
-    """Width and height of an image, of which all was decoded."""
-    try:
-        return verified_size(path.read_bytes())
-    except ImageError as error:
-        raise ImageError(f"{rel}: {error}") from error
 
 
 def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
     """Raises UserError when more than the share `most` of n questions had to be skipped, or all of them."""
     if len(skipped) > most * n:
         raise UserError(
-            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than preprocess.max_bad_fraction={most:g} allows: "
+            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than evaluate.max_bad_fraction={most:g} allows: "
             f"{named(skipped)}"
         )
     if len(skipped) == n:

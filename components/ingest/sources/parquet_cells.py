@@ -38,7 +38,7 @@ def instead(cell: Any) -> str:
 
 def suffix_of(image: bytes, place: int) -> str:
     """The ending of a file for the image. BadCell when it is none."""
-    from plm_model.image_file import ImageError, opened
+    from plm_model.media.image_file import ImageError, opened
 
     try:
         return (opened(image).format or "bin").lower()

@@ -38,7 +38,7 @@ def chosen_files(source: ParquetSource) -> Chosen:
 
     Where `ingest.source.files` names them, these; else all, without those of a test or validation split beside others.
     """
-    from plm_model.hub import HubError, dataset_directory
+    from plm_model.checkpoint.hub import HubError, dataset_directory
 
     wanted = source.files or EVERY
     try:

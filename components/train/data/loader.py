@@ -18,13 +18,11 @@ import numpy as np
 import torch
 
 from components.errors import UserError
-from components.shards.reader import CorruptExample, Index, Item, Place, ShardReader
+from components.shards.reader import CorruptExample, Index, Place, ShardReader
 from components.train.data.plan import PackPlan, PlannedStep
 from components.train.data.skipped import Skipped
-from plm_model.codec import NO_TARGET
-from plm_model.codec import example as causal_example
-from plm_model.config import PLMConfig
-from plm_model.pack import Batch, collate
+from plm_model.packs.batch import Batch
+from plm_model.packs.stored import Item
 
 T = TypeVar("T")
 PACKS_AHEAD = 8  # packs that wait for the training, so that memory does not grow with the packs of a step
@@ -54,13 +52,13 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepWork:
-    """What one rank does in one step, numbered from 1. `tokens` and `tiles` are those of the step over all ranks."""
+    """What one rank does in one step, numbered from 1. `tokens` and `media` are those of the step over all ranks."""
 
     step: int
     epoch: float
     micro_batches: tuple[MicroBatch, ...]
     tokens: int
-    tiles: int
+    media: int
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -161,15 +159,15 @@ def read_pack(reader: ShardReader, request: PackRequest) -> MicroBatch:
             items.append(reader.read(place))
         except CorruptExample as error:
             skipped.append(Skipped(reader.id_of(place), source, *place, reason=str(error)))
-            items.append(blank(skipped[-1].id, reader.config))
+            items.append(reader.collator.blank(skipped[-1].id))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror or error} (row {place.row} of {place.shard})") from error
         except Exception as error:
             error.add_note(f"while reading row {place.row} of {place.shard}")
             raise
     if len(skipped) == len(items):
-        return MicroBatch(filler_batch(reader.config), request.number, 0.0, skipped=tuple(skipped))
-    batch = collate([item.example for item in items], [item.tiles for item in items], reader.config)
+        return MicroBatch(reader.collator.filler(), request.number, 0.0, skipped=tuple(skipped))
+    batch = reader.collator.batch(items)
     ids = tuple(item.id for item in items)
     return MicroBatch(batch, request.number, 1.0, ids, request.sources, tuple(skipped))
 
@@ -180,21 +178,9 @@ def steps_ahead(packs_per_step: int, world: int) -> int:
 
 
 def sizes(plan: PackPlan, planned: PlannedStep) -> tuple[int, int]:
-    """Tokens and tiles of a step."""
+    """Tokens and items of media of a step."""
     numbers = np.concatenate([np.asarray(pack) for pack in planned.packs])
-    return int(plan.spec.tokens[numbers].sum()), int(plan.spec.tiles[numbers].sum())
-
-
-def blank(id: str, config: PLMConfig) -> Item:
-    """One token without target and without tiles, in the place of an example that cannot be read."""
-    token = np.array([0 if config.image_token_id else 1], np.int32)
-    return Item(id, causal_example(token, np.full(1, NO_TARGET)), np.zeros((0, 3, 1, 1), np.uint8))
-
-
-def filler_batch(config: PLMConfig) -> Batch:
-    """A pack of one target for a rank that has none: it runs every collective, and counts nothing."""
-    token = np.array([0 if config.image_token_id else 1], np.int32)
-    return collate([causal_example(token, token)], [np.zeros((0, 3, 1, 1), np.uint8)], config)
+    return int(plan.spec.tokens[numbers].sum()), int(plan.spec.media[numbers].sum())
 
 
 @contextlib.contextmanager

@@ -16,20 +16,20 @@ import numpy as np
 
 
 def deal(
-    tokens: np.ndarray, tiles: np.ndarray, costs: np.ndarray, token_budget: int, tile_budget: int
+    tokens: np.ndarray, media: np.ndarray, costs: np.ndarray, token_budget: int, media_budget: int
 ) -> tuple[np.ndarray, int]:
     """Which pack each example is in, int64 [n] below the number of packs, which comes second. No pack is empty.
 
-    `tokens`, `tiles` and `costs` are int64 [n]; every example fits a pack alone.
+    `tokens`, `media` and `costs` are int64 [n]; every example fits a pack alone.
     """
     order = np.argsort(-costs, kind="stable")
-    packs = max(1, -(-int(tokens.sum()) // token_budget), -(-int(tiles.sum()) // tile_budget))
+    packs = max(1, -(-int(tokens.sum()) // token_budget), -(-int(media.sum()) // media_budget))
     growth = 0.5  # of what the leftovers would fill: often they fit once there is some room
     while True:
-        pack_of, left = dealt(order, tokens, tiles, costs, token_budget, tile_budget, packs)
+        pack_of, left = dealt(order, tokens, media, costs, token_budget, media_budget, packs)
         if not len(left):
             return pack_of, packs
-        over = max(int(tokens[left].sum()) / token_budget, int(tiles[left].sum()) / tile_budget)
+        over = max(int(tokens[left].sum()) / token_budget, int(media[left].sum()) / media_budget)
         packs = min(packs + max(1, int(growth * over)), len(tokens))
         growth = 1.0
 
@@ -37,26 +37,26 @@ def deal(
 def dealt(
     order: np.ndarray,
     tokens: np.ndarray,
-    tiles: np.ndarray,
+    media: np.ndarray,
     costs: np.ndarray,
     token_budget: int,
-    tile_budget: int,
+    media_budget: int,
     packs: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One deal to so many packs in the given order: the pack of each example, and the examples that fit nowhere."""
     pack_of = np.full(len(order), -1)
-    free_tokens, free_tiles = np.full(packs, token_budget), np.full(packs, tile_budget)
+    free_tokens, free_media = np.full(packs, token_budget), np.full(packs, media_budget)
     cost, share = np.zeros(packs, np.int64), max(int(costs.sum()) / packs, 1.0)
 
     def round_of(examples: np.ndarray, weigh: bool = True) -> np.ndarray:
         """Deal one example to each pack, those with room and, to weigh, little cost first; gives back what does not fit."""
-        room = np.minimum(free_tokens / token_budget, free_tiles / tile_budget)  # the scarcer of the two counts
+        room = np.minimum(free_tokens / token_budget, free_media / media_budget)  # the scarcer of the two counts
         pack = np.argsort(cost / share - room if weigh else -room, kind="stable")[: len(examples)]
-        fits = (tokens[examples] <= free_tokens[pack]) & (tiles[examples] <= free_tiles[pack])
+        fits = (tokens[examples] <= free_tokens[pack]) & (media[examples] <= free_media[pack])
         taken, pack = examples[fits], pack[fits]
         pack_of[taken] = pack
         free_tokens[pack] -= tokens[taken]
-        free_tiles[pack] -= tiles[taken]
+        free_media[pack] -= media[taken]
         cost[pack] += costs[taken]
         return examples[~fits]
 

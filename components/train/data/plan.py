@@ -28,7 +28,7 @@ from components.train.data.packing import deal
 from components.train.data.shuffle import draws, mixed, permuted
 
 if TYPE_CHECKING:
-    from plm_model.flops import StepCost
+    from plm_model.nn.cost import StepCost
 
 CHUNK_STEPS = 32  # steps whose packs are made together: few enough for the shares to hold in any 1,000 steps
 CHUNK_PACKS = (128, 1024)  # at least, to be alike and full; at most, which is fastest
@@ -39,21 +39,21 @@ Pack = tuple[int, ...]  # numbers of examples: rows of the index
 
 @dataclass(frozen=True)
 class Cost:
-    """What a pack costs to train, in any unit: per token, per squared length of an example, per tile."""
+    """What a pack costs to train, in any unit: per token, per squared length of an example, per item of media."""
 
     token: int = 1
     squared_length: int = 0
-    tile: int = 0
+    media: int = 0
 
-    def of(self, tokens: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+    def of(self, tokens: np.ndarray, media: np.ndarray) -> np.ndarray:
         """Cost of each example: int64 [n]."""
-        tokens, tiles = tokens.astype(np.int64), tiles.astype(np.int64)
-        return self.token * tokens + self.squared_length * tokens * tokens + self.tile * tiles
+        tokens, media = tokens.astype(np.int64), media.astype(np.int64)
+        return self.token * tokens + self.squared_length * tokens * tokens + self.media * media
 
 
 def whole_cost(cost: StepCost) -> Cost:
     """A model's FLOPs in whole numbers, so that a plan is the same on every machine."""
-    return Cost(round(cost.token), round(cost.squared_length), round(cost.tile))
+    return Cost(round(cost.token), round(cost.squared_length), round(cost.media))
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class PlannedStep:
 
 @dataclass(frozen=True, eq=False)
 class PlanSpec:
-    """All that the order of the data depends on. `tokens` and `tiles` (int [rows]) give the size of each row of the index.
+    """All that the order of the data depends on. `tokens` and `media` (int [rows]) give the size of each row of the index.
 
     Every row of the sources fits a pack alone.
     """
 
     tokens: np.ndarray
-    tiles: np.ndarray
+    media: np.ndarray
     sources: tuple[Source, ...]
     seed: int
     pack_tokens: int
-    pack_tiles: int
+    pack_media: int
     packs_per_step: int
     cost: Cost = Cost()
 
@@ -94,11 +94,11 @@ class PlanSpec:
     def digest(self) -> str:
         """Hex sha256 of the plan: two that are equal train on the same packs in the same steps."""
         sha = hashlib.sha256()
-        for array in (self.tokens, self.tiles, *(source.rows for source in self.sources)):
+        for array in (self.tokens, self.media, *(source.rows for source in self.sources)):
             sha.update(f"{array.dtype.str}{len(array)}".encode() + b"\n")
             sha.update(np.ascontiguousarray(array).data)
         mix = [(source.name, str(source.weight)) for source in self.sources]
-        settings = (self.seed, self.pack_tokens, self.pack_tiles, self.packs_per_step, self.cost, mix, VERSION)
+        settings = (self.seed, self.pack_tokens, self.pack_media, self.packs_per_step, self.cost, mix, VERSION)
         sha.update(repr(settings).encode())
         return sha.hexdigest()
 
@@ -112,7 +112,7 @@ class PlanSpec:
         """Draws that are packed together: those that fill about CHUNK_STEPS steps, within the bounds of CHUNK_PACKS."""
         packs = min(max(CHUNK_STEPS * self.packs_per_step, CHUNK_PACKS[0]), CHUNK_PACKS[1])
         fill = 0.0  # of a pack by an average draw
-        for sizes, budget in ((self.tokens, self.pack_tokens), (self.tiles, self.pack_tiles)):
+        for sizes, budget in ((self.tokens, self.pack_tokens), (self.media, self.pack_media)):
             mean = sum(float(s.weight) * int(sizes[s.rows].sum(dtype=np.int64)) / len(s.rows) for s in self.sources)
             fill = max(fill, mean / budget)
         return max(packs, int(packs / fill))
@@ -141,8 +141,8 @@ class PlanSpec:
         """The packs chunk by chunk, without end: rows of the index (uint32) pack after pack, and how many each pack has."""
         for number, (first, stop) in enumerate(self.cuts()):
             rows = self.drawn(first, stop)
-            tokens, tiles = self.tokens[rows].astype(np.int64), self.tiles[rows].astype(np.int64)
-            pack_of, packs = deal(tokens, tiles, self.cost.of(tokens, tiles), self.pack_tokens, self.pack_tiles)
+            tokens, media = self.tokens[rows].astype(np.int64), self.media[rows].astype(np.int64)
+            pack_of, packs = deal(tokens, media, self.cost.of(tokens, media), self.pack_tokens, self.pack_media)
             places = np.arange(packs, dtype=np.uint64)
             key = np.broadcast_to(mixed(self.seed, -1, number), places.shape)
             pack_of = permuted(places, np.full_like(places, packs), key).astype(np.int64)[pack_of]
@@ -183,7 +183,7 @@ class PackPlan:
         starts = self.starts[first : first + self.spec.packs_per_step + 1]
         rows = np.asarray(self.rows[starts[0] : starts[-1]])
         inner = np.asarray(starts - starts[0])
-        costs = np.add.reduceat(self.spec.cost.of(self.spec.tokens[rows], self.spec.tiles[rows]), inner[:-1])
+        costs = np.add.reduceat(self.spec.cost.of(self.spec.tokens[rows], self.spec.media[rows]), inner[:-1])
         packs = [tuple(pack.tolist()) for pack in np.split(rows, inner[1:-1])]
         by_cost = np.argsort(-costs, kind="stable").tolist()
         return PlannedStep(tuple(packs[n] for n in by_cost), first, float(starts[0]) / self.spec.examples)

@@ -24,7 +24,7 @@ def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec
     Raises UserError naming the largest example when they are more than MAX_TOO_LARGE of all, and for a datamix that does
     not fit the data.
     """
-    too_large = (index.tokens > settings.pack_tokens) | (index.tiles > settings.pack_tiles)
+    too_large = (index.tokens > settings.pack_tokens) | (index.media > settings.pack_media)
     left_out = np.flatnonzero(too_large)
     if len(left_out) > MAX_TOO_LARGE * len(index):
         raise UserError(
@@ -38,11 +38,11 @@ def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec
     ]
     spec = PlanSpec(
         tokens=index.tokens,
-        tiles=index.tiles,
+        media=index.media,
         sources=choose_sources(settings.datamix, index.source_names, index.source_codes, ~too_large),
         seed=settings.seed,
         pack_tokens=settings.pack_tokens,
-        pack_tiles=settings.pack_tiles,
+        pack_media=settings.pack_media,
         packs_per_step=settings.packs_per_step,
         cost=cost,
     )
@@ -51,13 +51,13 @@ def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec
 
 def size_of_largest(index: Index, settings: TrainConfig) -> str:
     """Which example exceeds its budget most, and by how much."""
-    largest = int(np.argmax(np.maximum(index.tokens / settings.pack_tokens, index.tiles / settings.pack_tiles)))
+    largest = int(np.argmax(np.maximum(index.tokens / settings.pack_tokens, index.media / settings.pack_media)))
     (id,) = index.ids(np.array([largest]))
     return f"example {id} has {oversize(index, settings, largest)}"
 
 
 def oversize(index: Index, settings: TrainConfig, number: int) -> str:
     """`99 tokens, more than train.pack_tokens=64`."""
-    name = "tokens" if index.tokens[number] > settings.pack_tokens else "tiles"
+    name = "tokens" if index.tokens[number] > settings.pack_tokens else "media"
     found, budget = int(getattr(index, name)[number]), f"pack_{name}"
     return f"{found} {name}, more than train.{budget}={getattr(settings, budget)}"

@@ -116,5 +116,5 @@ def say_result(job: TrainJob, as_json: bool) -> None:
     folder = newest(job.checkpoints) or ""
     state = read_state(folder)
     if as_json:
-        keys = ("step", "loss", "tokens", "tiles", "restarts", "world_size", "attempt_seconds")
+        keys = ("step", "loss", "tokens", "media", "restarts", "world_size", "attempt_seconds")
         print(json.dumps({"checkpoint": folder, **{key: state[key] for key in keys}}))

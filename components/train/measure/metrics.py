@@ -1,4 +1,4 @@
-"""The metrics of a window of steps: every target, token and tile since the last line, on all ranks, equally weighted.
+"""The metrics of a window of steps: every target, token and item of media since the last line, on all ranks, equally weighted.
 
 Nothing here waits for the device but `summarise`, which the loop calls at log points only.
 
@@ -23,8 +23,9 @@ from torch import Tensor
 from components.train.data.loader import MicroBatch, StepWork
 from components.train.model.feature_cache import FeatureCache
 from components.train.model.parallel import Group
-from plm_model.flops import StepCost, peak_flops, step_cost
-from plm_model.plm import IGNORED, PLM
+from components.train.model.towers import HasTowers
+from plm_model.nn.cost import StepCost, peak_flops
+from plm_model.packs.example import NO_TARGET
 
 if TYPE_CHECKING:
     from components.train.settings import TrainConfig
@@ -45,20 +46,21 @@ class Gauge:
     peak: float | None = None
 
     @classmethod
-    def of(cls, model: PLM, sources: Iterable[str], device: torch.device) -> Gauge:
-        """The gauge of a model on a device; `sources` are those of the whole data set, so that all ranks number alike.
+    def of(cls, model: HasTowers, cost: StepCost, sources: Iterable[str], device: torch.device) -> Gauge:
+        """The gauge of a model on a device, a step of which costs `cost`; all ranks number alike the `sources` of the data set.
 
         No MFU beside a cache of features: it would count work that is not done.
         """
-        known = device.type == "cuda" and not isinstance(model.vision_model.forward, FeatureCache)
+        cached = any(isinstance(encoder.forward, FeatureCache) for encoder in model.encoders().values())
+        known = device.type == "cuda" and not cached
         peak = peak_flops(torch.cuda.get_device_name(device)) if known else None
-        return cls(tuple(sorted(set(sources))), step_cost(model, model.config), peak)
+        return cls(tuple(sorted(set(sources))), cost, peak)
 
     def numbers(self, micro: MicroBatch) -> Tensor:
         """The number of the source of each target of a pack, int64 [targets]; 0 for all where sources are not told apart."""
         known = {source: number for number, source in enumerate(self.sources)}
         of_document = torch.tensor([known.get(source, 0) for source in micro.sources or ("",)])
-        documents = micro.batch.doc[micro.batch.targets != IGNORED] - 1
+        documents = micro.batch.doc[micro.batch.targets != NO_TARGET] - 1
         return of_document[documents.clamp(max=len(of_document) - 1)]
 
 
@@ -67,9 +69,9 @@ class Window:
     """What has happened since the last line of metrics."""
 
     gauge: Gauge = field(default_factory=Gauge)
-    supervised: int = 0  # targets, tokens and tiles of all ranks
+    supervised: int = 0  # targets, tokens and media of all ranks
     tokens: int = 0
-    tiles: int = 0
+    media: int = 0
     steps: int = 0
     skipped: int = 0  # examples of this rank that could not be read
     waited: float = 0.0  # seconds without data
@@ -101,7 +103,7 @@ class Window:
                 self.squares += int(torch.bincount(micro.batch.doc).square().sum())
         self.supervised += supervised
         self.tokens += work.tokens
-        self.tiles += work.tiles
+        self.media += work.media
         self.steps += 1
         self.skipped += len(work.skipped)
         self.waited += waited
@@ -170,7 +172,7 @@ def summarise(
         "train/lr": rate,
         **({"train/grad_norm": float(norm)} if math.isfinite(norm) else {}),
         "train/tokens_per_s": window.tokens / seconds,
-        "train/tiles_per_s": window.tiles / seconds,
+        "train/media_per_s": window.media / seconds,
         **utilisation(window, squares, seconds * group.world),
         "train/skipped_examples": skipped,
         "train/padding": 1 - window.tokens / max(positions, 1),
@@ -191,7 +193,7 @@ def utilisation(window: Window, squares: float, device_seconds: float) -> Metric
     cost, peak = window.gauge.cost, window.gauge.peak
     if cost is None or peak is None:
         return {}
-    useful = cost.of_sums(window.tokens, squares, window.tiles, window.supervised)
+    useful = cost.of_sums(window.tokens, squares, window.media, window.supervised)
     return {"train/mfu": useful / (device_seconds * peak)}
 
 

@@ -16,11 +16,11 @@ from torch import nn
 from components.artifacts.artifact import Artifact
 from components.errors import UserError
 from components.shards.reader import ShardReader, read_index
-from components.train.data.loader import MicroBatch, PackRequest, filler_batch, prefetched, read_pack
+from components.train.data.loader import MicroBatch, PackRequest, prefetched, read_pack
 from components.train.data.packing import deal
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
-from plm_model.config import PLMConfig
+from plm_model.family import Collator
 
 INDEX = "test/index.parquet"
 PACKS_AHEAD = 2
@@ -32,19 +32,19 @@ class Validation:
 
     packs: Sequence[Sequence[int]]
     read: Callable[[int], MicroBatch]
-    config: PLMConfig
+    collator: Collator
 
     @classmethod
     def of(cls, shards: Artifact, reader: ShardReader, settings: TrainConfig) -> Validation:
         """Over the test split of a data set, in packs as large as those of the training."""
         index = read_index(shards.local(INDEX))
-        packs = packs_of(index.tokens, index.tiles, settings.pack_tokens, settings.pack_tiles)
+        packs = packs_of(index.tokens, index.media, settings.pack_tokens, settings.pack_media)
 
         def read(number: int) -> MicroBatch:
             rows = packs[number]
             return read_pack(reader, PackRequest(number, tuple(map(index.place, rows)), tuple(map(index.source, rows))))
 
-        return cls(packs, read, reader.config)
+        return cls(packs, read, reader.collator)
 
     @torch.no_grad()
     def loss(self, model: nn.Module, group: Group) -> float:
@@ -63,14 +63,14 @@ class Validation:
         if not count:
             raise UserError(
                 "train.validate_every: no example of the test split can be used: none fits into train.pack_tokens "
-                "and train.pack_tiles, or none can be read"
+                "and train.pack_media, or none can be read"
             )
         return loss_sum / count
 
     def _of(self, number: int) -> MicroBatch:
         if number < len(self.packs):
             return self.read(number)
-        return MicroBatch(filler_batch(self.config), number, 0.0)
+        return MicroBatch(self.collator.filler(), number, 0.0)
 
 
 def require_test_split(shards: Artifact, settings: TrainConfig) -> None:
@@ -81,11 +81,11 @@ def require_test_split(shards: Artifact, settings: TrainConfig) -> None:
         )
 
 
-def packs_of(tokens: np.ndarray, tiles: np.ndarray, pack_tokens: int, pack_tiles: int) -> list[list[int]]:
+def packs_of(tokens: np.ndarray, media: np.ndarray, pack_tokens: int, pack_media: int) -> list[list[int]]:
     """Examples of these sizes in packs of like size, as in training; those that no pack can hold are left out."""
-    fit = np.flatnonzero((tokens <= pack_tokens) & (tiles <= pack_tiles))
+    fit = np.flatnonzero((tokens <= pack_tokens) & (media <= pack_media))
     if not len(fit):
         return []
     sizes = tokens[fit].astype(np.int64)
-    pack_of, packs = deal(sizes, tiles[fit].astype(np.int64), sizes, pack_tokens, pack_tiles)
+    pack_of, packs = deal(sizes, media[fit].astype(np.int64), sizes, pack_tokens, pack_media)
     return [fit[pack_of == pack].tolist() for pack in range(packs)]

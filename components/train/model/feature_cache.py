@@ -1,9 +1,9 @@
-"""Features of a frozen tower, kept in the host's memory: a tile that was seen before costs a copy instead of a forward pass.
+"""Features of a frozen tower, kept in the host's memory: media seen before cost a copy instead of a forward pass.
 
-A cache belongs to one rank and holds what that rank saw: with W ranks and data in another order each epoch, a tile is found
-in the second epoch with a chance of 1 / W. Worth it for small data and many epochs; PLM-8B's tower takes 3.9 TFLOP for a tile
-whose features are 3 MB. A matrix product may round a tile otherwise in a larger batch, so features, and with them a resumed
-run, are the same to rounding only; MFU goes on counting the tower's forward pass.
+A cache belongs to one rank and holds what that rank saw: with W ranks and data in another order each epoch, an item is found
+in the second epoch with a chance of 1 / W. Worth it for small data and many epochs; PLM-8B's tower takes 3.9 TFLOP for an
+item whose features are 3 MB. A matrix product may round an item otherwise in a larger batch, so features, and with them a
+resumed run, are the same to rounding only; MFU goes on counting the tower's forward pass.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class NotCacheable(ValueError):
 
 
 class FeatureCache:
-    """Features by the content of their tile. The least recently used go when `limit`, in bytes, is reached."""
+    """Features by the content of their media. The least recently used go when `limit`, in bytes, is reached."""
 
     def __init__(self, tower: nn.Module, limit: int) -> None:
         self.compute, self.limit, self.used = tower.forward, limit, 0
         self.kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
     @torch.no_grad()
-    def __call__(self, tiles: Tensor) -> Tensor:
-        """uint8 [N, ...] -> the tower's features [N, ...]. Waits for the device twice: for the tiles, and for what is new."""
-        keys = [hashlib.blake2b(tile.numpy(), digest_size=16).digest() for tile in tiles.cpu()]
-        # A tower that is sharded runs on every rank, though it be for a tile that is known.
+    def __call__(self, media: Tensor) -> Tensor:
+        """uint8 [N, ...] -> the tower's features [N, ...]. Waits for the device twice: for the media, and for what is new."""
+        keys = [hashlib.blake2b(item.numpy(), digest_size=16).digest() for item in media.cpu()]
+        # A tower that is sharded runs on every rank, though it be for what is known.
         new = [n for n, key in enumerate(keys) if key not in self.kept] or [0]
         known = sorted(set(range(len(keys))) - set(new))
-        computed = self.compute(tiles[new] if known else tiles)
+        computed = self.compute(media[new] if known else media)
         features = computed
         if known:
             features = computed.new_empty(len(keys), *computed.shape[1:])

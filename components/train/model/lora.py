@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from components.train.sections import LoRASettings
 from components.train.update.param_groups import UnknownParameter
-from plm_model.weights import copy_into, seed_of
+from plm_model.nn.tensors import copy_into, seed_of
 
 
 class LoRALinear(nn.Linear):

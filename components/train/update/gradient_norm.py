@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from plm_model.weights import local_slices
+from plm_model.nn.tensors import local_slices
 
 Shards = dist.ProcessGroup | None  # the ranks over which each parameter is spread; None: this rank holds all
 

@@ -61,16 +61,17 @@ def test_an_edit_in_an_indirect_import_changes_its_digest(project: Path) -> None
 @pytest.mark.parametrize(
     ("module", "steps"),
     [
-        ("plm_model.images", {"preprocess", "train", "evaluate", "evaluate_base", "compare"}),
-        ("plm_model.image_file", {"ingest", "preprocess", "train", "evaluate", "evaluate_base", "compare"}),
-        ("plm_model.generation", {"evaluate", "evaluate_base"}),
-        ("plm_model.plm", {"initialize", "train", "consolidate", "evaluate", "evaluate_base"}),
+        ("plm_model.media.images", {"preprocess", "train", "evaluate", "evaluate_base", "compare"}),
+        ("plm_model.media.image_file", {"ingest", "preprocess", "train", "evaluate", "evaluate_base", "compare"}),
+        ("plm_model.families.plm.generation", {"evaluate", "evaluate_base"}),
+        ("plm_model.families.plm.model", {"initialize", "train", "consolidate", "evaluate", "evaluate_base"}),
+        ("plm_model.families.plm.conversation", {"preprocess", "evaluate", "evaluate_base"}),
         ("components.ingest.sources.s3_listing", {"ingest"}),
         ("components.train.data.plan", {"train"}),
     ],
 )
 def test_an_edit_reaches_the_steps_that_run_it(module: str, steps: set[str]) -> None:
-    assert {name for name, step in STEPS.items() if module in code_digests(step.module)} == steps
+    assert {name for name, step in STEPS.items() if module in step.code("plm")} == steps
 
 
 @pytest.mark.parametrize(

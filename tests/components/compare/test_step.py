@@ -27,7 +27,7 @@ from components.errors import UserError
 from components.media_files.root import MediaRoot
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
-from plm_model.record import VideoClip
+from plm_model.records.record import VideoClip
 from tests.plm_model.video_files import number_of, write_video
 
 SCRIPT = "<script>alert('answer')</script>"

@@ -19,7 +19,10 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.train.checkpoints.storage import UnsafeCheckpoint
 from components.train.checkpoints.streams import StoredTensors
-from plm_model.weights import build, initialise, load_weights
+from plm_model.checkpoint.files import load_weights
+from plm_model.families.plm.model import build
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.families.plm.weights import initialise, save_companions
 from tests.components.training_set import artifact, tiny_config, write_base
 
 TOKENIZER = Path(__file__).parents[3] / "configs/tokenizers/plm_tiny/tokenizer.json"
@@ -39,7 +42,7 @@ def consolidated(tmp_path: Path, step_context: Callable[..., StepContext]) -> Co
 
     def make(tensors: dict[str, torch.Tensor]) -> Artifact:
         write_base(tmp_path / "base")
-        (tmp_path / "base/tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+        save_companions(tiny_config(), Tokenizer.from_file(TOKENIZER), tmp_path / "base")
         inputs = {
             "base": artifact(tmp_path / "base", "initialize"),
             "checkpoint": write_checkpoint(tmp_path / "trained", tensors),

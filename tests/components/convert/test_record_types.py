@@ -18,13 +18,17 @@ from components.media_files.root import MediaRoot
 from components.preprocess.encode import Encoder
 from components.preprocess.graph import ChunkWorker, read_lines
 from components.preprocess.scan import Scan
-from components.shards.reader import Item, ShardReader, read_index, tiles_of
+from components.shards.reader import Place, ShardReader, read_index
 from components.shards.writer import write_index
-from plm_model.codec import NO_TARGET, Codec
-from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
-from plm_model.pack import collate
-from plm_model.tokenizer import Tokenizer
-from plm_model.video import decode_frame, video_tiles
+from plm_model.families.plm.codec import Codec
+from plm_model.families.plm.collator import Collator
+from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.families.plm.tiles import video_tiles
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.media.video import decode_frame
+from plm_model.nn.config import DecoderConfig
+from plm_model.packs.example import NO_TARGET
+from plm_model.packs.stored import Item, StoreOptions
 from tests.components.training_set import artifact
 from tests.plm_model.video_files import picture, write_video
 
@@ -138,9 +142,9 @@ def entry(made: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_index_counts_tiles_and_frames(made: Path, name: str) -> None:
     index, row = entry(made, name)
     frames = 0 if "video" not in ROWS[name] or "image" in ROWS[name] else TILES.get(name, 8)
-    assert (index["tiles"], index["frames"]) == (TILES.get(name, 8), frames)
-    assert index["tiles"] == row["tokens"].count(CONFIG.image_token_id)
-    assert {item["kind"] for item in row["media"]} == ({"frame"} if frames else {"image"} if index["tiles"] else set())
+    assert (index["media"], index["frames"]) == (TILES.get(name, 8), frames)
+    assert index["media"] == row["tokens"].count(CONFIG.image_token_id)
+    assert {item["kind"] for item in row["media"]} == ({"frame"} if frames else {"image"} if index["media"] else set())
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -157,14 +161,14 @@ def test_the_assistant_is_supervised_with_its_boxes_as_text(made: Path, name: st
 def read(made: Path) -> Callable[[str], Item]:
     """The example of a type as training reads it."""
     index = read_index(made / "train/index.parquet")
-    reader = ShardReader(artifact(made, "preprocess"), CONFIG)
+    reader = ShardReader(artifact(made, "preprocess"), Collator(CONFIG))
     return lambda name: reader.read(index.place(list(ROWS).index(name)))
 
 
 def test_training_packs_examples_of_all_types(read: Callable[[str], Item]) -> None:
     items = [read(name) for name in ROWS]
-    batch = collate([item.example for item in items], [item.tiles for item in items], CONFIG)
-    assert len(batch.tiles) == sum(TILES.get(name, 8) for name in ROWS)
+    batch = Collator(CONFIG).batch(items)
+    assert len(batch.media["tiles"]) == sum(TILES.get(name, 8) for name in ROWS)
 
 
 @pytest.mark.parametrize(
@@ -174,13 +178,15 @@ def test_training_packs_examples_of_all_types(read: Callable[[str], Item]) -> No
 def test_training_sees_the_frames_of_the_clip_with_their_boxes(
     read: Callable[[str], Item], media: Path, name: str, clip: dict[str, Any]
 ) -> None:
-    assert (read(name).tiles == video_tiles(media / "v.mp4", CONFIG.processor, 28, **clip)).all()
+    assert (read(name).media["tiles"] == video_tiles(media / "v.mp4", CONFIG.processor, 28, **clip)).all()
 
 
 def test_frames_stored_for_another_size_are_refused(made: Path) -> None:
-    media = entry(made, "video")[1]["media"]
-    with pytest.raises(UserError, match=r"example v holds frames of 28 pixels, but .* vision.image_size is 448"):
-        tiles_of(media, PLMConfig(), "v")
+    place, _ = entry(made, "video")
+    reader = ShardReader(artifact(made, "preprocess"), Collator(PLMConfig()))
+    said = r"example video holds frames of 28 pixels, but .* vision.image_size is 448; preprocess again"
+    with pytest.raises(UserError, match=said):
+        reader.read(Place(f"train/{place['shard']}", place["row"]))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -271,7 +277,7 @@ def test_video_on_an_object_store_is_read_from_a_copy(s3_bucket: str, media: Pat
 def test_jpeg_makes_stored_frames_smaller(media: Path) -> None:
     sizes = []
     for quality in (None, 80):
-        encoder = Encoder(Codec(TOKENIZER, CONFIG), MediaRoot(str(media)), frame_jpeg_quality=quality)
+        encoder = Encoder(Codec(TOKENIZER, CONFIG), MediaRoot(str(media)), StoreOptions(frame_jpeg_quality=quality))
         row = encoder.encode(json.dumps({"id": "a", **ROWS["video"]}).encode(), "x")
         sizes.append(sum(len(item["data"]) for item in row["media"]))
     assert sizes[1] < sizes[0]

@@ -29,9 +29,10 @@ from components.preprocess.figures import statistics
 from components.preprocess.graph import ChunkWorker, read_lines, table_schema
 from components.preprocess.outcome import SPLITS, collect
 from components.preprocess.scan import Scan
-from plm_model.codec import Codec
-from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
-from plm_model.tokenizer import Tokenizer
+from plm_model.families.plm.codec import Codec
+from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.nn.config import DecoderConfig
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parents[3] / "configs" / "tokenizers" / "plm_tiny")
 CONFIG = PLMConfig(

@@ -38,9 +38,10 @@ from components.evaluate.tasks.questions import (
 )
 from components.media_files.root import MediaRoot
 from components.pipeline.config import PipelineConfig
-from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, VisionConfig
-from plm_model.record import VideoClip
-from plm_model.video import video_tiles
+from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.families.plm.tiles import video_tiles
+from plm_model.nn.config import DecoderConfig
+from plm_model.records.record import VideoClip
 from tests.plm_model.video_files import write_video
 
 ROWS = 12
@@ -100,8 +101,9 @@ def dataset(place: Path, store: ArtifactStore) -> Artifact:
 @pytest.fixture(scope="module")
 def model(place: Path, store: ArtifactStore, repository: Path) -> Artifact:
     """A random checkpoint of 40,000 parameters."""
-    from plm_model.tokenizer import Tokenizer
-    from plm_model.weights import build, initialise, save_model
+    from plm_model.families.plm.model import build
+    from plm_model.families.plm.tokenizer import Tokenizer
+    from plm_model.families.plm.weights import initialise, save_model
 
     tokenizer = Tokenizer.from_file(repository / "configs/tokenizers/plm_tiny/tokenizer.json")
     config = PLMConfig(
@@ -374,10 +376,10 @@ def test_answers_equal_those_of_the_adapter_one_by_one(
     evaluated: SimpleNamespace, model: Artifact, place: Path
 ) -> None:
     """Batches of four in the other process, of one here: the same texts."""
-    from components.evaluate.harness.adapter import PLMAdapter
+    from components.evaluate.harness.adapter import FamilyAdapter
     from components.evaluate.tasks.heldout import media
 
-    adapter = PLMAdapter(str(model.local()), batch_size=1, device="cpu")
+    adapter = FamilyAdapter(str(model.local()), batch_size=1, device="cpu")
     documents = [
         {"images": [str(place / "media" / sample["image"])] if sample["image"] else [], "video": ""}
         for sample in evaluated.samples
@@ -427,7 +429,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Artifact, tmp_path: Path) -> None:
-    from components.evaluate.harness.adapter import PLMAdapter
+    from components.evaluate.harness.adapter import FamilyAdapter
     from components.evaluate.tasks.heldout import media
 
     questions = [question_of(json.dumps(VIDEO_ROW)), question_of(json.dumps({"id": "t", "text": "x"}))]
@@ -437,23 +439,23 @@ def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Ar
     assert media(documents[0]) == [VideoClip(str(films / "v.mp4"), 0.5, None, {3: (0, 0, 30, 30)})]
     assert media(documents[1]) == []
 
-    adapter = PLMAdapter(str(model.local()), batch_size=1, device="cpu")
+    adapter = FamilyAdapter(str(model.local()), batch_size=1, device="cpu")
     adapter.task_dict = {"tiny": {"test": documents}}
     settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
     asked = SimpleNamespace(args=("What moves?", settings, media, 0, "tiny", "test"))
     example, tiles = adapter.prompt(asked)  # type: ignore[arg-type]
     expected = video_tiles(films / "v.mp4", ProcessorConfig(), 28, 0.5, boxes={3: (0, 0, 30, 30)})
     assert (tiles == expected).all() and len(tiles) == 9
-    assert (example.tokens == adapter._model.config.image_token_id).sum() == 9
+    assert (example.tokens == adapter._answerer.codec.config.image_token_id).sum() == 9
     assert len(adapter.generate_until([asked])) == 1  # type: ignore[list-item]
 
 
 @pytest.mark.case("E6")
 def test_a_request_that_does_not_fit_is_answered_by_nothing_and_named(model: Artifact) -> None:
     """As a built-in task may ask it; the others of its batch are answered."""
-    from components.evaluate.harness.adapter import PLMAdapter
+    from components.evaluate.harness.adapter import FamilyAdapter
 
-    adapter = PLMAdapter(str(model.local()), batch_size=4, device="cpu")
+    adapter = FamilyAdapter(str(model.local()), batch_size=4, device="cpu")
     adapter.task_dict = {"builtin": {"test": [{}, {}, {}]}}
     settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
     texts = ("What?", "What? " * 600, "Who?")

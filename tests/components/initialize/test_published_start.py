@@ -15,17 +15,15 @@ import yaml
 from components.artifacts.artifact import Artifact
 from components.artifacts.store import ArtifactStore
 from components.media_files.root import MediaRoot
+from components.model_files.settings import codec_of
 from components.pipeline.config import PipelineConfig
 from components.pipeline.run_step import run_step
 from components.pipeline.steps import STEPS
 from components.preprocess.encode import Encoder
-from components.preprocess.step import make_codec
-from components.shards.reader import tiles_of
-from plm_model.checkpoint import load
-from plm_model.codec import Example
-from plm_model.layouts import read_checkpoint
-from plm_model.pack import collate
-from plm_model.weights import load_model
+from plm_model.families.plm.collator import collate, tiles_of
+from plm_model.families.plm.layouts.detect import read_checkpoint
+from plm_model.families.plm.weights import load, load_model
+from plm_model.packs.example import Example
 from tests.example_sets import CONFIGS, example_registry
 from tests.plm_model.checkpoints import reference_checkpoint, release
 
@@ -67,11 +65,11 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
         made[name] = run_step(STEPS[name], STEPS[name].key(config, inputs), config, inputs, store, step_context())
 
     dataset, base = made["convert"], made["initialize"]
-    encoder = Encoder(make_codec(config.preprocess, base), MediaRoot.of(dataset))
+    encoder = Encoder(codec_of(base, config.preprocess.max_tokens), MediaRoot.of(dataset))
     rows = [encoder.encode(line, "train") for line in dataset.open("train.jsonl").read().splitlines()]
     assert {row["source"] for row in rows} == set(SETS)
-    assert {row["tiles"] for row in rows if row["source"] == "dummy_image"} <= {4 + 1, 3 + 1, 2 + 1}
-    assert {row["tiles"] for row in rows if row["source"] == "dummy_multi_image"} == {2, 3}
+    assert {row["media_n"] for row in rows if row["source"] == "dummy_image"} <= {4 + 1, 3 + 1, 2 + 1}
+    assert {row["media_n"] for row in rows if row["source"] == "dummy_multi_image"} == {2, 3}
     assert {row["frames"] for row in rows if "stc" in row["source"] or "video" in row["source"]} == {8}
 
     chosen = [next(row for row in rows if row["source"] == name) for name in SETS]

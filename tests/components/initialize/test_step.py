@@ -21,11 +21,12 @@ from components.initialize import step as initialize
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
 from components.pipeline.steps import STEPS
-from plm_model.checkpoint import Checkpoint
-from plm_model.config import PLMConfig
-from plm_model.layouts import read_checkpoint
-from plm_model.weights import build, load_model
-from plm_model.weights import initialise as fresh
+from plm_model.checkpoint.opened import Checkpoint
+from plm_model.families.plm.layouts.detect import read_checkpoint
+from plm_model.families.plm.model import build
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.weights import initialise as fresh
+from plm_model.families.plm.weights import load_model
 from tests.plm_model.checkpoints import (
     SCALED,
     STAGE_1,

@@ -55,10 +55,10 @@ def test_a_job_of_another_code_or_library_is_refused_by_name(
     tmp_path: Path, change: dict[str, Any], message: str | None
 ) -> None:
     store, step = ArtifactStore(str(tmp_path), tmp_path / "cache"), STEPS["train"]
-    key = replace(StepKey("train", code=step.code(), libraries=step.versions()), **change)
+    key = replace(StepKey("train", code=step.code("plm"), libraries=step.versions()), **change)
     _, order = publish_job(on("http://127.0.0.1:8265", "http://mlflow:5000"), store, key, {})
     if message is None:
-        assert read_order(order, store) == (key, {})
+        assert read_order(order, store, "plm") == (key, {})
         return
     with pytest.raises(UserError, match=message):
-        read_order(order, store)
+        read_order(order, store, "plm")

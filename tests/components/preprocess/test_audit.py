@@ -24,9 +24,10 @@ from components.preprocess.graph import Report, table_schema
 from components.preprocess.outcome import Outcome, collect
 from components.preprocess.scan import Chunk
 from components.shards.writer import write_shard
-from plm_model.codec import NO_TARGET, Codec
-from plm_model.config import PLMConfig
-from plm_model.tokenizer import Tokenizer
+from plm_model.families.plm.codec import Codec
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.packs.example import NO_TARGET
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parents[3] / "configs" / "tokenizers" / "plm_tiny")
 CONFIG = PLMConfig.from_dict(
@@ -37,6 +38,7 @@ CONFIG = PLMConfig.from_dict(
         "processor": {"max_num_tiles": 4},
     }
 )
+CODEC = Codec(TOKENIZER, CONFIG)
 HEADER = "<|start_header_id|>assistant<|end_header_id|>↵\n↵\n"
 
 
@@ -88,11 +90,11 @@ def row(folder: Path, id: str, turns: Sequence[str], images: int = 0, source: st
         (folder / name).write_bytes(picture(len(name)))
     said = [{"from": ("human", "assistant")[n % 2], "value": text} for n, text in enumerate(turns)]
     record = {"id": id, "conversations": said, "source": source, **({"image": names} if names else {})}
-    return Encoder(Codec(TOKENIZER, CONFIG), MediaRoot(str(folder))).encode(json.dumps(record).encode(), source)
+    return Encoder(CODEC, MediaRoot(str(folder))).encode(json.dumps(record).encode(), source)
 
 
 def report(row: dict[str, Any], number: int) -> Report:
-    costs = {name: row[name] for name in ("supervised", "tiles", "frames")}
+    costs = {"supervised": row["supervised"], "media": row["media_n"], "frames": row["frames"]}
     return Report("train", number + 1, row["id"], None, row["source"], "s.parquet", number, row["tokens_n"], **costs)
 
 
@@ -110,7 +112,7 @@ def html_of(
     fs, out = filesystem(str(folder / "out"))
     write_shard(fs, f"{out}/train/s.parquet", rows)
     reports = [report(row, number) for number, row in enumerate(rows)]
-    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), Codec(TOKENIZER, CONFIG), read)
+    return audit_page(str(folder / "out"), outcome_of([*reports, *more]), CODEC, read)
 
 
 def page_of(folder: Path, *rows: dict[str, Any]) -> Page:
@@ -180,7 +182,7 @@ def test_a_long_run_shows_its_ends_and_how_much_is_between(tmp_path: Path) -> No
 
 def test_runs_cover_every_token_once(tmp_path: Path) -> None:
     made = row(tmp_path, "x", ["Hi " * 900, "Ho " * 900], images=1)
-    runs = token_runs(list(made["tokens"]), list(made["targets"]), TOKENIZER)
+    runs = token_runs(list(made["tokens"]), list(made["targets"]), CODEC)
     assert sum(run.count for run in runs) == made["tokens_n"] + 1
     assert sum(run.count for run in runs if run.kind == "supervised") == made["supervised"]
 
@@ -192,7 +194,7 @@ def test_many_pictures_are_sampled_with_the_first_and_the_last(tmp_path: Path) -
 
 
 def test_the_sample_takes_from_every_source_whatever_the_order() -> None:
-    row = {"source": "big", "tokens_n": 9, "supervised": 1, "tiles": 0, "frames": 0}
+    row = {"source": "big", "tokens_n": 9, "supervised": 1, "media_n": 0, "frames": 0}
     reports = [report(row | {"id": str(n), "source": "small" if n == 700 else "big"}, n) for n in range(1000)]
     good = outcome_of(reports).good["train"]
     chosen = choose({"train": good}, 24)

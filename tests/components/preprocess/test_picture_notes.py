@@ -14,9 +14,10 @@ from PIL import Image
 
 from components.media_files.root import MediaRoot
 from components.preprocess.encode import BadRow, Encoder
-from plm_model.codec import Codec
-from plm_model.config import PLMConfig
-from plm_model.tokenizer import Tokenizer
+from plm_model.families.plm.codec import Codec
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.packs.stored import StoreOptions
 from tests.plm_model.picture_files import encoded
 
 TOKENIZER = Path(__file__).parents[3] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
@@ -72,7 +73,7 @@ def test_odd_pictures_are_used_and_noted(
 
 @pytest.mark.case("D7")
 def test_damaged_pictures_are_refused_where_the_settings_say_so(encoder: Encoder, files: Mapping[str, bytes]) -> None:
-    strict = replace(encoder, reject_damaged=True)
+    strict = replace(encoder, options=StoreOptions(reject_damaged=True))
     with pytest.raises(BadRow, match=r"^hole\.jpg: damaged image, which preprocess\.damaged=keep would take"):
         strict.encode(row(image="hole.jpg"), "train.jsonl")
     assert list(strict.encode(row(image="whole.jpg"), "train.jsonl")["notes"]) == []

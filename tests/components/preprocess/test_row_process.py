@@ -14,7 +14,7 @@ from components.media_files.root import MediaRoot
 from components.preprocess import row_process
 from components.preprocess.graph import ChunkWorker, read_lines
 from components.preprocess.scan import Scan
-from plm_model.codec import Codec
+from plm_model.families.plm.codec import Codec
 from tests.components.convert.test_record_types import CONFIG, TOKENIZER, said
 from tests.components.fragile import Fragile
 

@@ -23,6 +23,7 @@ from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.media_files.root import MediaRoot, require_inside
+from components.model_files.settings import codec_of
 from components.pipeline.config import PipelineConfig
 from components.preprocess.encode import BadRow, Encoder
 from components.preprocess.figures import histogram, statistics
@@ -30,14 +31,14 @@ from components.preprocess.graph import ChunkWorker, Report, raise_stop, read_li
 from components.preprocess.outcome import Outcome, collect
 from components.preprocess.quarantine import require_within_budget
 from components.preprocess.scan import Chunk, Scan
-from components.preprocess.step import last_line, make_codec, run, scan
+from components.preprocess.step import last_line, run, scan
 from components.shards.writer import ROWS_PER_GROUP, index_schema, row_groups, write_index
 from components.tracking.runs import SilentTracker
-from plm_model.codec import NO_TARGET
-from plm_model.config import PLMConfig
-from plm_model.images import tile_images
-from plm_model.tokenizer import Tokenizer
-from plm_model.weights import save_companions
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.tiles import tile_images
+from plm_model.families.plm.tokenizer import Tokenizer
+from plm_model.families.plm.weights import save_companions
+from plm_model.packs.example import NO_TARGET
 
 TOKENIZER = Path(__file__).parents[3] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"
 ContextMaker = Callable[..., StepContext]
@@ -196,7 +197,7 @@ def test_index_says_where_a_row_lies_and_what_it_costs(made: Artifact) -> None:
         assert row["id"] == entry["id"]
         assert entry["tokens"] == len(row["tokens"]) == row["tokens_n"]
         assert entry["supervised"] == (targets != NO_TARGET).sum() == row["supervised"]
-        assert entry["tiles"] == row["tiles"]
+        assert entry["media"] == row["media_n"]
 
 
 def test_media_are_kept_as_encoded_bytes_that_give_the_counted_tiles(made: Artifact) -> None:
@@ -205,7 +206,7 @@ def test_media_are_kept_as_encoded_bytes_that_give_the_counted_tiles(made: Artif
     assert [(item["kind"], item["data"]) for item in row["media"]] == [("image", png(10))]
     tiles = tile_images([png(10)], PLMConfig.from_dict(config().model.architecture).processor, 28)
     placeholders = row["tokens"].count(1002)
-    assert len(tiles) == entry["tiles"] == placeholders == 5
+    assert len(tiles) == entry["media"] == placeholders == 5
 
 
 def test_source_is_the_rows_own_or_its_file(made: Artifact) -> None:
@@ -218,13 +219,13 @@ def test_record_is_kept_whole(made: Artifact) -> None:
 
 def test_literal_image_token_is_text(made: Artifact) -> None:
     entry = next(entry for entry in index(made) if entry["id"] == "c")
-    assert entry["tiles"] == 0
+    assert entry["media"] == 0
     assert 1002 not in stored(made, entry)["tokens"]
 
 
 def test_statistics_count_what_is_there(made: Artifact) -> None:
     figures = made.read_json("statistics.json")
-    assert (figures["train"]["examples"], figures["train"]["rejected"], figures["train"]["tiles"]) == (5, 7, 15)
+    assert (figures["train"]["examples"], figures["train"]["rejected"], figures["train"]["media"]) == (5, 7, 15)
     assert figures["train"]["tokens"] == sum(entry["tokens"] for entry in index(made))
     assert sum(figures["train"]["token_lengths"].values()) == 5
     assert figures["train"]["media_bytes"] == len(png(10)) + 2 * len(png(20))
@@ -307,7 +308,7 @@ def test_empty_data_set_is_refused(place: Place, step_context: ContextMaker, lin
 def worker(place: Place, dataset: Artifact, out_uri: str) -> tuple[ChunkWorker, Any]:
     """A worker and its first chunk of lines, without a cluster."""
     chunks = Scan(rows_per_shard=4).chunks(dataset.local("train.jsonl"), "train")
-    encoder = Encoder(make_codec(config().preprocess, place.model(config())), MediaRoot(str(place.media)))
+    encoder = Encoder(codec_of(place.model(config()), config().preprocess.max_tokens), MediaRoot(str(place.media)))
     return ChunkWorker(encoder, chunks, out_uri), read_lines(chunks[0], 0, dataset.uri)
 
 
@@ -437,7 +438,7 @@ def test_a_bad_row_is_named_by_the_line_of_the_users_file_where_that_is_known(tm
 
 
 def test_the_encoder_hands_on_the_line_of_the_users_file(place: Place) -> None:
-    encoder = Encoder(make_codec(config().preprocess, place.model(config())), MediaRoot(str(place.media)))
+    encoder = Encoder(codec_of(place.model(config()), config().preprocess.max_tokens), MediaRoot(str(place.media)))
     row = encoder.encode(asked("a", from_line="labels.csv:17").encode(), "train")
     assert (row["place"], row["notes"]) == ("labels.csv:17", ["text_only"])
     with pytest.raises(BadRow) as raised:

@@ -25,7 +25,8 @@ from components.train.measure.metrics_log import MetricsLog, record
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
 from components.train.update.optimizer import ShardedAdamW
-from plm_model.weights import build, initialise
+from plm_model.families.plm.model import build
+from plm_model.families.plm.weights import initialise
 from tests.components.tracking.test_runs import Flaky
 from tests.components.train.measure.test_metrics import pack, work
 from tests.components.training_set import tiny_config

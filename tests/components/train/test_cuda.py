@@ -15,7 +15,8 @@ from components.train.loop import Hooks, train
 from components.train.model.assembly import assemble
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
-from plm_model.weights import build, initialise
+from plm_model.families.plm.model import build
+from plm_model.families.plm.weights import initialise
 from tests.components.train.test_gradients import FOUR, odd_config, step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

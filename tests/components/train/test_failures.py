@@ -32,13 +32,13 @@ from components.train.settings import TrainConfig
 from components.train.watch.guards import TrainingDiverged
 from components.train.watch.signals import CHECKPOINT_NOW, Stopped, ask
 from components.train.worker import TrainJob, prepare, run_rank
-from plm_model.weights import build
+from plm_model.families.plm.model import build
 from tests.components.full_disk import largest_file
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 CPU = torch.device("cpu")
 SETTINGS = TrainConfig(
-    steps=12, lr=3e-3, warmup_steps=2, packs_per_step=2, pack_tokens=64, pack_tiles=6, checkpoint_every=4, log_every=3
+    steps=12, lr=3e-3, warmup_steps=2, packs_per_step=2, pack_tokens=64, pack_media=6, checkpoint_every=4, log_every=3
 )
 Tensors = dict[str, torch.Tensor]
 

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from components.shards.cache import ShardFiles
 from components.shards.reader import INDEX, ShardReader, read_index
 from components.train.checkpoints import checkpoint
-from components.train.data.loader import MicroBatch, StepWork, filler_batch, step_work
+from components.train.data.loader import MicroBatch, StepWork, step_work
 from components.train.data.plan import Cost, PackPlan
 from components.train.data.selection import plan_spec
 from components.train.loop import Hooks, accumulate, train
@@ -34,10 +34,11 @@ from components.train.sections import LoRASettings, ParallelSettings
 from components.train.settings import TrainConfig
 from components.train.update.gradient_sum import reduction
 from components.train.worker import TrainJob, prepare
-from plm_model.codec import Example
-from plm_model.config import PLMConfig
-from plm_model.pack import collate
-from plm_model.weights import build, initialise
+from plm_model.families.plm.collator import Collator, collate, open_collator
+from plm_model.families.plm.model import build
+from plm_model.families.plm.settings import PLMConfig
+from plm_model.families.plm.weights import initialise
+from plm_model.packs.example import Example
 from tests.components.training_set import IMAGE, artifact, tiny_config, write_base, write_shards
 
 CPU = torch.device("cpu")
@@ -83,7 +84,7 @@ def step(packs: Sequence[Sequence[int]], group: Group, examples: Sequence[Any] =
             batch = collate(*zip(*(examples[n] for n in packs[number]), strict=True), odd_config())
             micro_batches.append(MicroBatch(batch, number, 1.0))
         else:
-            micro_batches.append(MicroBatch(filler_batch(odd_config()), number, 0.0))
+            micro_batches.append(MicroBatch(open_collator(odd_config()).filler(), number, 0.0))
     return StepWork(1, 0.0, tuple(micro_batches), 0, 0)
 
 
@@ -100,7 +101,7 @@ def gradients(
     def fill(model: Any, device: torch.device, added: frozenset[str]) -> None:
         base = initialise(build(odd_config()), seed=3)
         model.to_empty(device=device)
-        from plm_model.weights import copy_into
+        from plm_model.nn.tensors import copy_into
 
         for name, tensor in base.state_dict().items():
             copy_into(model.state_dict()[name], tensor)
@@ -220,7 +221,7 @@ def run(
 ) -> list[dict[str, float]]:
     """Train some steps; the metrics of each."""
     index, lines = read_index(job.shards.local(INDEX)), []
-    reader = ShardReader(ShardFiles(job.shards, job.shards.cache_dir / "cache", 1 << 30), model.config)
+    reader = ShardReader(ShardFiles(job.shards, job.shards.cache_dir / "cache", 1 << 30), Collator(model.config))
     plan = PackPlan.make(plan_spec(index, settings, Cost(token=1))[0], settings.steps)
     works = step_work(plan, index, reader, rank=group.rank, world=group.world, first=first, last=last)
     train(model, optimizer, works, settings, group, Hooks(on_metrics=lambda step, line: lines.append(line)))
@@ -257,7 +258,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     folder = tmp_path_factory.mktemp("gradients")
     write_shards(folder / "shards", examples=120)
     write_base(folder / "base", odd_config(drop_path=0.2))
-    settings = replace(PLAIN, steps=50, packs_per_step=3, pack_tokens=64, pack_tiles=6, log_every=1)
+    settings = replace(PLAIN, steps=50, packs_per_step=3, pack_tokens=64, pack_media=6, log_every=1)
     shards, base = artifact(folder / "shards", "preprocess"), artifact(folder / "base", "initialize")
     return TrainJob(settings, shards, base, str(folder / "checkpoints"))
 

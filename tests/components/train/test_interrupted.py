@@ -24,7 +24,7 @@ from components.train.worker import TrainJob, run_rank
 from flows.run.explain import explain, interrupted_notes
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
-SETTINGS = {"steps": 12, "warmup_steps": 2, "pack_tokens": 64, "pack_tiles": 6, "checkpoint_every": 4, "workers": 1}
+SETTINGS = {"steps": 12, "warmup_steps": 2, "pack_tokens": 64, "pack_media": 6, "checkpoint_every": 4, "workers": 1}
 PROFILE = {"first": 2, "steps": 1}
 
 

@@ -17,7 +17,7 @@ from components.artifacts.artifact import filesystem
 from components.artifacts.context import StepContext
 from components.errors import UserError
 from components.train.checkpoints import checkpoint
-from components.train.data.loader import filler_batch, prefetched
+from components.train.data.loader import prefetched
 from components.train.model.parallel import Group
 from components.train.sections import ProfileSettings
 from components.train.settings import TrainConfig
@@ -25,12 +25,13 @@ from components.train.step import replay
 from components.train.update.optimizer import ShardedAdamW
 from components.train.update.param_groups import UnknownParameter, freeze
 from components.train.worker import TrainJob, prepare, run_rank
-from plm_model.weights import build
+from plm_model.families.plm.collator import open_collator
+from plm_model.families.plm.model import build
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 CPU = torch.device("cpu")
 SETTINGS = TrainConfig(
-    steps=6, lr=3e-3, warmup_steps=2, packs_per_step=3, pack_tokens=64, pack_tiles=6, checkpoint_every=3, log_every=2
+    steps=6, lr=3e-3, warmup_steps=2, packs_per_step=3, pack_tokens=64, pack_media=6, checkpoint_every=3, log_every=2
 )
 
 
@@ -100,7 +101,7 @@ def test_chosen_steps_leave_a_trace_beside_the_checkpoints(data: Path) -> None:
 
 def test_state_counts_what_was_trained_on(alone: TrainJob) -> None:
     state = checkpoint.read_state(checkpoint.newest(alone.checkpoints) or "")
-    assert state["step"] == 6 and state["restarts"] == 0 and state["tokens"] > 0 and state["tiles"] > 0
+    assert state["step"] == 6 and state["restarts"] == 0 and state["tokens"] > 0 and state["media"] > 0
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +217,8 @@ def test_settings_without_effect_may_change_between_attempts(data: Path) -> None
 
 
 def test_a_filler_counts_one_target_and_no_media() -> None:
-    filler = filler_batch(tiny_config())
-    assert filler.supervised == 1 and filler.tiles.shape == (1, 3, 28, 28)
+    filler = open_collator(tiny_config()).filler()
+    assert filler.supervised == 1 and filler.media["tiles"].shape == (1, 3, 28, 28)
 
 
 def test_an_error_of_the_loader_reaches_the_loop() -> None:

@@ -15,10 +15,11 @@ from components.pipeline.config import PipelineConfig
 from components.train.launch.plain_settings import build
 from components.train.sections import GuardSettings, LoRASettings, ParallelSettings, ParameterGroup, ProfileSettings
 from components.train.settings import TrainConfig
-from plm_model.bounds import Range, complaints, hints
-from plm_model.config import ConfigError as ModelConfigError
-from plm_model.config import DecoderConfig, PLMConfig, ProcessorConfig, RopeScaling, VisionConfig
-from plm_model.generation import GenerationOptions
+from plm_model.answers.options import GenerationOptions
+from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.nn.config import DecoderConfig, RopeScaling
+from plm_model.parsing.bounds import Range, complaints, hints
+from plm_model.parsing.dataclass import ConfigError as ModelConfigError
 
 pytestmark = pytest.mark.case("E12")
 GIVEN = {ParameterGroup: {"pattern": "x"}, LoRASettings: {"pattern": "x"}}

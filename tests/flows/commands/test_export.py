@@ -33,7 +33,7 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("way", [("hf", "meta", "plm"), ("meta", "hf", "plm"), ("plm", "plm")])
+@pytest.mark.parametrize("way", [("hf", "meta", "own"), ("meta", "hf", "own"), ("own", "own")])
 def test_a_round_through_the_layouts_changes_no_bit(way: tuple[str, ...], own: Path, tmp_path: Path) -> None:
     place = own
     for number, layout in enumerate(way):
@@ -50,10 +50,10 @@ def test_json_is_the_last_line_and_says_what_was_assumed(
     export(own, tmp_path / "hf", "hf")
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
     capsys.readouterr()
-    assert export(tmp_path / "hf", tmp_path / "back", "plm", "--json") == 0
+    assert export(tmp_path / "hf", tmp_path / "back", "own", "--json") == 0
     said = capsys.readouterr()
     result = json.loads(said.out.splitlines()[-1])
-    assert (result["from_format"], result["format"], result["to"]) == ("hf", "plm", str(tmp_path / "back"))
+    assert (result["from_format"], result["format"], result["to"]) == ("hf", "own", str(tmp_path / "back"))
     assert "no processor files" in result["notes"][0] and "warning: " in said.err
 
 
@@ -123,10 +123,10 @@ def test_a_llama_and_an_encoder_become_a_model(own: Path, tmp_path: Path, capsys
     (tmp_path / "model.yaml").write_text(yaml.safe_dump({"architecture": asdict(SCALED)}))
     assembled = ("--tower", str(tmp_path / "pe.pt"), "--model", str(tmp_path / "model.yaml"))
     capsys.readouterr()
-    assert export(tmp_path / "llama", tmp_path / "new", "plm", *assembled) == 0
+    assert export(tmp_path / "llama", tmp_path / "new", "own", *assembled) == 0
     assert "start afresh: vision_projector.projector.0.bias" in capsys.readouterr().err
     before, after = (load_file(directory / "model.safetensors") for directory in (own, tmp_path / "new"))
     kept = [name for name in before if not name.startswith("vision_projector")]
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in kept)
-    assert export(tmp_path / "llama", tmp_path / "other", "plm", *assembled[:2]) == 2
+    assert export(tmp_path / "llama", tmp_path / "other", "own", *assembled[:2]) == 2
     assert "--tower and --model go together" in error_of(capsys)

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from flows.cli import main
-from plm_model.codec import Codec
-from plm_model.generation import GenerationOptions, generate
-from plm_model.layouts import open_checkpoint, read_checkpoint, write_checkpoint
-from plm_model.prompts import image_prompt, text_prompt, video_prompt
+from plm_model.answers.options import GenerationOptions
+from plm_model.families.plm.answer import image_prompt, text_prompt, video_prompt
+from plm_model.families.plm.codec import Codec
+from plm_model.families.plm.generation import generate
+from plm_model.families.plm.layouts.detect import open_checkpoint, read_checkpoint, write_checkpoint
 from tests.plm_model.checkpoints import own_checkpoint
 from tests.plm_model.video_files import write_video
 

@@ -33,14 +33,15 @@ from components.train.data.selection import plan_spec
 from components.train.data.skipped import Skipped, SkippedLog, TooManyCorrupt, read_skipped
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank
+from plm_model.families.plm.collator import Collator
 from tests.components.training_set import SHARD_SCHEMA, artifact, example, tiny_config, write_base, write_shards
 
-SETTINGS = TrainConfig(packs_per_step=3, pack_tokens=64, pack_tiles=6)
+SETTINGS = TrainConfig(packs_per_step=3, pack_tokens=64, pack_media=6)
 INDEX = "train/index.parquet"
 
 
 def reader_of(shards: Artifact, **options: Any) -> ShardReader:
-    return ShardReader(ShardFiles(shards, shards.cache_dir / "cache", 1 << 30), tiny_config(), **options)
+    return ShardReader(ShardFiles(shards, shards.cache_dir / "cache", 1 << 30), Collator(tiny_config()), **options)
 
 
 def index_of(shards: Artifact) -> Index:
@@ -95,7 +96,7 @@ def test_reader_gives_each_row_as_it_was_written(shards: Artifact) -> None:
     for number in (22, 3, 9, 8, 0, 22):
         found = reader.read(index.place(number))
         assert found.id == f"e{number}" and found.example.tokens.tolist() == example(number, number % 6).tokens.tolist()
-        assert found.tiles.shape == (1, 3, 28, 28) and found.tiles.flat[0] == 20 + 30 * (number % 8)
+        assert found.media["tiles"].shape == (1, 3, 28, 28) and found.media["tiles"].flat[0] == 20 + 30 * (number % 8)
 
 
 def test_an_index_names_shards_sources_and_on_demand_ids(shards: Artifact) -> None:
@@ -136,7 +137,7 @@ def test_one_row_feeds_more_readers_than_there_are_rows(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", examples=1)
     steps = [works(shards, rank=rank, world=5, steps=3) for rank in range(5)]
     assert [[micro.ids for micro in rank[2].micro_batches] for rank in steps] == [[("e0",)]] * 3 + [[()]] * 2
-    assert all(work.micro_batches[0].batch.tiles.dtype == torch.uint8 for rank in steps for work in rank)
+    assert all(work.micro_batches[0].batch.media["tiles"].dtype == torch.uint8 for rank in steps for work in rank)
 
 
 def test_processes_read_what_the_thread_reads(damaged: Artifact) -> None:
@@ -148,7 +149,7 @@ def test_processes_read_what_the_thread_reads(damaged: Artifact) -> None:
         for left, right in zip(one.micro_batches, other.micro_batches, strict=True):
             assert (left.number, left.ids, left.skipped) == (right.number, right.ids, right.skipped)
             assert torch.equal(left.batch.tokens, right.batch.tokens) and torch.equal(
-                left.batch.tiles, right.batch.tiles
+                left.batch.media["tiles"], right.batch.media["tiles"]
             )
 
 
@@ -384,7 +385,7 @@ def test_a_shard_that_is_removed_while_it_is_read_stays_readable(tmp_path: Path)
 def test_what_a_store_fails_to_give_is_no_corrupt_example(tmp_path: Path) -> None:
     shards = remote(write_shards(tmp_path / "shards", examples=20, per_shard=10), "memory://failing")
     filesystem("memory://failing")[0].rm_file("/failing/train/shard-00001.parquet")  # an error without an errno
-    reader = ShardReader(ShardFiles(shards, tmp_path / "cache", 1 << 30), tiny_config())
+    reader = ShardReader(ShardFiles(shards, tmp_path / "cache", 1 << 30), Collator(tiny_config()))
     with pytest.raises(OSError, match="shard-00001") as raised:
         reader.read(Place("train/shard-00001.parquet", 3))
     assert raised.value.errno is not None

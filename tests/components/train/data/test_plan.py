@@ -27,11 +27,11 @@ def spec(examples: int = 50, packs_per_step: int = 3, seed: int = 0, **changes: 
     number = np.arange(examples)
     made = PlanSpec(
         tokens=(5 + (number * 7 + number // 25) % 25).astype(np.int32),
-        tiles=(number * 5 % 3).astype(np.int32),
+        media=(number * 5 % 3).astype(np.int32),
         sources=(Source("all", np.arange(examples, dtype=np.uint32), Fraction(1)),),
         seed=seed,
         pack_tokens=64,
-        pack_tiles=5,
+        pack_media=5,
         packs_per_step=packs_per_step,
         cost=Cost(3, 1, 40),
     )
@@ -158,7 +158,7 @@ def test_no_pack_of_a_step_exceeds_its_budgets() -> None:
     made = spec(500)
     plan = PackPlan.make(made, 40)
     for pack in chain(*(plan.step(k).packs for k in range(40))):
-        assert made.tokens[list(pack)].sum() <= 64 and made.tiles[list(pack)].sum() <= 5
+        assert made.tokens[list(pack)].sum() <= 64 and made.media[list(pack)].sum() <= 5
 
 
 def test_epochs_differ_and_so_do_seeds() -> None:
@@ -187,7 +187,7 @@ def test_a_step_beyond_the_plan_is_refused() -> None:
 def test_packs_of_a_step_stand_in_the_order_of_their_cost() -> None:
     made = spec(500, packs_per_step=16)
     costs = [
-        made.cost.of(made.tokens[list(p)], made.tiles[list(p)]).sum() for p in PackPlan.make(made, 3).step(1).packs
+        made.cost.of(made.tokens[list(p)], made.media[list(p)]).sum() for p in PackPlan.make(made, 3).step(1).packs
     ]
     assert costs == sorted(costs, reverse=True) and costs[0] > costs[-1]
 
@@ -218,7 +218,7 @@ def test_one_example_makes_steps_for_any_number_of_workers() -> None:
 
 
 def test_digest_changes_with_the_data_and_the_budgets() -> None:
-    others = [spec(49), spec(seed=1), spec(packs_per_step=2), spec(pack_tiles=6), spec(cost=Cost(3, 1, 41))]
+    others = [spec(49), spec(seed=1), spec(packs_per_step=2), spec(pack_media=6), spec(cost=Cost(3, 1, 41))]
     assert len({spec().digest, *(other.digest for other in others)}) == 6
     assert spec().digest == spec().digest
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from components.train.data.loader import MicroBatch, StepWork, filler_batch
+from components.train.data.loader import MicroBatch, StepWork
 from components.train.loop import accumulate
 from components.train.measure.metrics import Gauge, Metrics, Waiting, Window, plain, summarise
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
-from plm_model.pack import collate
-from plm_model.plm import PLM
-from plm_model.weights import build, initialise
+from plm_model.families.plm.collator import collate, open_collator
+from plm_model.families.plm.model import PLM, build, cost
+from plm_model.families.plm.weights import initialise
 from tests.components.training_set import example, tiny_config
 
 CPU = Group(torch.device("cpu"))
@@ -42,7 +42,7 @@ def work(*packs: MicroBatch, step: int = 1) -> StepWork:
 
 
 def measured(model: PLM, *works: StepWork, gauge: Gauge | None = None) -> Metrics:
-    window = Window(gauge or Gauge.of(model, SOURCES, CPU.device))
+    window = Window(gauge or Gauge.of(model, cost(model), SOURCES, CPU.device))
     for done in works:
         _, supervised = accumulate(model, done, CPU, 0, window.look)
         window.add(done, supervised, waited=0.001)
@@ -69,7 +69,7 @@ def test_a_source_without_targets_in_the_window_has_no_line(model: PLM) -> None:
 
 
 def test_a_filler_counts_as_padding_and_as_nothing_else(model: PLM) -> None:
-    real, filler = pack("captions", "digits"), MicroBatch(filler_batch(tiny_config()), 1, 0.0)
+    real, filler = pack("captions", "digits"), MicroBatch(open_collator(tiny_config()).filler(), 1, 0.0)
     alone, with_filler = measured(model, work(real)), measured(model, work(real, filler))
     assert with_filler["train/loss"] == alone["train/loss"] and alone["train/padding"] == 0.0
     assert with_filler["train/padding"] == pytest.approx(1 / (len(real.batch.tokens) + 1))
@@ -88,13 +88,13 @@ def test_the_share_of_time_without_data_is_measured() -> None:
 
 
 def test_utilisation_needs_a_device_that_is_known_and_counts_useful_work_only(model: PLM) -> None:
-    cost = Gauge.of(model, SOURCES, CPU.device).cost
-    assert cost is not None and "train/mfu" not in measured(model, work(pack("captions")))
-    step = work(pack("captions", "digits"), MicroBatch(filler_batch(tiny_config()), 1, 0.0))
-    metrics = measured(model, step, gauge=Gauge(SOURCES, cost, peak=1e9))
+    found = Gauge.of(model, cost(model), SOURCES, CPU.device).cost
+    assert found is not None and "train/mfu" not in measured(model, work(pack("captions")))
+    step = work(pack("captions", "digits"), MicroBatch(open_collator(tiny_config()).filler(), 1, 0.0))
+    metrics = measured(model, step, gauge=Gauge(SOURCES, found, peak=1e9))
     seconds = step.tokens / metrics["train/tokens_per_s"]
     lengths = torch.bincount(step.micro_batches[0].batch.doc)[1:].tolist()
-    useful = cost.of(lengths, step.tiles, step.micro_batches[0].supervised)
+    useful = found.of(lengths, step.media, step.micro_batches[0].supervised)
     assert metrics["train/mfu"] == pytest.approx(useful / seconds / 1e9, rel=1e-6)
 
 

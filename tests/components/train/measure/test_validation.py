@@ -18,9 +18,9 @@ from components.train.measure.validation import Validation, packs_of, require_te
 from components.train.model.parallel import Group, shard
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank
-from plm_model.pack import collate
-from plm_model.plm import PLM
-from plm_model.weights import build, initialise
+from plm_model.families.plm.collator import collate, open_collator
+from plm_model.families.plm.model import PLM, build
+from plm_model.families.plm.weights import initialise
 from tests.components.training_set import artifact, example, tiny_config, write_base, write_shards
 
 ALONE = Group(torch.device("cpu"))
@@ -36,7 +36,7 @@ def validation(packs: list[list[int]]) -> Validation:
         examples = [example(n, n % 6) for n in packs[number]]
         return MicroBatch(collate(examples, [TILE] * len(examples), tiny_config()), number, 1.0)
 
-    return Validation(packs, read, tiny_config())
+    return Validation(packs, read, open_collator(tiny_config()))
 
 
 def test_every_target_weighs_the_same_however_the_split_is_packed() -> None:
@@ -73,9 +73,9 @@ def test_two_ranks_with_three_packs_find_what_one_does(tmp_path: Path) -> None:
 
 def test_packs_hold_every_example_that_fits() -> None:
     tokens, tiles = np.array([5, 9, 4, 3]), np.array([1, 1, 1, 9])
-    assert packs_of(tokens, tiles, pack_tokens=8, pack_tiles=2) == [[0], [2]]
-    assert packs_of(tokens[[0, 3, 2]], tiles[:3], pack_tokens=8, pack_tiles=2) == [[0], [1, 2]]
-    assert packs_of(tokens[1:2], tiles[1:2], pack_tokens=8, pack_tiles=2) == []
+    assert packs_of(tokens, tiles, pack_tokens=8, pack_media=2) == [[0], [2]]
+    assert packs_of(tokens[[0, 3, 2]], tiles[:3], pack_tokens=8, pack_media=2) == [[0], [1, 2]]
+    assert packs_of(tokens[1:2], tiles[1:2], pack_tokens=8, pack_media=2) == []
 
 
 def test_a_training_that_validates_takes_the_same_steps_and_measures_at_each_checkpoint(tmp_path: Path) -> None:

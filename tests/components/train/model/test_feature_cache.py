@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from components.train.model.assembly import select
 from components.train.model.feature_cache import FeatureCache, NotCacheable, cache_features
 from components.train.settings import TrainConfig
-from plm_model.pack import collate
-from plm_model.weights import build, initialise
+from plm_model.families.plm.collator import collate
+from plm_model.families.plm.model import build
+from plm_model.families.plm.weights import initialise
 from tests.components.train.test_gradients import EXAMPLES, odd_config
 
 FROZEN = TrainConfig(freeze=("^vision_model",), feature_cache_gb=1.0)

@@ -28,19 +28,21 @@ from components.train.settings import TrainConfig
 from components.train.update.optimizer import ShardedAdamW
 from components.train.update.param_groups import UnknownParameter
 from components.train.worker import TrainJob, prepare, run_rank
-from plm_model.pack import Batch
-from plm_model.weights import build, initialise, load_model, load_weights
+from plm_model.checkpoint.files import load_weights
+from plm_model.families.plm.model import build
+from plm_model.families.plm.weights import initialise, load_model
+from plm_model.packs.batch import Batch
 from tests.components.train.test_gradients import EXAMPLES, odd_config
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards
 
 TOKENIZER = Path(__file__).parents[4] / "configs/tokenizers/plm_tiny/tokenizer.json"
 CPU = torch.device("cpu")
 LORA = LoRASettings(r"^layers\..*\.(wq|w2)$|^vision_model\..*c_fc$", rank=4, alpha=8.0, train=("^vision_projector",))
-SETTINGS = TrainConfig(steps=4, lr=3e-2, warmup_steps=1, pack_tokens=64, pack_tiles=6, checkpoint_every=4)
+SETTINGS = TrainConfig(steps=4, lr=3e-2, warmup_steps=1, pack_tokens=64, pack_media=6, checkpoint_every=4)
 
 
 def batch() -> Batch:
-    from plm_model.pack import collate
+    from plm_model.families.plm.collator import collate
 
     return collate(*zip(*EXAMPLES, strict=True), odd_config())
 
@@ -136,7 +138,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(
 def test_a_frozen_tower_keeps_nothing_for_a_backward_pass() -> None:
     model = initialise(build(odd_config()), seed=0)
     select(model, TrainConfig(freeze=("^vision_model",)))
-    features = model.vision_model(batch().tiles)
+    features = model.vision_model(batch().media["tiles"])
     assert not features.requires_grad and model.vision_projector(features, 2, 2).requires_grad
 
 

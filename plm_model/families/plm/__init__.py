@@ -1,0 +1,1 @@
+"""Meta's Perception Language Model: a Perception Encoder's tower, a projector and a Llama decoder."""

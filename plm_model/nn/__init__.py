@@ -1,0 +1,1 @@
+"""Parts that models are built of, and what they cost. Knows no family."""
