@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
@@ -122,6 +122,7 @@ class SettingsPart(Protocol):
 
     Architecture: type
     MODEL_TYPES: Collection[str]  # in a `config.json` that others wrote
+    NEEDS_TOKENIZER: bool  # whether random weights need a file of one
     parameters: Callable[[Any], int]
 
 
@@ -184,6 +185,11 @@ def package(family: str) -> str:
     if family not in known:
         raise UnknownFamily(f"no family is called {family!r}; there are {', '.join(known)}")
     return known[family]
+
+
+def modules(family: str, parts: Iterable[Part]) -> list[str]:
+    """The names of the modules of some parts of a family."""
+    return [f"{package(family)}.{name}" for name in parts]
 
 
 @overload

@@ -33,6 +33,11 @@ def code_digests(module: str) -> dict[str, str]:
     return dict(sorted(seen.items()))
 
 
+def code_of(*modules: str) -> dict[str, str]:
+    """`code_digests` of several modules together, such as a step and what it finds by name, which no import shows."""
+    return dict(sorted({name: digest for module in modules for name, digest in code_digests(module).items()}.items()))
+
+
 def _templates(folder: Path, package: str) -> dict[str, str]:
     """Templates that lie beside a module: what is rendered is code, too."""
     return {f"{package}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.html")}

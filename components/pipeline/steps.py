@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.artifact import Artifact, StepKey, content_digest
-from components.artifacts.code_digest import code_digests
+from components.artifacts.code_digest import code_of
 from components.compare.settings import CompareSettings
 from components.consolidate.settings import ConsolidateSettings
 from components.convert.settings import ConvertSettings
@@ -21,8 +21,8 @@ from components.ingest.settings import IngestConfig
 from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig
 from components.register.settings import RegisterSettings
-from components.train.effects import FREE_TO_CHANGE, of_result
-from plm_model.family import Part, package, part
+from components.train.effects import FAMILY_PARTS, FREE_TO_CHANGE, of_result
+from plm_model.family import Part, modules, part
 
 OUTSIDE = "outside"  # in a key's config
 SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times
@@ -79,8 +79,7 @@ class Step:
 
     def code(self, family: str) -> dict[str, str]:
         """Digests of the code that the step runs, of its parts of the model's family, too."""
-        modules = (self.module, *(f"{package(family)}.{name}" for name in self.family_parts))
-        return dict(sorted({name: sha for module in modules for name, sha in code_digests(module).items()}.items()))
+        return code_of(self.module, *modules(family, self.family_parts))
 
     def versions(self) -> dict[str, str]:
         """The versions of the libraries that the output depends on, without the builds' suffixes."""
@@ -195,7 +194,7 @@ STEPS: dict[str, Step] = {
             libraries=("torch",),
             on_cluster=True,
             uses_ray=True,
-            family_parts=("settings", "collator", "model"),
+            family_parts=FAMILY_PARTS,
             resumes=_train_resumes,
         ),
         Step(

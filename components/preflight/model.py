@@ -57,13 +57,13 @@ def random_size(config: PipelineConfig) -> Iterator[Finding]:
     model = config.model
     if model.init != RANDOM:
         return
-    if not model.architecture:
+    if not model.architecture and parameters(model) > LARGE:
         yield Finding(
             f"model: nothing is said of it, which would be {_billions(model)} random parameters; extend "
             "configs/base.yaml, or name weights as model.init, or a size as model.architecture",
             step=STEP,
         )
-    elif model.tokenizer is None:
+    elif model.tokenizer is None and part(model.family, "settings").NEEDS_TOKENIZER:
         yield Finding("model.tokenizer: is not set; give a tokenizer.json, or a checkpoint as model.init", step=STEP)
     elif parameters(model) > LARGE:
         text = (

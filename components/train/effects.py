@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.effects import counted
+from plm_model.family import Part
 
 if TYPE_CHECKING:
     from components.train.settings import TrainConfig
 
+FAMILY_PARTS: tuple[Part, ...] = ("settings", "collator", "model")
 # What may change in the middle of a run: when it is saved and looked at, and which checkpoint is taken.
 FREE_TO_CHANGE = {"checkpoint_every", "result", "validate_every", "profile"}
 

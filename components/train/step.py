@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
-from components.artifacts.code_digest import code_digests
+from components.artifacts.code_digest import code_of
 from components.artifacts.context import StepContext
 from components.errors import UserError
+from components.model_files.settings import model_of
 from components.train import interrupted
 from components.train.data import skipped
-from components.train.effects import of_weights
+from components.train.effects import FAMILY_PARTS, of_weights
 from components.train.settings import TrainConfig
+from plm_model.family import modules
 
 SHOWN_MODULES = 3
 
@@ -76,9 +78,8 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
 def note(settings: TrainConfig, inputs: Mapping[str, Artifact], context: StepContext) -> int:
     """Leave beside the checkpoints what this training is; gives how many versions of the code have worked on it."""
     digests = {name: inputs[name].digest for name in interrupted.INPUTS}
-    changed = interrupted.take_notes(
-        context.resume_uri, context.pipeline, of_weights(settings), digests, code_digests("components.train.step")
-    )
+    code = code_of("components.train.step", *modules(model_of(inputs["base"]).family, FAMILY_PARTS))
+    changed = interrupted.take_notes(context.resume_uri, context.pipeline, of_weights(settings), digests, code)
     if changed:
         context.progress(f"begun with other code: {', '.join(changed[:SHOWN_MODULES])} changed since")
     return (interrupted.read(context.resume_uri, interrupted.NOTES) or {}).get("code_versions", 1)

@@ -163,4 +163,5 @@ def untied(config: PLMConfig) -> PLMConfig:
 
 
 Architecture = PLMConfig
+NEEDS_TOKENIZER = True
 MODEL_TYPES = ("perception_lm",)
