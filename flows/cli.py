@@ -18,20 +18,6 @@ from flows.terminal_log import show_warnings
 if TYPE_CHECKING:
     from components.pipeline.config import PipelineConfig
 
-STEP_HELP = {
-    "ingest": "bring the source's files in, checked and incremental",
-    "convert": "turn annotations into conversations, split into train and test",
-    "preprocess": "encode conversations into shards with Ray Data",
-    "initialize": "make the base model's checkpoint",
-    "train": "train with Ray Train and FSDP2",
-    "consolidate": "turn the sharded checkpoint into one model directory",
-    "evaluate-base": "measure the base model with lmms-eval",
-    "evaluate": "measure the trained model with lmms-eval",
-    "compare": "report before and after",
-    "register": "register the model and apply the gate",
-}
-
-
 READER_GONE = 141  # as a shell has it for SIGPIPE
 
 
@@ -129,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "--explain", action="store_true", help="say which steps would be reused and why not; run nothing"
     )
     finetune.add_argument("--refresh", action="append", default=[], metavar="STEP", help="run a step again; may repeat")
-    for name, text in STEP_HELP.items():
+    for name, text in step_commands().items():
         step = _command(commands, name, text, _step)
         _config_arguments(step)
         step.add_argument("--refresh", action="store_true", help="run it although nothing that it depends on changed")
@@ -153,6 +139,13 @@ def _parser() -> argparse.ArgumentParser:
         "--prefect-port", type=int, metavar="PORT", help="instead of the config's tracking.prefect_port (4200)"
     )
     return parser
+
+
+def step_commands() -> dict[str, str]:
+    """The command of each step and what it does."""
+    from components.pipeline.steps import STEPS
+
+    return {name.replace("_", "-"): step.help for name, step in STEPS.items()}
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], Any]) -> argparse.ArgumentParser:

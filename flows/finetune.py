@@ -17,7 +17,7 @@ from flows.run.pipeline import PipelineRun, pipeline_run
 from flows.run.progress import Progress
 from flows.run.recovery import close_dead_runs, lease
 from flows.run.starting import check_start
-from flows.run.summary import conclude
+from flows.run.summary import Results, conclude
 from flows.run.tasks import current_flow_links
 from flows.servers.environment import prepare_environment
 
@@ -61,11 +61,10 @@ def finetune_flow(
             check_start(resolved, STEPS, again, lambda text: Progress().say("note", text))
         close_dead_runs(resolved, flow_run=links.flow_run_id)
         with lease(resolved) as held, pipeline_run(resolved, links, held, again) as run:
-            finetune(run)
-            return conclude(run)
+            return conclude(run, finetune(run))
 
 
-def finetune(run: PipelineRun) -> None:
+def finetune(run: PipelineRun) -> Results:
     """The chain itself."""
     raw = run.step("ingest")
     dataset = run.step("convert", raw=raw)
@@ -76,4 +75,5 @@ def finetune(run: PipelineRun) -> None:
     model = run.step("consolidate", checkpoint=checkpoint, base=base)
     after = run.step("evaluate", model=model, dataset=dataset)
     comparison = run.step("compare", before=before, after=after, dataset=dataset, checkpoint=checkpoint)
-    run.step("register", model=model, comparison=comparison)
+    registration = run.step("register", model=model, comparison=comparison)
+    return Results(checkpoint, model, comparison, registration)

@@ -31,7 +31,7 @@ MODEL_LIBRARIES = ("safetensors", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `inputs` maps the argument name to the step that makes it.
+    """One step, with what `plm --help` says of it. `inputs` maps the argument name to the step that makes it.
 
     `settings` gives the one object that `module.run` takes; its `dump` is what the key holds, below `section`
     where the object is a section of the config. `state` says what else identifies the result, such as the contents of a file
@@ -39,6 +39,7 @@ class Step:
     """
 
     name: str
+    help: str
     module: str
     inputs: Mapping[str, str]
     settings: Callable[[PipelineConfig], Any]
@@ -49,12 +50,28 @@ class Step:
     libraries: tuple[str, ...] = ()  # whose version the output depends on
     on_cluster: bool = False  # heavy: a Ray job of its own where the config names a cluster
     uses_ray: bool = False  # works on an initialised Ray
-    in_registry: bool = False  # its result is in the model registry: run again whenever that has changed
+    role: str = "input"  # as what MLflow shows the inputs of its run
+    gives_data: bool = False  # its artifact is the data set that runs are compared by
+    # Why an artifact that is there must be made again: of a step whose result is elsewhere, too, and may change there.
+    lapsed: Callable[[PipelineConfig, Artifact, Callable[[str], bool]], str | None] | None = None
+    # What interrupted attempts left, as lines for a person; the key is None while its inputs are still to be made.
+    interrupted: Callable[[PipelineConfig, str, StepKey | None, str | None], Sequence[str]] | None = None
     # Of an input, which of its files count, where not all do.
     counted_files: Callable[[PipelineConfig], Mapping[str, Collection[str]]] = lambda config: {}
     family_parts: tuple[Part, ...] = ()  # of the model's family: what the step runs of it, which no import shows
     # The key of what an interrupted attempt left: of a step that compares by itself what it resumes, less counts.
     resumes: Callable[[StepKey], StepKey] = lambda key: key
+
+    @property
+    def always_fresh(self) -> bool:
+        """Whether nothing of an earlier attempt is resumed, asked for or not."""
+        return self.lapsed is not None
+
+    def require_inputs(self, inputs: Mapping[str, Artifact]) -> None:
+        """RuntimeError unless the inputs are those of the table, each made by the step that the table names."""
+        given = {name: artifact.step for name, artifact in inputs.items()}
+        if given != dict(self.inputs):
+            raise RuntimeError(f"step {self.name} takes {dict(self.inputs)}, but was given {given}")
 
     def key(self, config: PipelineConfig, inputs: Mapping[str, Artifact]) -> StepKey:
         """The artifact key of this step for a config and its inputs."""
@@ -133,6 +150,19 @@ def _train_resumes(key: StepKey) -> StepKey:
     return StepKey(key.step, key.inputs, {"train": settings})
 
 
+def _interrupted_trainings(config: PipelineConfig, folder: str, key: StepKey | None, here: str | None) -> Sequence[str]:
+    from components.train.effects import of_weights
+    from components.train.interrupted import interrupted, lines
+
+    return lines(interrupted(folder, config.name, of_weights(config.train), key and key.inputs), here)
+
+
+def _lapsed(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:
+    from components.register.step import lapse
+
+    return lapse(config.tracking, artifact, leads)
+
+
 def _store(settings: RegisterSettings) -> Mapping[str, Any]:
     from components.tracking.runs import tracking_uri
 
@@ -148,6 +178,7 @@ STEPS: dict[str, Step] = {
     for step in (
         Step(
             "ingest",
+            "bring the source's files in, checked and incremental",
             "components.ingest.step",
             {},
             lambda config: config.ingest,
@@ -157,12 +188,15 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "convert",
+            "turn annotations into conversations, split into train and test",
             "components.convert.step",
             {"raw": "ingest"},
             lambda config: ConvertSettings(config.convert, config.ingest.image_column),
+            gives_data=True,
         ),
         Step(
             "initialize",
+            "write the base model's directory",
             "components.initialize.step",
             {},
             lambda config: config.model,
@@ -174,6 +208,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "preprocess",
+            "encode conversations into shards with Ray Data",
             "components.preprocess.step",
             {"dataset": "convert", "model": "initialize"},
             lambda config: config.preprocess,
@@ -186,6 +221,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "train",
+            "train with Ray Train and FSDP2",
             "components.train.step",
             {"shards": "preprocess", "base": "initialize"},
             lambda config: config.train,
@@ -196,9 +232,12 @@ STEPS: dict[str, Step] = {
             uses_ray=True,
             family_parts=FAMILY_PARTS,
             resumes=_train_resumes,
+            role="training",
+            interrupted=_interrupted_trainings,
         ),
         Step(
             "consolidate",
+            "turn the sharded checkpoint into one model directory",
             "components.consolidate.step",
             {"checkpoint": "train", "base": "initialize"},
             lambda config: ConsolidateSettings(config.consolidate, config.train.trained),
@@ -209,6 +248,7 @@ STEPS: dict[str, Step] = {
         *(
             Step(
                 name,
+                help,
                 "components.evaluate.step",
                 {"model": model, "dataset": "convert"},
                 lambda config: config.evaluate,
@@ -217,21 +257,26 @@ STEPS: dict[str, Step] = {
                 on_cluster=True,
                 family_parts=("settings", "codec", "answer"),
             )
-            for name, model in (("evaluate_base", "initialize"), ("evaluate", "consolidate"))
+            for name, help, model in (
+                ("evaluate_base", "measure the base model with lmms-eval", "initialize"),
+                ("evaluate", "measure the trained model with lmms-eval", "consolidate"),
+            )
         ),
         Step(
             "compare",
+            "report before and after",
             "components.compare.step",
             {"before": "evaluate_base", "after": "evaluate", "dataset": "convert", "checkpoint": "train"},
             lambda config: CompareSettings(config.compare, config.name, config.evaluate.task),
         ),
         Step(
             "register",
+            "register the model and apply the gate",
             "components.register.step",
             {"model": "consolidate", "comparison": "compare"},
             lambda config: RegisterSettings(config.registry.name or config.name, config.gate, config.tracking),
             state=_store,
-            in_registry=True,
+            lapsed=_lapsed,
         ),
     )
 }

@@ -71,7 +71,7 @@ def run_single_step(
             progress,
             store.cache_dir,
             resume_uri(store, key),
-            fresh=refresh or step.in_registry,
+            fresh=refresh or step.always_fresh,
             previous=store.find(previous) if previous else None,
             pipeline=config.name,
             tags={

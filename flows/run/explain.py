@@ -14,10 +14,7 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import flatten
 from components.pipeline.last_run import last_key
 from components.pipeline.run_step import resume_uri
-from components.pipeline.steps import STEPS
-from components.register.step import lapse
-from components.train.effects import of_weights
-from components.train.interrupted import interrupted, lines
+from components.pipeline.steps import STEPS, Step
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str
     for step in STEPS.values():
         waiting = [source for source in step.inputs.values() if source not in made]
         if waiting:
-            notes = interrupted_notes(config, store, None) if step.name == "train" else ()
-            decisions.append(Decision(step.name, False, f"waits for {' and '.join(waiting)}, made anew", notes))
+            reason = f"waits for {' and '.join(waiting)}, made anew"
+            decisions.append(Decision(step.name, False, reason, interrupted_notes(step, config, store, None)))
             continue
         key = step.key(config, {name: made[source] for name, source in step.inputs.items()})
         decision, found = decide(key, config, store, refresh)
@@ -57,7 +54,8 @@ def decide(
     found = store.look(key.step, key.digest)
     if isinstance(found, Artifact):
         try:
-            if STEPS[key.step].in_registry and (reason := lapse(config.tracking, found, store.leads)):
+            lapsed = STEPS[key.step].lapsed
+            if lapsed and (reason := lapsed(config, found, store.leads)):
                 return Decision(key.step, False, reason), None
         except DamagedFile as damaged:
             return Decision(key.step, False, f"damaged: {damaged}"), None
@@ -66,18 +64,18 @@ def decide(
         return Decision(key.step, False, f"damaged: {found}"), None
     last = last_key(config, store, key.step)
     reason = "no earlier run of this pipeline made it" if last is None else "; ".join(differences(last, key))
-    notes = interrupted_notes(config, store, key) if key.step == "train" else ()
-    return Decision(key.step, False, reason, notes), None
+    return Decision(key.step, False, reason, interrupted_notes(STEPS[key.step], config, store, key)), None
 
 
-def interrupted_notes(config: PipelineConfig, store: ArtifactStore, key: StepKey | None) -> tuple[str, ...]:
-    """Of the trainings of this pipeline that were interrupted: the one that goes on, and how to go on with the others.
+def interrupted_notes(step: Step, config: PipelineConfig, store: ArtifactStore, key: StepKey | None) -> tuple[str, ...]:
+    """Of the attempts of this pipeline's step that were interrupted: the one that is resumed, and how to resume the others.
 
-    `key` is that of the training that is asked for; None while its inputs are still to be made.
+    `key` is that of the step that is asked for; None while its inputs are still to be made.
     """
-    settings = of_weights(config.train)
-    found = interrupted(store.uri("resume", "train"), config.name, settings, key and key.inputs)
-    return tuple(lines(found, resume_uri(store, key) if key else None))
+    if step.interrupted is None:
+        return ()
+    here = resume_uri(store, key) if key else None
+    return tuple(step.interrupted(config, store.uri("resume", step.name), key, here))
 
 
 def differences(last: StepKey, now: StepKey) -> list[str]:

@@ -54,6 +54,7 @@ class PipelineRun:
     def step(self, name: str, **inputs: Artifact) -> Artifact:
         """Run a step, or reuse its artifact, as a Prefect task of its own."""
         step = STEPS[name]
+        step.require_inputs(inputs)
         key = step.key(self.config, inputs)
         decision, found = decide(key, self.config, self.store, self.refresh)
         self.progress.say(name, f"reused: {decision.reason}" if found else f"runs: {decision.reason}")
@@ -82,7 +83,7 @@ class PipelineRun:
         tracker.tag("plm.cached", str(found is not None).lower())
         tracker.log_params(flatten(key.config))
         for name, artifact in inputs.items():
-            tracker.log_dataset(name, artifact.uri, artifact.digest, "training" if step.name == "train" else "input")
+            tracker.log_dataset(name, artifact.uri, artifact.digest, step.role)
         task = step_task(step.name, key.digest, reuse=found is not None)
         came_from = {name: self.results[source] for name, source in step.inputs.items() if source in self.results}
         self.results[step.name] = task(lambda: self._in_task(step, key, inputs, found, tracker), came_from)
@@ -119,7 +120,7 @@ class PipelineRun:
             progress=lambda text: self.progress.update(step.name, text),
             cache_dir=self.store.cache_dir,
             resume_uri=resume_uri(self.store, key),
-            fresh=step.name in self.refresh or step.in_registry,
+            fresh=step.name in self.refresh or step.always_fresh,
             previous=self.store.find(previous_key) if previous_key else None,
             pipeline=self.config.name,
             tags={**self.tags(), "mlflow_run_id": tracker.run_id or ""},
@@ -201,6 +202,10 @@ class PipelineRun:
         with ended(tracker):
             yield tracker
 
+    def data(self) -> list[Artifact]:
+        """The data set that runs are compared by, once it is made."""
+        return [artifact for name, artifact in self.artifacts.items() if STEPS[name].gives_data]
+
     def tags(self) -> dict[str, str]:
         """What links records of this run, whichever tool holds them."""
         tags = {
@@ -212,8 +217,8 @@ class PipelineRun:
             "mlflow.source.git.commit": git_commit(),
             "plm.pipeline_run_id": self.tracker.run_id or "",
         }
-        if "convert" in self.artifacts:
-            tags["plm.data_digest"] = self.artifacts["convert"].digest
+        for data in self.data():
+            tags["plm.data_digest"] = data.digest
         return {name: value for name, value in tags.items() if value}
 
     def _link_task(self, name: str, tracker: Any, artifact: Artifact) -> None:
@@ -261,7 +266,6 @@ def pipeline_run(
             link("mlflow-run", mlflow_run_url(config, experiment, tracker.run_id), f"MLflow run of {config.name}")
         with system_metrics(config, tracker):
             yield run
-        if "convert" in run.artifacts:
-            data = run.artifacts["convert"]
+        for data in run.data():
             tracker.log_dataset(config.name, data.uri, data.digest, "training")
             tracker.tag("plm.data_digest", data.digest)

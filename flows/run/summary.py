@@ -6,22 +6,33 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.artifact import Artifact, filesystem
 from components.register.step import is_champion
 from flows.run.parent_run import mlflow_run_url
 from flows.run.pipeline import PipelineRun
 from flows.run.tasks import link, show_place, show_report
 
 
-def conclude(run: PipelineRun) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Results:
+    """What a chain has made that its summary tells of."""
+
+    checkpoint: Artifact
+    model: Artifact
+    comparison: Artifact
+    registration: Artifact
+
+
+def conclude(run: PipelineRun, results: Results) -> dict[str, Any]:
     """Write the summary, put the numbers on the MLflow parent run and the report into Prefect; returns the summary."""
-    comparison = run.artifacts["compare"]
+    comparison = results.comparison
     result = comparison.read_json("comparison.json")
-    registration = run.artifacts["register"].read_json("registration.json") if "register" in run.artifacts else {}
+    registration = results.registration.read_json("registration.json")
     summary = {
         "pipeline": run.config.name,
         "task": result["task"],
@@ -37,15 +48,15 @@ def conclude(run: PipelineRun) -> dict[str, Any]:
         "prefect_flow_run_id": run.links.flow_run_id,
         "registered_model": registration.get("name"),
         "registered_model_version": registration.get("version"),
-        "champion": is_champion(run.config.tracking, registration) if registration else None,
+        "champion": is_champion(run.config.tracking, registration),
         "gate": registration.get("reason"),
         "report": f"{comparison.uri}/report.html",
-        "model": run.artifacts["consolidate"].uri,
-        "failed_checkpoints": run.artifacts["train"].counts.get("failed_checkpoints", 0),
+        "model": results.model.uri,
+        "failed_checkpoints": results.checkpoint.counts.get("failed_checkpoints", 0),
     }
     name = f"eval/{result['task']}/{result['metric']}"
     run.tracker.log_metrics({name: result["after"], f"{name}/base": result["before"], f"{name}/gain": result["gain"]})
-    run.tracker.log_metrics(_last_losses(run))
+    run.tracker.log_metrics(_last_losses(results.checkpoint))
     for file in ("report.html", "loss.png"):
         run.tracker.log_file(comparison.local(file))
     page = markdown(summary)
@@ -69,9 +80,9 @@ def _show_report_file(run: PipelineRun, uri: str) -> None:
         show_place("report", uri, what)
 
 
-def _last_losses(run: PipelineRun) -> dict[str, float]:
+def _last_losses(checkpoint: Artifact) -> dict[str, float]:
     """`train/loss`, and `val/loss` where it was measured, as the training ended; the curves are on its own run."""
-    with run.artifacts["train"].open("metrics.jsonl", "r") as file:
+    with checkpoint.open("metrics.jsonl", "r") as file:
         lines = [json.loads(line) for line in file]
     last = {name: value for line in lines for name, value in line.items()}
     return {name: last[name] for name in ("train/loss", "val/loss") if name in last}
@@ -81,14 +92,13 @@ def _times(run: PipelineRun) -> dict[str, Any]:
     startup_in_steps = run.steps.pop("_startup", {"seconds": 0.0})["seconds"]
     wall = time.time() - psutil.Process(os.getpid()).create_time()
     work = sum(step["seconds"] for step in run.steps.values()) - startup_in_steps
-    training = (
-        run.artifacts["train"].counts.get("seconds_around_loop", 0.0) if not run.steps["train"]["cached"] else 0.0
-    )
+    ran = [artifact for name, artifact in run.artifacts.items() if not run.steps[name]["cached"]]
+    around_loops = sum(artifact.counts.get("seconds_around_loop", 0.0) for artifact in ran)
     return {
         "steps": run.steps,
         "wall_seconds": round(wall, 1),
-        "work_seconds": round(work - training, 1),
-        "startup_seconds": round(wall - work + training, 1),
+        "work_seconds": round(work - around_loops, 1),
+        "startup_seconds": round(wall - work + around_loops, 1),
     }
 
 

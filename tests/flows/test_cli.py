@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import STEP_HELP, main
+from flows.cli import main, step_commands
 
 PLM = str(Path(sys.executable).parent / "plm")
 
@@ -28,7 +28,7 @@ def plm(*arguments: str, env: dict[str, str] | None = None, **options: object) -
     )
 
 
-@pytest.mark.parametrize("command", ["", "finetune", "ui", *STEP_HELP])
+@pytest.mark.parametrize("command", ["", "finetune", "ui", *step_commands()])
 def test_help_takes_under_a_second_of_cpu(command: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = plm(*filter(None, [command]), "--help")

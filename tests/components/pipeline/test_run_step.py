@@ -73,7 +73,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 FROM_FILES = PipelineConfig.model_validate(
     {"ingest": {"source": {"kind": "folder", "path": "data"}}, "model": {"init": "weights"}}
 )
-NEEDS_BOTH = Step("any", "components.compare.step", {"raw": "ingest", "base": "initialize"}, lambda config: {})
+NEEDS_BOTH = Step("any", "", "components.compare.step", {"raw": "ingest", "base": "initialize"}, lambda config: {})
 
 
 def copy_of(home: Path, monkeypatch: pytest.MonkeyPatch, keep: bool = True) -> None:

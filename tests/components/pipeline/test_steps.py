@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.artifacts.artifact import StepKey
+from components.artifacts.artifact import Artifact, StepKey
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
 from components.pipeline.steps import STEPS
@@ -103,3 +104,14 @@ def test_another_version_of_a_library_is_another_key_and_said() -> None:
     last = StepKey("preprocess", libraries={**versions, "pillow": "11.0.0"})
     assert now.digest != last.digest
     assert differences(last, now) == [f"library pillow: 11.0.0 -> {versions['pillow']}"]
+
+
+def test_inputs_that_are_not_those_of_the_table_are_an_error() -> None:
+    def artifact(step: str) -> Artifact:
+        return Artifact(f"/{step}", {"step": step}, Path("/none"))
+
+    step = STEPS["preprocess"]
+    step.require_inputs({"dataset": artifact("convert"), "model": artifact("initialize")})
+    for wrong in ({"dataset": "convert"}, {"dataset": "convert", "model": "consolidate"}):
+        with pytest.raises(RuntimeError, match=r"step preprocess takes .*'model': 'initialize'.* but was given"):
+            step.require_inputs({name: artifact(made) for name, made in wrong.items()})

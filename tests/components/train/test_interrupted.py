@@ -115,7 +115,7 @@ def test_an_interrupted_training_is_named_and_goes_on_with_other_code(
     stands = f"after step {stopped_at} of 12, "
 
     def notes(wanted: PipelineConfig) -> tuple[str, ...]:
-        return interrupted_notes(wanted, store, STEPS["train"].key(wanted, inputs))
+        return interrupted_notes(STEPS["train"], wanted, store, STEPS["train"].key(wanted, inputs))
 
     for same in (config(), config(checkpoint_every=1, validate_every=3, result="best", profile=PROFILE)):
         (line,) = notes(same)
@@ -143,7 +143,7 @@ def test_another_data_set_is_named_and_damaged_notes_stop_nothing(
     train(config(), stop=True)
     key = STEPS["train"].key(config(), inputs)
     other = StepKey(key.step, {**key.inputs, "shards": "0" * 32}, key.config, key.code)
-    assert "; it has another data set: undo that" in interrupted_notes(config(), store, other)[0]
+    assert "; it has another data set: undo that" in interrupted_notes(STEPS["train"], config(), store, other)[0]
     for damage in (b"[]", b"\xff", b"[" * 100_000, b"{}", b'{"settings": 3, "code": []}'):
         Path(resume_uri(store, key), "training.json").write_bytes(damage)
-        assert len(interrupted_notes(config(), store, key)) == 1
+        assert len(interrupted_notes(STEPS["train"], config(), store, key)) == 1
