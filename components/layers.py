@@ -15,7 +15,7 @@ from components.errors import ConfigError
 from components.reach import Reach, reach_of_command
 
 # Paths that name a file shipped beside the YAML that mentions it; every other path is taken from the current directory.
-PATHS_BESIDE_THEIR_FILE = ("model.tokenizer", "ingest.source.registry")
+PATHS_BESIDE_THEIR_FILE = ("model.tokenizer", "ingest.source.catalogue")
 
 INSTEAD = ("steps", "epochs")  # of train
 MOST_CHARACTERS = 1 << 18

@@ -60,10 +60,10 @@ def test_a_stage_has_the_values_of_the_published_table(stage: int, size: str) ->
     assert model.vision.width == preset(size).vision.width and model.decoder.dim == preset(size).decoder.dim
 
 
-def test_a_stage_trains_on_registered_sets() -> None:
+def test_a_stage_trains_on_the_catalogue_s_sets() -> None:
     source = load_config("configs/stage_3/plm_1b.yaml").ingest.source
     assert set(source.datasets) == {f"dummy_{kind}" for kind in KINDS}
-    assert set(source.datasets) == set(read_file(source.registry).values)
+    assert set(source.datasets) == set(read_file(source.catalogue).values)
 
 
 def test_the_first_stage_trains_the_projector_only() -> None:
@@ -90,7 +90,7 @@ def test_adapters_train_less_than_one_percent_of_the_largest_model() -> None:
 def test_the_example_sets_have_every_kind_of_record(tmp_path: Path) -> None:
     names = [f"dummy_{kind}" for kind in KINDS]
     registry = str(example_registry(tmp_path, names))
-    source = {"kind": "plm", "registry": registry, "datasets": names}
+    source = {"kind": "catalogue", "catalogue": registry, "datasets": names}
     sets = data_sets(PipelineConfig.model_validate({"ingest": {"source": source}}).ingest.source)
     for each in sets:
         rows = [json.loads(line) for line in each.annotations[0].read_text().splitlines()]

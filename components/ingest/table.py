@@ -159,7 +159,8 @@ def fields_of(text: str, delimiter: str, quoted: bool) -> list[str]:
     while True:
         if text.startswith('"', place):
             found = QUOTED.match(text, place)
-            if found is None:
+            # A quote behind the end would be half of a pair: the field goes on, as `"""` does where a line ends.
+            if found is None or text.startswith('"', found.end()):
                 raise Unclosed('a quote opens and no line closes it; inside of quotes write "" for a quote')
             fields.append(found[1].replace('""', '"'))
             place = found.end()

@@ -19,7 +19,7 @@ def with_data_sets_of_datamix(values: dict[str, Any]) -> dict[str, Any]:
     ingest, train = values.get("ingest"), values.get("train")
     source = ingest.get("source") if isinstance(ingest, Mapping) else None
     datamix = train.get("datamix") if isinstance(train, Mapping) else None
-    registered = isinstance(source, Mapping) and source.get("kind") == "plm" and "datasets" not in source
+    registered = isinstance(source, Mapping) and source.get("kind") == "catalogue" and "datasets" not in source
     if not registered or not isinstance(datamix, str):
         return values
     names = [part.partition(":")[0] for part in "".join(datamix.split()).split(",")]

@@ -25,7 +25,6 @@ from components.train.effects import FAMILY_PARTS, FREE_TO_CHANGE, of_result
 from plm_model.family import Part, modules, part
 
 OUTSIDE = "outside"  # in a key's config
-SOURCES_ON_DISK = ("folder", "plm", "parquet")  # whose files are told apart by their modification times
 MODEL_LIBRARIES = ("safetensors", "torch", "transformers")
 
 
@@ -121,18 +120,12 @@ def file_digest(path: str | None, what: str) -> str | None:
         raise ConfigError(f"{what}: {path}: no such file") from None
 
 
-def _fingerprint(settings: IngestConfig) -> Mapping[str, Any]:
-    from components.ingest.fingerprint import source_fingerprint
-
-    return {"fingerprint": source_fingerprint(settings.source)}
-
-
 def _far_source(settings: IngestConfig) -> Mapping[str, Any]:
-    return {} if settings.source.kind in SOURCES_ON_DISK else _fingerprint(settings)
+    return {} if settings.source.on_disk else {"fingerprint": settings.source.fingerprint()}
 
 
 def _source_on_disk(settings: IngestConfig) -> Mapping[str, Any]:
-    return _fingerprint(settings) if settings.source.kind in SOURCES_ON_DISK else {}
+    return {"fingerprint": settings.source.fingerprint()} if settings.source.on_disk else {}
 
 
 def _tokenizer(settings: ModelConfig) -> Mapping[str, Any]:

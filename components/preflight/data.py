@@ -13,13 +13,11 @@ from pathlib import Path
 
 from components.convert.templates import parse_template
 from components.errors import UserError
-from components.ingest.settings import DigitsSource, FolderSource, ParquetSource, PlmSource, S3Source
 from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
 
 STEP = "ingest"
 HEAD_BYTES = 1 << 16
-DIGITS_COLUMNS = ("image", "label")
 
 
 @dataclass(frozen=True)
@@ -36,28 +34,10 @@ class Peek:
 def source(config: PipelineConfig) -> Iterator[Finding]:
     """The source and its annotations are there, a data set of the hub is one commit."""
     try:
-        for text in _source(config):
+        for text in config.ingest.source.problems():
             yield Finding(text, step=STEP)
     except UserError as error:
         yield Finding(str(error), step=STEP)
-
-
-def _source(config: PipelineConfig) -> Iterator[str]:
-    from components.ingest.sources.catalogue import data_sets
-    from components.ingest.sources.folder import data_folder
-    from plm_model.checkpoint.hub import HubError, pinned
-
-    given = config.ingest.source
-    if isinstance(given, FolderSource):
-        if not (data_folder(given.path) / given.annotations).is_file():
-            yield f"ingest.source.annotations: {given.path}/{given.annotations}: no such file"
-    elif isinstance(given, PlmSource):
-        data_sets(given)
-    elif isinstance(given, ParquetSource) and not Path(given.path).exists():
-        try:
-            pinned(given.path, "datasets/")
-        except HubError as error:
-            yield f"ingest.source.path: {error}"
 
 
 def columns(config: PipelineConfig) -> Iterator[Finding]:
@@ -88,29 +68,12 @@ def columns(config: PipelineConfig) -> Iterator[Finding]:
 
 def peek(config: PipelineConfig) -> Peek:
     """A look at the first annotations; empty where they cannot be read in this way, which is for the ingest to say."""
-    given = config.ingest.source
-    if isinstance(given, DigitsSource):
-        return Peek(DIGITS_COLUMNS, True, "the digits")
-    if isinstance(given, ParquetSource):
-        return _of_parquet(given)
-    if not isinstance(given, FolderSource | S3Source):
+    head = config.ingest.source.head(HEAD_BYTES)
+    if head is None:
         return Peek()
-    place = given.path if isinstance(given, FolderSource) else given.uri.rstrip("/")
-    head = _head(f"{place}/{given.annotations}")
-    return _of_text(head, given.annotations) if head else Peek()
-
-
-def _head(uri: str) -> bytes:
-    from components.artifacts.artifact import filesystem
-
-    try:
-        if "://" not in uri:
-            with Path(uri).expanduser().open("rb") as file:
-                return file.read(HEAD_BYTES)
-        fs, path = filesystem(uri)
-        return fs.cat_file(path, 0, HEAD_BYTES)
-    except Exception:  # OSError, botocore: the ingest says it with its own words
-        return b""
+    if head.columns:
+        return Peek(head.columns, not {"conversations", "messages"} & set(head.columns), head.file)
+    return _of_text(head.data, head.file) if head.data else Peek()
 
 
 def _of_text(head: bytes, name: str) -> Peek:
@@ -132,14 +95,3 @@ def _of_json_lines(lines: list[str], name: str, whole: bool) -> Peek:
             keys |= dict.fromkeys(json.loads(line).keys())
     said = {"conversations", "messages", "text"} & keys.keys() or {"question", "answer"} <= keys.keys()
     return Peek(tuple(keys), not said, name, whole)
-
-
-def _of_parquet(given: ParquetSource) -> Peek:
-    try:
-        from pyarrow.parquet import read_schema
-
-        file = next(iter(sorted(Path(given.path).glob(given.files or "**/*.parquet"))))
-        names = tuple(read_schema(file).names)
-    except Exception:  # pyarrow's families; not there, or damaged: the ingest names it
-        return Peek()
-    return Peek(names, not {"conversations", "messages"} & set(names), file.name)

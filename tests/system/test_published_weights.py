@@ -53,7 +53,7 @@ def write_config(folder: Path) -> str:
     example_registry(folder, names)
     config = {
         "name": "published",
-        "ingest": {"source": {"kind": "plm", "registry": "datasets.yaml"}},
+        "ingest": {"source": {"kind": "catalogue", "catalogue": "datasets.yaml"}},
         "convert": {"test_fraction": 0.2},
         "preprocess": {"max_tokens": 512},
         "model": {

@@ -11,14 +11,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from components.errors import UserError
 from components.ingest.parts import Part
-from components.ingest.settings import Check, PlmSource
 from components.ingest.sources.folder import FolderOrigin, source_file
-from components.ingest.sources.origin import SourceFile
+from components.ingest.sources.origin import Check, Head, SourceFile, digest_of_files
 from components.layers import read_file
+from components.settings import LocalPath, Settings
+
+if TYPE_CHECKING:
+    from components.artifacts.artifact import ArtifactWriter
+    from components.artifacts.context import StepContext
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 CHUNKS = "*chunk*.jsonl"
@@ -26,24 +32,56 @@ EXAMPLES = "runs/dummy_datasets"
 KEYS = {"annotation", "root_dir"}
 
 
+class CatalogueSource(Settings):
+    """Data sets in PLM's format, by their names in a catalogue."""
+
+    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"catalogue"})  # the data sets that it names count
+    on_disk: ClassVar[bool] = True
+
+    kind: Literal["catalogue"] = "catalogue"
+    catalogue: LocalPath = Field("configs/datasets.yaml", description="YAML of name: {annotation, root_dir}")
+    datasets: tuple[str, ...] = Field(min_length=1, description="names; default: those of train.datamix")
+    check: Check = "times"
+
+    def fingerprint(self) -> str:
+        """Digest of the names, sizes and versions of all files of its data sets."""
+        return digest_of_files(CatalogueOrigin(data_sets(self), self.check).files.values())
+
+    def bring(self, image_column: str, out: ArtifactWriter, context: StepContext) -> list[Part]:
+        """The annotations of each data set and the files that they name."""
+        from components.ingest.arrival import bring_in
+
+        origin = CatalogueOrigin(data_sets(self), self.check)
+        return bring_in(origin, origin.parts, image_column, out, context)
+
+    def problems(self) -> Iterator[str]:
+        """A name that the catalogue does not have, a file that is not there, as UserError."""
+        data_sets(self)
+        return iter(())
+
+    def head(self, most: int) -> Head | None:
+        """Not told: each row is a conversation."""
+        return None
+
+
 @dataclass(frozen=True)
 class DataSet:
-    """A registered data set: its JSONL files in order, and the folder that its media paths are relative to."""
+    """A data set of the catalogue: its JSONL files in order, and the folder that its media paths are relative to."""
 
     name: str
     annotations: tuple[Path, ...]
     root: Path
 
 
-def data_sets(source: PlmSource) -> list[DataSet]:
+def data_sets(source: CatalogueSource) -> list[DataSet]:
     """The data sets that a config names. UserError for an unknown name (with the nearest), or files that are not there."""
-    registry = read_file(source.registry).values
+    catalogue = read_file(source.catalogue).values
     for name in source.datasets:
-        if name not in registry:
-            near = difflib.get_close_matches(name, registry, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(registry) or 'none'}"
-            raise UserError(f"{source.registry}: no data set {name!r}; {hint}")
-    return [_data_set(name, registry[name], f"{source.registry}: {name}") for name in source.datasets]
+        if name not in catalogue:
+            near = difflib.get_close_matches(name, catalogue, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(catalogue) or 'none'}"
+            raise UserError(f"{source.catalogue}: no data set {name!r}; {hint}")
+    return [_data_set(name, catalogue[name], f"{source.catalogue}: {name}") for name in source.datasets]
 
 
 def _data_set(name: str, entry: Any, where: str) -> DataSet:
@@ -67,11 +105,11 @@ def _cure(annotation: Path) -> str:
     return f"; `python configs/dummy_datasets.py --to {EXAMPLES}` makes it" if EXAMPLES in annotation.as_posix() else ""
 
 
-class RegistryOrigin:
+class CatalogueOrigin:
     """Several data sets as one origin: `annotations/<set>/<file>` and, below each set's root, `media/<set>/<path>`."""
 
     disposable = False
-    uri = "registry"  # every file's version names the place that it comes from
+    uri = "catalogue"  # every file's version names the place that it comes from
 
     def __init__(self, sets: Sequence[DataSet], check: Check = "times") -> None:
         self.roots_of_sets = {each.name: FolderOrigin(str(each.root), check) for each in sets}

@@ -6,19 +6,56 @@ import csv
 import gzip
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from components.artifacts.artifact import ArtifactWriter
+from pydantic import Field
+
 from components.errors import UserError
-from components.ingest.settings import DigitsSource
+from components.ingest.parts import Part
+from components.ingest.sources.origin import Head
+from components.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-LABELS = "labels.csv"
+    from components.artifacts.artifact import ArtifactWriter
+    from components.artifacts.context import StepContext
+
+LABELS, COLUMNS = "labels.csv", ("image", "label")
 DARKEST = 16  # the data set counts black pixels of 4x4 blocks
+
+
+class DigitsSource(Settings):
+    """The 1,797 handwritten digits (UCI, 8x8) that ship inside scikit-learn, written as image files."""
+
+    on_disk: ClassVar[bool] = False
+
+    kind: Literal["digits"] = "digits"
+    limit: PositiveInt | None = Field(None, description="take only the first so many images")
+    image_size: Annotated[PositiveInt, Field(le=4096)] = Field(
+        56, description="side in pixels that the 8x8 images are written at"
+    )
+
+    def fingerprint(self) -> str:
+        """The versions of what makes them."""
+        return f"digits of scikit-learn {version('scikit-learn')}, pillow {version('pillow')}"
+
+    def bring(self, image_column: str, out: ArtifactWriter, context: StepContext) -> list[Part]:
+        """Write the digits; every one of them is a row."""
+        count = write_digits(self, out, context.progress)
+        out.counts.update(files=count + 1, fetched=count + 1, reused=0, rows=count, used=count, repaired=0, rejected=0)
+        return [Part(LABELS)]
+
+    def problems(self) -> Iterator[str]:
+        """None."""
+        return iter(())
+
+    def head(self, most: int) -> Head:
+        """The columns of `labels.csv`."""
+        return Head("the digits", columns=COLUMNS)
 
 
 def write_digits(source: DigitsSource, out: ArtifactWriter, progress: Callable[[str], None]) -> int:
@@ -29,7 +66,7 @@ def write_digits(source: DigitsSource, out: ArtifactWriter, progress: Callable[[
     count = min(source.limit or len(images), len(images))
     labels = io.StringIO()
     table = csv.writer(labels, lineterminator="\n")
-    table.writerow(["image", "label"])
+    table.writerow(COLUMNS)
     for index in range(count):
         grey = (images[index] * (255 / DARKEST)).round().astype("uint8")
         image = Image.fromarray(grey).resize((source.image_size, source.image_size), Image.Resampling.BICUBIC)

@@ -6,12 +6,52 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
 
 from components.errors import UserError
 from components.ingest.parts import Part
-from components.ingest.settings import Check
-from components.ingest.sources.origin import SourceFile
+from components.ingest.sources.origin import Check, Head, SourceFile, digest_of_files
 from components.media_files.path import OutsideRoot, shown
+from components.settings import LocalPath, Settings
+
+if TYPE_CHECKING:
+    from components.artifacts.artifact import ArtifactWriter
+    from components.artifacts.context import StepContext
+
+
+class FolderSource(Settings):
+    """A folder of images with a CSV or JSONL that names and labels them."""
+
+    on_disk: ClassVar[bool] = True
+
+    kind: Literal["folder"] = "folder"
+    path: LocalPath
+    annotations: str = Field("labels.csv", description="CSV or JSONL file below path")
+    check: Check = "times"
+
+    def fingerprint(self) -> str:
+        """Digest of the names, sizes and versions of all its files."""
+        return digest_of_files(list_folder(data_folder(self.path), self.check).values())
+
+    def bring(self, image_column: str, out: ArtifactWriter, context: StepContext) -> list[Part]:
+        """The annotations and the files that they name."""
+        from components.ingest.arrival import annotations_below, bring_in
+
+        parts = [Part(annotations_below(self.annotations))]
+        return bring_in(FolderOrigin(self.path, self.check), parts, image_column, out, context)
+
+    def problems(self) -> Iterator[str]:
+        """No folder, or no annotations in it."""
+        if not (data_folder(self.path) / self.annotations).is_file():
+            yield f"ingest.source.annotations: {self.path}/{self.annotations}: no such file"
+
+    def head(self, most: int) -> Head | None:
+        """The first bytes of the annotations."""
+        from components.ingest.arrival import head_of
+
+        return head_of(self.path, self.annotations, most)
 
 
 class FolderOrigin:

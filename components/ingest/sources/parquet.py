@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from components.artifacts.artifact import ArtifactWriter
 from components.artifacts.context import StepContext
@@ -19,14 +21,62 @@ from components.errors import UserError
 from components.ingest.parts import Part
 from components.ingest.rejects import Reject, RejectList
 from components.ingest.row import cut
-from components.ingest.settings import ParquetSource
+from components.ingest.sources.folder import source_file
+from components.ingest.sources.origin import Check, Head, digest_of_files
 from components.ingest.sources.parquet_cells import BadCell, described, images_in, suffix_of
 from components.ingest.sources.parquet_columns import Columns, columns_of, whole_in
-from components.ingest.sources.parquet_files import chosen_files
+from components.ingest.sources.parquet_files import EVERY, chosen_files
 from components.noted import Noted
+from components.settings import LocalPath, Settings
 
 ROWS = "rows.jsonl"
 BATCH = 64  # rows in memory at a time
+
+
+class ParquetSource(Settings):
+    """Parquet files with images in them, of a folder or of a data set on the Hugging Face hub."""
+
+    on_disk: ClassVar[bool] = True
+
+    kind: Literal["parquet"] = "parquet"
+    path: LocalPath = Field(description="a folder, or owner/name@commit")
+    files: str | None = Field(
+        None,
+        description="which files below it, such as data/train-*.parquet; default: all but a test or validation split",
+    )
+    check: Check = "times"
+
+    def fingerprint(self) -> str:
+        """Digest of the names, sizes and versions of its files; of a data set of the hub, its commit."""
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return f"hub data set {self.path}"
+        found = (file for file in sorted(folder.glob(self.files or EVERY)) if file.is_file())
+        return digest_of_files(source_file(str(file), file, self.check) for file in found)
+
+    def bring(self, image_column: str, out: ArtifactWriter, context: StepContext) -> list[Part]:
+        """The images and the rows."""
+        return [write_rows(self, image_column, out, context)]
+
+    def problems(self) -> Iterator[str]:
+        """Neither a folder nor one commit of the hub."""
+        from plm_model.checkpoint.hub import HubError, pinned
+
+        if not Path(self.path).exists():
+            try:
+                pinned(self.path, "datasets/")
+            except HubError as error:
+                yield f"ingest.source.path: {error}"
+
+    def head(self, most: int) -> Head | None:
+        """The columns of the first file."""
+        try:
+            from pyarrow.parquet import read_schema
+
+            file = next(iter(sorted(Path(self.path).glob(self.files or EVERY))))
+            return Head(file.name, columns=tuple(read_schema(file).names))
+        except Exception:  # pyarrow's families; not there, or damaged: the ingest names it
+            return None
 
 
 @dataclass
@@ -75,7 +125,7 @@ class ParquetRows:
 
 def write_rows(source: ParquetSource, image_column: str, out: ArtifactWriter, context: StepContext) -> Part:
     """Write `rows.jsonl`, the images that it names and the rejects, if any; counts and last line say all of it."""
-    chosen = chosen_files(source)
+    chosen = chosen_files(source.path, source.files)
     with RejectList(out) as rejects:
         writing = ParquetRows(image_column, out, rejects)
         left_out = write_files(chosen.files, writing, context)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from components.errors import UserError
-from components.ingest.settings import ParquetSource
 
 EVERY = "**/*.parquet"
 TRAIN = {"train", "training"}
@@ -33,25 +32,25 @@ class Chosen:
         return f"{len(held_out)} of a test or validation split are read, such as {held_out[0]}" if held_out else ""
 
 
-def chosen_files(source: ParquetSource) -> Chosen:
+def chosen_files(path: str, files: str | None) -> Chosen:
     """The files of a folder or of a data set on the hub, which is downloaded. UserError when there are none.
 
-    Where `ingest.source.files` names them, these; else all, without those of a test or validation split beside others.
+    Where `files` names them, these; else all, without those of a test or validation split beside others.
     """
     from plm_model.checkpoint.hub import HubError, dataset_directory
 
-    wanted = source.files or EVERY
+    wanted = files or EVERY
     try:
-        folder = dataset_directory(source.path, wanted)
+        folder = dataset_directory(path, wanted)
     except HubError as error:
         raise UserError(f"ingest.source.path: {error}") from None
-    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.glob(wanted)) if file.is_file()}
-    if not files:
-        raise UserError(f"{source.path}: no file is called {wanted}; ingest.source.files says which to read")
-    training = {name: file for name, file in files.items() if not is_held_out(name)}
-    if source.files or not training:
-        return Chosen(files)
-    return Chosen(training, [name for name in files if name not in training])
+    found = {file.relative_to(folder).as_posix(): file for file in sorted(folder.glob(wanted)) if file.is_file()}
+    if not found:
+        raise UserError(f"{path}: no file is called {wanted}; ingest.source.files says which to read")
+    training = {name: file for name, file in found.items() if not is_held_out(name)}
+    if files or not training:
+        return Chosen(found)
+    return Chosen(training, [name for name in found if name not in training])
 
 
 def is_held_out(name: str) -> bool:

@@ -8,13 +8,60 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
 
 from components.ingest.parts import Part
-from components.ingest.settings import S3Source
-from components.ingest.sources.origin import SourceFile
+from components.ingest.sources.origin import Head, SourceFile, digest_of_files
 from components.ingest.sources.s3_fetch import Download, fetch_objects
 from components.ingest.sources.s3_listing import connect, endpoint_of, list_objects, split_uri
+from components.settings import PositiveInt, Settings, Uri
+
+if TYPE_CHECKING:
+    from components.artifacts.artifact import ArtifactWriter
+    from components.artifacts.context import StepContext
+
+
+class S3Source(Settings):
+    """A bucket prefix with images and a CSV or JSONL that names and labels them."""
+
+    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"parallel", "part_bytes"})
+    on_disk: ClassVar[bool] = False
+
+    kind: Literal["s3"] = "s3"
+    uri: Uri
+    annotations: str = Field("labels.csv", description="CSV or JSONL key below the prefix")
+    parallel: PositiveInt = 8
+    part_bytes: PositiveInt = Field(8 << 20, description="objects above this size are fetched in ranges of it")
+
+    def fingerprint(self) -> str:
+        """Digest of the keys, sizes and etags of all its objects."""
+        return digest_of_files(list_objects(connect(self.uri, self.parallel), self.uri).values())
+
+    def bring(self, image_column: str, out: ArtifactWriter, context: StepContext) -> list[Part]:
+        """The annotations and the objects that they name; what was fetched is kept until `out` is committed."""
+        from components.ingest.arrival import annotations_below, bring_in
+
+        parts = [Part(annotations_below(self.annotations))]
+        origin = S3Origin(self, context.cache_dir)
+        out.after_commit.append(origin.forget_unless_in_use)
+        try:
+            if context.fresh:
+                origin.forget()
+            return bring_in(origin, parts, image_column, out, context)
+        finally:
+            origin.close()
+
+    def problems(self) -> Iterator[str]:
+        """None that a look would show."""
+        return iter(())
+
+    def head(self, most: int) -> Head | None:
+        """The first bytes of the annotations."""
+        from components.ingest.arrival import head_of
+
+        return head_of(self.uri.rstrip("/"), self.annotations, most)
 
 
 class S3Origin:

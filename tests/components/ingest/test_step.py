@@ -15,7 +15,6 @@ from PIL import Image
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
-from components.ingest.fingerprint import source_fingerprint
 from components.ingest.sources.digits import load_digits
 from components.ingest.step import run
 from components.pipeline.config import PipelineConfig
@@ -125,33 +124,33 @@ def test_contents_that_changed_under_the_same_size_and_time_are_seen_by_option(
     ingest: Callable[..., Artifact], folder: Path
 ) -> None:
     config = configured({"kind": "folder", "path": str(folder), "check": "contents"})
-    first, before = ingest(config), source_fingerprint(config.ingest.source)
+    first, before = ingest(config), config.ingest.source.fingerprint()
     state = (folder / "images/1.png").stat()
     os.utime(folder / "images/2.png", ns=(1, 1))
-    assert source_fingerprint(config.ingest.source) == before, "a new time alone is no change"
+    assert config.ingest.source.fingerprint() == before, "a new time alone is no change"
     (folder / "images/1.png").write_bytes(b"IMAGE X")
     os.utime(folder / "images/1.png", ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert source_fingerprint(config.ingest.source) != before
+    assert config.ingest.source.fingerprint() != before
     second = ingest(config, previous=first)
     assert second.open("images/1.png").read() == b"IMAGE X"
     assert (second.counts["fetched"], second.counts["reused"]) == (1, 4)
 
 
 @pytest.mark.case("R20")
-@pytest.mark.parametrize("kind", ["parquet", "plm"])
+@pytest.mark.parametrize("kind", ["parquet", "catalogue"])
 def test_every_source_on_a_disk_can_be_told_by_its_contents(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     (folder / "rows.jsonl").write_text("{}")
     (folder / "datasets.yaml").write_text("a: {annotation: rows.jsonl}")
-    places = {"parquet": {"path": "."}, "plm": {"registry": "datasets.yaml", "datasets": ["a"]}}
+    places = {"parquet": {"path": "."}, "catalogue": {"catalogue": "datasets.yaml", "datasets": ["a"]}}
     seen = set()
     for contents in (b"1", b"2"):
         (folder / "a.parquet").write_bytes(contents)
         os.utime(folder / "a.parquet", ns=(1, 1))
         config = configured({"kind": kind, "check": "contents", **places[kind]})
-        seen.add(source_fingerprint(config.ingest.source))
+        seen.add(config.ingest.source.fingerprint())
     assert len(seen) == 2
 
 
@@ -159,9 +158,9 @@ def test_touching_a_file_changes_the_fingerprint_and_not_the_digest(
     ingest: Callable[..., Artifact], folder: Path
 ) -> None:
     config = from_folder(folder)
-    first, before = ingest(config), source_fingerprint(config.ingest.source)
+    first, before = ingest(config), config.ingest.source.fingerprint()
     os.utime(folder / "images/1.png", ns=(1, 1))
-    assert source_fingerprint(config.ingest.source) != before
+    assert config.ingest.source.fingerprint() != before
     second = ingest(config, previous=first)
     assert (second.counts["fetched"], second.digest) == (1, first.digest)
 

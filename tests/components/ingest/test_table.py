@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.errors import UserError
@@ -235,6 +235,7 @@ def quoted(field: str) -> str:
 
 
 @given(st.lists(st.tuples(FIELDS, FIELDS), max_size=6))
+@example([("", '"\r')])
 def test_what_is_written_with_quotes_is_read_as_it_was(rows: list[tuple[str, str]]) -> None:
     text = "label,image\n" + "".join(f"{quoted(label)},{quoted(image)}\n" for label, image in rows)
     found = read(text)

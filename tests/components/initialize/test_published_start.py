@@ -49,7 +49,7 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
 ) -> None:
     config = PipelineConfig.model_validate(
         {
-            "ingest": {"source": {"kind": "plm", "registry": str(registry)}},
+            "ingest": {"source": {"kind": "catalogue", "catalogue": str(registry)}},
             "convert": {"test_fraction": 0},
             "model": {
                 "init": str(published),

@@ -14,7 +14,6 @@ from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.store import ArtifactStore
 from components.convert.step import run as convert
 from components.errors import UserError
-from components.ingest.fingerprint import source_fingerprint
 from components.ingest.step import run as ingest
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
@@ -32,7 +31,7 @@ def lines(rows: list[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two sets with equal file names, one of them in two files, and one of text; their registry."""
+    """Two sets with equal file names, one of them in two files, and one of text; their catalogue."""
     for name in ("first", "second"):
         (tmp_path / name / "media").mkdir(parents=True)
         (tmp_path / name / "media/a.png").write_bytes(name.encode())
@@ -77,7 +76,7 @@ def chain(folder: Path, step_context: Callable[..., Any], monkeypatch: pytest.Mo
 
 
 def source(datasets: Any) -> dict[str, Any]:
-    return {"source": {"kind": "plm", "registry": "datasets.yaml", "datasets": datasets}}
+    return {"source": {"kind": "catalogue", "catalogue": "datasets.yaml", "datasets": datasets}}
 
 
 def records(dataset: Artifact) -> list[dict[str, Any]]:
@@ -95,12 +94,12 @@ def test_every_row_names_its_set_and_the_media_of_its_own_root(chain: Chain) -> 
 
 
 def test_the_sets_of_the_datamix_come_in_where_none_are_named() -> None:
-    values = {"ingest": {"source": {"kind": "plm"}}, "train": {"datamix": "b:1, a:2.5"}}
+    values = {"ingest": {"source": {"kind": "catalogue"}}, "train": {"datamix": "b:1, a:2.5"}}
     config = PipelineConfig.model_validate(values)
     assert config.ingest.source.datasets == ("b", "a")
     assert PipelineConfig.model_validate(values | {"ingest": source(["a"])}).ingest.source.datasets == ("a",)
     with pytest.raises(ValueError, match="datasets"):
-        PipelineConfig.model_validate({"ingest": {"source": {"kind": "plm"}}})
+        PipelineConfig.model_validate({"ingest": {"source": {"kind": "catalogue"}}})
 
 
 def test_a_question_with_its_answer_passes_as_it_is(chain: Chain, folder: Path) -> None:
@@ -143,12 +142,12 @@ def test_a_set_that_moved_is_fetched_from_its_new_place(chain: Chain, folder: Pa
 def test_the_fingerprint_follows_annotations_and_media(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     settings = PipelineConfig.model_validate({"ingest": source(["first"])}).ingest.source
-    seen = {source_fingerprint(settings)}
+    seen = {settings.fingerprint()}
     for name in ("first/rows.jsonl", "first/media/a.png"):
         (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
-        seen.add(source_fingerprint(settings))
+        seen.add(settings.fingerprint())
     (folder / "second/media/a.png").write_bytes(b"")
-    assert len(seen) == 3 and source_fingerprint(settings) in seen
+    assert len(seen) == 3 and settings.fingerprint() in seen
 
 
 def test_a_bad_row_is_rejected_with_its_file_and_line(chain: Chain, folder: Path) -> None:

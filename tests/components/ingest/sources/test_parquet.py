@@ -17,7 +17,6 @@ from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.store import ArtifactStore
 from components.convert.step import run as convert
 from components.errors import UserError
-from components.ingest.fingerprint import source_fingerprint
 from components.ingest.step import run as ingest
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
@@ -157,13 +156,13 @@ def test_a_hub_data_set_needs_its_commit_when_it_is_read_and_no_network_before(
     brought: Callable[..., Artifact],
 ) -> None:
     config = configured(Path("someone/some_data"))
-    assert "someone/some_data" in source_fingerprint(config.ingest.source)
+    assert "someone/some_data" in config.ingest.source.fingerprint()
     with pytest.raises(UserError, match=r"someone/some_data@<40 hex.*huggingface\.co/datasets/someone/some_data"):
         brought(config)
 
 
 def test_the_fingerprint_follows_the_files(folder: Path) -> None:
     source = configured(folder).ingest.source
-    before = source_fingerprint(source)
+    before = source.fingerprint()
     (folder / "data/test-00000-of-00001.parquet").touch()
-    assert source_fingerprint(source) != before
+    assert source.fingerprint() != before

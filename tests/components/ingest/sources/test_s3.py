@@ -18,7 +18,6 @@ import pytest
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
-from components.ingest.fingerprint import source_fingerprint
 from components.ingest.sources.s3 import S3Origin
 from components.ingest.step import run
 from components.pipeline.config import PipelineConfig
@@ -166,9 +165,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_only_the_object_with_a_new_etag_is_fetched_again(bucket: Bucket) -> None:
     first = bucket.ingest()
-    before = source_fingerprint(bucket.config().ingest.source)
+    before = bucket.config().ingest.source.fingerprint()
     bucket.put("images/4.png", b"IMAGE 4")
-    assert source_fingerprint(bucket.config().ingest.source) != before
+    assert bucket.config().ingest.source.fingerprint() != before
     bucket.fetched()
     second = bucket.ingest(previous=first)
     assert list(bucket.fetched()) == [("images/4.png", None)]
@@ -251,6 +250,6 @@ def test_an_unreachable_endpoint_is_named_without_its_password(bucket: Bucket, m
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:secret@127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(UserError, match=r"/set: cannot be reached at http://127\.0\.0\.1:9") as caught:
-        source_fingerprint(bucket.config().ingest.source)
+        bucket.config().ingest.source.fingerprint()
     assert time.monotonic() - started < 10
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
