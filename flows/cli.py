@@ -124,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
             "--order", metavar="URI", help="key and inputs as a flow has worked them out; used by its jobs"
         )
         step.add_argument("--progress", metavar="URI", help="leave progress there, for a process elsewhere that waits")
+    keys = commands.add_parser("config", help="the keys of a config: default, type, meaning")
+    keys.add_argument("key", nargs="?", help="one key, or a section such as train.guards")
+    keys.add_argument("--page", action="store_true", help="all of them as a page in Markdown")
+    keys.set_defaults(run=_keys, json=False)
     _export_arguments(_command(commands, "export", "a checkpoint from any layout into another", _export))
     _generate_arguments(_command(commands, "generate", "an answer from any checkpoint", _generate))
     verify = _command(commands, "verify", "compare what lies in the storage with its recorded sums", _verify)
@@ -187,6 +191,15 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top_k", type=int, help="only so many likeliest tokens, if there is no top_p")
     command.add_argument("--until", action="append", default=[], metavar="STR", help="end before this; may repeat")
     command.add_argument("--seed", type=int, default=0)
+
+
+def _keys(arguments: argparse.Namespace) -> Any:
+    from components.pipeline.config_reference import as_page, as_text, described, entries
+
+    if arguments.page:
+        print(as_page(entries()), end="")
+    else:
+        print(as_text(described(arguments.key) if arguments.key else entries()))
 
 
 def _export(arguments: argparse.Namespace) -> Any:

@@ -13,9 +13,11 @@ from components.settings import PositiveInt, Seed, Settings
 class CompareConfig(Settings):
     """What the before/after report shows."""
 
-    confidence: float = Field(0.95, gt=0, lt=1)
-    bootstrap_samples: Annotated[PositiveInt, Field(le=1_000_000)] = 2000
-    examples: PositiveInt = 24
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
+    bootstrap_samples: Annotated[PositiveInt, Field(le=1_000_000)] = Field(
+        2000, description="resamplings of the questions behind the interval of the gain"
+    )
+    examples: PositiveInt = Field(24, description="questions that the report shows")
     seed: Seed = 0
 
 

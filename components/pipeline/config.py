@@ -42,7 +42,9 @@ class RayConfig(Settings):
     working_dir: LocalPath | None = Field(
         None, description="code to upload with each job; default: installed on the cluster"
     )
-    poll_seconds: Annotated[PositiveFloat, Field(le=3600)] = 1.0
+    poll_seconds: Annotated[PositiveFloat, Field(le=3600)] = Field(
+        1.0, description="seconds between looks at a Ray job"
+    )
 
 
 class PipelineConfig(Settings):

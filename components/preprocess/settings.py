@@ -16,8 +16,10 @@ class PreprocessConfig(Settings):
 
     max_tokens: PositiveInt = Field(2048, description="longest example, in tokens")
     max_bad_fraction: Fraction = Field(0.01, description="share of bad rows above which the step fails; 0 = strict")
-    rows_per_shard: PositiveInt = 1024
-    parallelism: PositiveInt | None = None
+    rows_per_shard: PositiveInt = Field(1024, description="rows of a file of the shards")
+    parallelism: PositiveInt | None = Field(
+        None, description="chunks that are encoded at the same time; default: as many as Ray has CPUs for"
+    )
     damaged: Literal["keep", "reject"] = Field(
         "keep",
         description="pictures that are damaged but can be shown: `keep` counts and names them, `reject` refuses them",

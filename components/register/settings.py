@@ -14,7 +14,7 @@ from components.tracking.settings import TrackingConfig
 class GateConfig(Settings):
     """When the champion alias moves."""
 
-    metric: Literal["exact_match"] = "exact_match"
+    metric: Literal["exact_match"] = Field("exact_match", description="what the gate compares")
     min_gain: float = Field(0.0, ge=-1, le=1, description="over the champion; over the base model where there is none")
 
 

@@ -14,6 +14,6 @@ class TrackingConfig(Settings):
     state_dir: LocalPath = Field("./runs", description="local folder of mlflow.db and prefect.db")
     mlflow_port: Port = Field(5000, description="of the MLflow page that `plm ui` serves, and that links lead to")
     prefect_port: Port = Field(4200, description="of its Prefect page")
-    experiment: str = "plm-pipeline"
+    experiment: str = Field("plm-pipeline", description="MLflow's experiment")
     required: bool = Field(True, description="refuse to start when tracking is unreachable")
-    system_metrics: bool = True
+    system_metrics: bool = Field(True, description="whether MLflow records what the machine does")

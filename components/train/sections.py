@@ -53,8 +53,11 @@ class LoRASettings:
     pattern: str
     """Regular expression of the names of the linear layers that get an adapter."""
     rank: int = 16
+    """Width of an adapter."""
     alpha: float = 32.0
+    """An adapter counts alpha / rank."""
     dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
     train: tuple[str, ...] = ()
     """Regular expressions of parameters that are trained in full; all others of the base model are frozen."""
 
@@ -103,7 +106,9 @@ class ProfileSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     first: int = 10
+    """The first step that is traced."""
     steps: int = 3
+    """How many steps are traced."""
 
     BOUNDS: ClassVar[dict[str, Range]] = {"first": positive(MANY), "steps": positive(10_000)}
 
@@ -121,6 +126,7 @@ class GuardSettings:
     on_nonfinite: Literal["stop", "skip", "roll_back"] = "stop"
     """After a loss or gradient that is not a finite number. Weights are unharmed in each case."""
     on_spike: Literal["ignore", "skip", "roll_back", "stop"] = "ignore"
+    """After a loss far above those before."""
     spike_factor: float = 3.0
     """A loss above so many times the median of those before is a spike."""
     spike_window: int = 32

@@ -42,19 +42,25 @@ class TrainConfig:
     epochs: float | None = None
     """Instead of `steps`: so many times through the data, which becomes steps when the shards are known."""
     lr: float = 1e-3
+    """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant", "inverse_sqrt", "wsd"] = "cosine"
     """How the learning rate falls after the warm-up."""
     min_lr_ratio: float = 0.01
+    """Last learning rate over the peak."""
     warmup_steps: int = 20
+    """Steps until the peak."""
     wsd_decay: float = 0.1
     """Share of the steps in which the schedule `wsd` falls."""
     lr_from_zero: bool = False
     """Update n has the rate of update n - 1, as in the original PLM: the first one is at 0."""
     weight_decay: float = 0.01
+    """Decay of the weights."""
     decay: Literal["matrices", "all"] = "matrices"
     """What decays: matrices only, or also norms, biases and scales, as in the original PLM."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the moments."""
     clip_norm: float | None = 1.0
+    """Largest gradient norm; null for no limit."""
     freeze: tuple[str, ...] = ()
     """Regular expressions of parameter names that stay as they are."""
     groups: tuple[ParameterGroup, ...] = ()
@@ -87,13 +93,19 @@ class TrainConfig:
     exact_elastic: bool = False
     """The same bits whatever the number of workers, at the cost that `components.train.update.gradient_sum` names."""
     seed: int = 0
+    """Of the order of the data and of all random numbers."""
     workers: int = 2
+    """Ranks of the training."""
     min_workers: int | None = None
     """Go on with as few when machines are lost, and with more when they are back; default: always `workers`."""
     use_gpu: bool = False
+    """Whether each rank has a GPU."""
     cpus_per_worker: float = 1.0
+    """Logical CPUs that Ray keeps for a rank."""
     checkpoint_every: int = 100
+    """Steps between checkpoints."""
     keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
     result: Literal["last", "best"] = "last"
     """Which checkpoint the training gives: `best` has the lowest validation loss, or training loss where none is measured."""
     checkpoint_patience_s: float = 300.0
@@ -101,6 +113,7 @@ class TrainConfig:
     max_failed_checkpoints: int = 3
     """Checkpoints in a row that could not be written, after which the training stops."""
     log_every: int = 10
+    """Steps between lines of metrics."""
     validate_every: int | None = None
     """Steps between two losses on the test split, `val/loss`; without it none is measured."""
     profile: ProfileSettings | None = None

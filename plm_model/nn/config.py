@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from plm_model.parsing.bounds import Range, positive
 from plm_model.parsing.dataclass import ConfigError, require_multiple, require_sane
@@ -13,13 +13,17 @@ from plm_model.parsing.dataclass import ConfigError, require_multiple, require_s
 class RopeScaling:
     """Llama-3 frequency scaling: wavelengths above `original_max_position / low_freq_factor` are slowed by `factor`."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
     SECTION: ClassVar[str] = "decoder.rope_scaling."
 
     factor: float = 32.0
+    """Long wavelengths are slowed by it."""
     low_freq_factor: float = 1.0
+    """Bound of the long wavelengths."""
     high_freq_factor: float = 4.0
+    """Bound of the short wavelengths, which are kept."""
     original_max_position: int = 8192
+    """Length that the frequencies were made for."""
 
     BOUNDS: ClassVar[dict[str, Range]] = {
         **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor"), positive(1e6)),
@@ -36,20 +40,31 @@ class RopeScaling:
 class DecoderConfig:
     """The Llama decoder; the defaults are the sizes of Llama-3.2-1B."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
     SECTION: ClassVar[str] = "decoder."
 
     vocab_size: int = 128256
+    """Tokens that are told apart."""
     dim: int = 2048
+    """Channels of the decoder."""
     layers: int = 16
+    """Layers of the decoder."""
     heads: int = 32
+    """Attention heads of a layer."""
     kv_heads: int = 8
+    """Heads of keys and values, shared by groups of queries."""
     hidden_dim: int = 8192
+    """Width of the feed-forward's middle."""
     norm_eps: float = 1e-5
+    """Added to the mean square in RMSNorm."""
     rope_theta: float = 5e5
+    """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
+    """Llama 3's scaling of these frequencies; null for none."""
     tied: bool = True
+    """Whether the output matrix is the embedding."""
     max_seq_len: int = 11520
+    """Longest sequence in tokens."""
 
     BOUNDS: ClassVar[dict[str, Range]] = {
         "vocab_size": positive(2**24),

@@ -27,7 +27,7 @@ class FolderSource(Settings):
     on_disk: ClassVar[bool] = True
 
     kind: Literal["folder"] = "folder"
-    path: LocalPath
+    path: LocalPath = Field(description="the folder")
     annotations: str = Field("labels.csv", description="CSV or JSONL file below path")
     check: Check = "times"
 

@@ -30,9 +30,9 @@ class S3Source(Settings):
     on_disk: ClassVar[bool] = False
 
     kind: Literal["s3"] = "s3"
-    uri: Uri
+    uri: Uri = Field(description="s3://bucket/prefix")
     annotations: str = Field("labels.csv", description="CSV or JSONL key below the prefix")
-    parallel: PositiveInt = 8
+    parallel: PositiveInt = Field(8, description="objects that are fetched at the same time")
     part_bytes: PositiveInt = Field(8 << 20, description="objects above this size are fetched in ranges of it")
 
     def fingerprint(self) -> str:

@@ -29,18 +29,27 @@ MAX_GRID = 1024  # patches along one side of a tile
 class VisionConfig:
     """The Perception Encoder tower; the defaults are PE-L/14-448 as in PLM-1B and PLM-3B."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
     SECTION: ClassVar[str] = "vision."
 
     image_size: int = 448
+    """Side of a tile in pixels."""
     patch_size: int = 14
+    """Side of a patch in pixels."""
     width: int = 1024
+    """Channels of the tower."""
     layers: int = 23
+    """Blocks of the tower that are run."""
     heads: int = 16
+    """Attention heads of a block."""
     mlp_ratio: float = 4.0
+    """Width of a block's MLP over its own."""
     use_cls_token: bool = True
+    """Whether a class token stands before the patches."""
     layer_scale_init: float | None = 0.1
+    """Starting value of LayerScale; null for none."""
     drop_path: float = 0.1
+    """Share of blocks that a sample skips in training."""
 
     BOUNDS: ClassVar[dict[str, Range]] = {
         "image_size": positive(16_384),
@@ -87,16 +96,23 @@ class ProcessorConfig:
     `sixteen_bit_white` is the value of 16-bit grey that is white, such as 4095 where 12 bits are stored in 16.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
     SECTION: ClassVar[str] = "processor."
 
     vision_input_type: Literal["tile", "thumb+tile"] = "thumb+tile"
+    """An image becomes one tile, or a thumbnail and a grid of tiles."""
     max_num_tiles: int = 36
+    """Most tiles of an image's grid."""
     max_video_frames: int = 32
+    """Frames that are taken of a video."""
     jpeg_dct_scaling: bool = False
+    """Decode a large JPEG at a smaller scale: faster, not the same pixels."""
     sixteen_bit_white: int = 65535
+    """The value of 16-bit grey that is white."""
     conversation_format: Literal["plm_sft", "warmup"] = "plm_sft"
+    """The chat template, or image and caption alone."""
     system_prompt: str = SYSTEM_PROMPT
+    """What stands before the first question."""
 
     BOUNDS: ClassVar[dict[str, Range]] = {
         "max_num_tiles": positive(10_000),
@@ -112,12 +128,14 @@ class ProcessorConfig:
 class PLMConfig:
     """A whole model: tower, decoder, pooling between them, the id that image features replace, and its processor."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     pooling_ratio: int = 2
+    """Side of the square of patches that becomes one token."""
     image_token_id: int = 128002
+    """Id of the token in whose place features of images stand."""
     processor: ProcessorConfig = field(default_factory=ProcessorConfig)
 
     BOUNDS: ClassVar[dict[str, Range]] = {"pooling_ratio": positive(MAX_GRID), "image_token_id": up_to(2**24)}
