@@ -68,7 +68,7 @@ def finetune(run: PipelineRun) -> Results:
     """The chain itself."""
     raw = run.step("ingest")
     dataset = run.step("convert", raw=raw)
-    base = run.step("initialize")
+    base = run.step("base")
     shards = run.step("preprocess", dataset=dataset, model=base)
     before = run.step("evaluate_base", model=base, dataset=dataset)
     checkpoint = run.step("train", shards=shards, base=base)

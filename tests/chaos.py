@@ -237,7 +237,7 @@ def drive(inputs: Path, out: Path) -> None:
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, configure_logging=False)
     context = StepContext(SilentTracker(), lambda text: None, inputs / "cache", str(out))
-    folders = {"shards": artifact(inputs / "shards", "preprocess"), "base": artifact(inputs / "base", "initialize")}
+    folders = {"shards": artifact(inputs / "shards", "preprocess"), "base": artifact(inputs / "base", "base")}
     fit(read_settings(f"{inputs}/train.yaml"), folders, f"{out}/checkpoints", context)
 
 

@@ -111,5 +111,5 @@ def test_the_example_at_full_size_can_be_explained(repository: Path, tmp_path: P
     said = [line.partition("; ")[0].split(": ")[1] for line in done.stderr.splitlines()]
     assert done.returncode == 2 and said[:3] == ["train.use_gpu", "ingest.source.path", "model.init"], done.stderr
     decisions = {each["step"]: each["reason"] for each in json.loads(done.stdout.splitlines()[-1])}
-    assert decisions["ingest"] == decisions["initialize"] == "no earlier run of this pipeline made it"
+    assert decisions["ingest"] == decisions["base"] == "no earlier run of this pipeline made it"
     assert decisions["train"].startswith("waits for")

@@ -105,10 +105,10 @@ def test_your_own_folder_becomes_conversations(place: Path) -> None:
 def test_generate_and_export_work_on_a_model(place: Path, repository: Path) -> None:
     made = run(
         place,
-        ["plm", "initialize", "mine.yaml", *AWAY, "--json"],
+        ["plm", "base", "mine.yaml", *AWAY, "--json"],
     )
     assert made.returncode == 0, made.stderr
-    (model,) = [path.parent for path in (place / "runs/artifacts/initialize").glob("*/*/model.safetensors")]
+    (model,) = [path.parent for path in (place / "runs/artifacts/base").glob("*/*/model.safetensors")]
     Image.new("RGB", (40, 30)).save(place / "a.png")
     for start in ("plm generate", "plm export"):
         (command,) = commands(repository, start, ["configs/README.md"])

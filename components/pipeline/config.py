@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from components.base.settings import ModelConfig
 from components.compare.settings import CompareConfig
 from components.consolidate.settings import ConsolidateConfig
 from components.convert.settings import ConvertConfig
 from components.evaluate.settings import EvaluateConfig
 from components.ingest.settings import IngestConfig
-from components.initialize.settings import ModelConfig
 from components.pipeline.config_derived import with_data_sets_of_datamix, with_task_of_pipeline
 from components.preprocess.settings import PreprocessConfig
 from components.register.settings import GateConfig, RegistryConfig

@@ -12,8 +12,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from components.base.settings import ModelConfig
 from components.errors import ConfigError
-from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig, RayConfig, StorageConfig
 from components.pipeline.config_hints import suggestion
 from components.tracking.settings import TrackingConfig

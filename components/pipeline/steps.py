@@ -12,13 +12,13 @@ from typing import Any
 
 from components.artifacts.artifact import Artifact, StepKey, content_digest
 from components.artifacts.code_digest import code_of
+from components.base.settings import ModelConfig
 from components.compare.settings import CompareSettings
 from components.consolidate.settings import ConsolidateSettings
 from components.convert.settings import ConvertSettings
 from components.effects import counted
 from components.errors import ConfigError
 from components.ingest.settings import IngestConfig
-from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig
 from components.register.settings import RegisterSettings
 from components.train.effects import FAMILY_PARTS, FREE_TO_CHANGE, of_result
@@ -133,7 +133,7 @@ def _tokenizer(settings: ModelConfig) -> Mapping[str, Any]:
 
 
 def _weights_on_disk(settings: ModelConfig) -> Mapping[str, Any]:
-    from components.initialize.base import source_state
+    from components.base.opened import source_state
 
     return {"files": source_state(settings)}
 
@@ -188,9 +188,9 @@ STEPS: dict[str, Step] = {
             gives_data=True,
         ),
         Step(
-            "initialize",
+            "base",
             "write the base model's directory",
-            "components.initialize.step",
+            "components.base.step",
             {},
             lambda config: config.model,
             "model",
@@ -203,7 +203,7 @@ STEPS: dict[str, Step] = {
             "preprocess",
             "encode conversations into shards with Ray Data",
             "components.preprocess.step",
-            {"dataset": "convert", "model": "initialize"},
+            {"dataset": "convert", "model": "base"},
             lambda config: config.preprocess,
             "preprocess",
             libraries=("pillow", "av", "decord", "tokenizers", "pyarrow"),
@@ -216,7 +216,7 @@ STEPS: dict[str, Step] = {
             "train",
             "train with Ray Train and FSDP2",
             "components.train.step",
-            {"shards": "preprocess", "base": "initialize"},
+            {"shards": "preprocess", "base": "base"},
             lambda config: config.train,
             "train",
             dump=of_result,
@@ -232,7 +232,7 @@ STEPS: dict[str, Step] = {
             "consolidate",
             "turn the sharded checkpoint into one model directory",
             "components.consolidate.step",
-            {"checkpoint": "train", "base": "initialize"},
+            {"checkpoint": "train", "base": "base"},
             lambda config: ConsolidateSettings(config.consolidate, config.train.trained),
             libraries=MODEL_LIBRARIES,
             on_cluster=True,
@@ -251,7 +251,7 @@ STEPS: dict[str, Step] = {
                 family_parts=("settings", "codec", "answer"),
             )
             for name, help, model in (
-                ("evaluate_base", "measure the base model with lmms-eval", "initialize"),
+                ("evaluate_base", "measure the base model with lmms-eval", "base"),
                 ("evaluate", "measure the trained model with lmms-eval", "consolidate"),
             )
         ),

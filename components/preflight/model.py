@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.base.opened import RANDOM
+from components.base.settings import ModelConfig
 from components.errors import UserError
-from components.initialize.base import RANDOM
-from components.initialize.settings import ModelConfig
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import file_digest
 from components.preflight.data import Peek, peek
@@ -16,7 +16,7 @@ from components.preflight.finding import Finding
 from plm_model.checkpoint.description import architecture_of
 from plm_model.family import part
 
-STEP = "initialize"
+STEP = "base"
 SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has
 OF_A_STAGE = re.compile(r"(?P<size>plm_\w+)_stage_(?P<number>\d)")  # as the shipped stages name the one before
 LARGE = 500_000_000  # parameters: nobody starts so many at random by the way

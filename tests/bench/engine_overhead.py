@@ -130,7 +130,7 @@ def engine_seconds(folder: Path, steps: int) -> list[float]:
     )
     inputs = {
         "shards": replace(artifact(folder / "shards", "preprocess"), cache_dir=folder / "cache"),
-        "base": artifact(folder / "base", "initialize"),
+        "base": artifact(folder / "base", "base"),
     }
     worker_of_engine, ray_fit.ray_worker = worker.ray_worker, waiting_worker
     context = StepContext(tracker, lambda text: None, folder / "cache", str(folder / "resume"))

@@ -1,6 +1,6 @@
 """Checkpoints of 2 GB and what they cost: `python -m tests.components.large_checkpoint PART FOLDER`.
 
-`write` and `consolidate` are one pair of parts, `write-hf` or `write-meta` and `initialize` another. The second of a pair
+`write` and `consolidate` are one pair of parts, `write-hf` or `write-meta` and `base` another. The second of a pair
 prints, as JSON, by how many MB its memory (anonymous, resident) rose above what it was after the imports.
 """
 
@@ -22,8 +22,8 @@ import torch.distributed.checkpoint as dcp
 from components.artifacts.artifact import StepKey
 from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
+from components.base import step as base
 from components.consolidate import step as consolidate
-from components.initialize import step as initialize
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.tracking.runs import SilentTracker
@@ -58,7 +58,7 @@ def run(folder: Path) -> None:
     # Whatever is imported on the way belongs to the start, not to the checkpoint.
     import components.train.checkpoints.streams  # noqa: F401
 
-    inputs = {"base": artifact(folder / "base", "initialize"), "checkpoint": artifact(folder / "trained", "train")}
+    inputs = {"base": artifact(folder / "base", "base"), "checkpoint": artifact(folder / "trained", "train")}
     store = ArtifactStore(str(folder / "store"), folder / "cache")
     context = StepContext(SilentTracker(), lambda text: None, folder / "cache", str(folder / "resume"))
     watch = PeakMemory()
@@ -86,8 +86,8 @@ def start(folder: Path) -> None:
     context = StepContext(SilentTracker(), lambda text: None, folder / "cache", str(folder / "resume"))
     watch = PeakMemory()
     began = time.perf_counter()
-    with store.create(StepKey("initialize")) as out:
-        initialize.run(config.model, {}, out, context)
+    with store.create(StepKey("base")) as out:
+        base.run(config.model, {}, out, context)
     seconds = time.perf_counter() - began
     size = out.counts["bytes"]
     print(json.dumps({"checkpoint_mb": size / 1e6, "peak_mb": watch.stop() / 1e6, "seconds": round(seconds, 1)}))
@@ -123,6 +123,6 @@ if __name__ == "__main__":
         "consolidate": run,
         "write-hf": partial(write_published, "hf"),
         "write-meta": partial(write_published, "meta"),
-        "initialize": start,
+        "base": start,
     }
     parts[sys.argv[1]](Path(sys.argv[2]))

@@ -92,7 +92,7 @@ def write_base(folder: Path, config: PLMConfig | None = None) -> Artifact:
     (folder / "config.json").write_text(json.dumps({"model_type": "plm", "format": 1, **config.to_dict()}))
     state = initialise(build(config), seed=0).state_dict()
     save_tensors(folder, {name: (t.dtype, tuple(t.shape)) for name, t in state.items()}, state.items())
-    return artifact(folder, "initialize")
+    return artifact(folder, "base")
 
 
 def artifact(folder: Path, step: str) -> Artifact:

@@ -87,7 +87,7 @@ def test_a_full_disk_is_one_line_and_keeps_nothing_half_written(tmp_path: Path) 
         "from flows.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     overrides = [f"storage.root={tmp_path}", f"tracking.state_dir={tmp_path}/state", "tracking.required=false"]
-    command = [sys.executable, "-c", script, "initialize", "configs/smoke.yaml", *overrides]
+    command = [sys.executable, "-c", script, "base", "configs/smoke.yaml", *overrides]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 2 and "no space left" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert not list((tmp_path / "artifacts").rglob("manifest.json"))

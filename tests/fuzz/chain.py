@@ -110,7 +110,7 @@ class Chain:
 
     def _model(self, config: PipelineConfig) -> Artifact:
         """What there is of a base model beside its weights."""
-        key = StepKey("initialize")
+        key = StepKey("base")
         if (found := self.store.find(key)) is None:
             with self.store.create(key) as out, tempfile.TemporaryDirectory() as folder:
                 save_companions(PLMConfig.from_dict(ARCHITECTURE), Tokenizer.from_file(TOKENIZER), folder)

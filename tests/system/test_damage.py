@@ -128,7 +128,7 @@ def test_every_damaged_manifest_counts_as_damaged(copy: Path, kind: str, tmp_pat
 READERS = {  # a step that reads what the step before the colon has made
     "ingest": "preprocess",
     "convert": "preprocess",
-    "initialize": "evaluate-base",
+    "base": "evaluate-base",
     "preprocess": "train",
     "train": "consolidate",
     "consolidate": "evaluate",

@@ -20,7 +20,7 @@ def test_a_published_checkpoint_learns_from_registered_data_sets(tmp_path: Path,
     config = write_config(tmp_path)
     done = place.plm("finetune", config, "--json", *place.overrides)
     assert done.returncode == 0, done.stderr
-    (base,) = tmp_path.glob("runs/artifacts/initialize/*/*/config.json")
+    (base,) = tmp_path.glob("runs/artifacts/base/*/*/config.json")
     model = json.loads(base.read_text())
     assert model["decoder"]["dim"] == SCALED.decoder.dim and model["processor"]["max_num_tiles"] == 4
     (shards,) = tmp_path.glob("runs/artifacts/preprocess/*/*/statistics.json")

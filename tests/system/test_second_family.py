@@ -143,7 +143,7 @@ def test_its_training_resumes_bit_by_bit_on_two_ranks(
     made: Mapping[str, Artifact], config: Path, tmp_path: Path
 ) -> None:
     settings = replace(load_config(str(config)).train, log_every=1)
-    job = TrainJob(settings, made["preprocess"], made["initialize"], "")
+    job = TrainJob(settings, made["preprocess"], made["base"], "")
     mp.spawn(train_twice, (job, str(tmp_path)), nprocs=2)
     assert 2 <= int((tmp_path / "stopped").read_text()) < STEPS_TRAINED
     whole, broken = (newest(f"{tmp_path}/{name}/checkpoints") or "" for name in ("whole", "broken"))

@@ -64,7 +64,7 @@ def test_an_edit_in_an_indirect_import_changes_its_digest(project: Path) -> None
         ("plm_model.media.images", {"preprocess", "train", "evaluate", "evaluate_base", "compare"}),
         ("plm_model.media.image_file", {"ingest", "preprocess", "train", "evaluate", "evaluate_base", "compare"}),
         ("plm_model.families.plm.generation", {"evaluate", "evaluate_base"}),
-        ("plm_model.families.plm.model", {"initialize", "train", "consolidate", "evaluate", "evaluate_base"}),
+        ("plm_model.families.plm.model", {"base", "train", "consolidate", "evaluate", "evaluate_base"}),
         ("plm_model.families.plm.conversation", {"preprocess", "evaluate", "evaluate_base"}),
         ("components.ingest.sources.s3_listing", {"ingest"}),
         ("components.train.data.plan", {"train"}),

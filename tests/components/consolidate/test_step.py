@@ -44,7 +44,7 @@ def consolidated(tmp_path: Path, step_context: Callable[..., StepContext]) -> Co
         write_base(tmp_path / "base")
         save_companions(tiny_config(), Tokenizer.from_file(TOKENIZER), tmp_path / "base")
         inputs = {
-            "base": artifact(tmp_path / "base", "initialize"),
+            "base": artifact(tmp_path / "base", "base"),
             "checkpoint": write_checkpoint(tmp_path / "trained", tensors),
         }
         store, key = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache"), StepKey("consolidate")

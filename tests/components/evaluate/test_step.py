@@ -115,7 +115,7 @@ def model(place: Path, store: ArtifactStore, repository: Path) -> Artifact:
         processor=ProcessorConfig(vision_input_type="tile", max_num_tiles=1),
     )
     save_model(initialise(build(config), seed=0), config, tokenizer, place / "checkpoint")
-    return made(store, "initialize", lambda out: out.add_tree(place / "checkpoint"))
+    return made(store, "base", lambda out: out.add_tree(place / "checkpoint"))
 
 
 @pytest.fixture(scope="module")

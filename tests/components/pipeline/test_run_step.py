@@ -73,7 +73,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 FROM_FILES = PipelineConfig.model_validate(
     {"ingest": {"source": {"kind": "folder", "path": "data"}}, "model": {"init": "weights"}}
 )
-NEEDS_BOTH = Step("any", "", "components.compare.step", {"raw": "ingest", "base": "initialize"}, lambda config: {})
+NEEDS_BOTH = Step("any", "", "components.compare.step", {"raw": "ingest", "base": "base"}, lambda config: {})
 
 
 def copy_of(home: Path, monkeypatch: pytest.MonkeyPatch, keep: bool = True) -> None:
@@ -89,16 +89,16 @@ def copy_of(home: Path, monkeypatch: pytest.MonkeyPatch, keep: bool = True) -> N
 def test_a_copy_of_the_source_and_the_weights_leads_to_what_the_last_run_made(
     home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
-    made = {name: make(store, FROM_FILES, STEPS[name], {}) for name in ("ingest", "initialize")}
+    made = {name: make(store, FROM_FILES, STEPS[name], {}) for name in ("ingest", "base")}
     copy_of(home, monkeypatch, keep)
     said: list[str] = []
     inputs = find_inputs(NEEDS_BOTH, FROM_FILES, store, said.append)
-    assert inputs == {"raw": made["ingest"], "base": made["initialize"]}
+    assert inputs == {"raw": made["ingest"], "base": made["base"]}
     assert len(said) == 2 and str(home) in said[0]
 
 
 def test_a_source_that_changed_where_it_lies_must_be_brought_in_first(home: Path, store: ArtifactStore) -> None:
-    for name in ("ingest", "initialize"):
+    for name in ("ingest", "base"):
         make(store, FROM_FILES, STEPS[name], {})
     os.utime(home / "data" / "labels.csv", (1, 1))
     with pytest.raises(UserError, match="run `plm ingest` with this config"):
@@ -108,7 +108,7 @@ def test_a_source_that_changed_where_it_lies_must_be_brought_in_first(home: Path
 def test_other_settings_are_not_those_of_the_last_run(
     home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ingest", "initialize"):
+    for name in ("ingest", "base"):
         make(store, FROM_FILES, STEPS[name], {})
     copy_of(home, monkeypatch)
     other = FROM_FILES.model_copy(update={"ingest": FROM_FILES.ingest.model_copy(update={"image_column": "picture"})})

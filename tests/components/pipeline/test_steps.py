@@ -17,14 +17,14 @@ from flows.run.explain import differences
 
 CONFIG = "configs/smoke.yaml"
 EVERY = frozenset(STEPS)
-MODEL = frozenset({"initialize", "train", "consolidate", "evaluate_base", "evaluate"})
+MODEL = frozenset({"base", "train", "consolidate", "evaluate_base", "evaluate"})
 # An edit of the module -> the steps that it may change, not counting those that only wait for them.
 TOUCHED = {
     "components.ingest.settings": {"ingest"},
     "components.ingest.table": {"ingest", "convert"},
     "components.convert.settings": {"convert"},
     "components.preprocess.settings": {"preprocess"},
-    "components.initialize.settings": {"initialize"},
+    "components.base.settings": {"base"},
     "components.train.settings": {"train"},
     "components.train.update.schedule": {"train"},
     "components.train.loop": {"train"},
@@ -37,7 +37,7 @@ TOUCHED = {
     "plm_model.records.record": {"convert", "preprocess", "evaluate_base", "evaluate", "compare"},
     "plm_model.families.plm.conversation": {"preprocess", "evaluate_base", "evaluate"},
     "plm_model.families.plm.generation": {"evaluate_base", "evaluate"},
-    "plm_model.families.plm.layouts.hf": {"initialize", "consolidate", "evaluate_base", "evaluate"},
+    "plm_model.families.plm.layouts.hf": {"base", "consolidate", "evaluate_base", "evaluate"},
     "plm_model.families.plm.model": MODEL,
     "components.errors": EVERY,
 }
@@ -111,7 +111,7 @@ def test_inputs_that_are_not_those_of_the_table_are_an_error() -> None:
         return Artifact(f"/{step}", {"step": step}, Path("/none"))
 
     step = STEPS["preprocess"]
-    step.require_inputs({"dataset": artifact("convert"), "model": artifact("initialize")})
+    step.require_inputs({"dataset": artifact("convert"), "model": artifact("base")})
     for wrong in ({"dataset": "convert"}, {"dataset": "convert", "model": "consolidate"}):
-        with pytest.raises(RuntimeError, match=r"step preprocess takes .*'model': 'initialize'.* but was given"):
+        with pytest.raises(RuntimeError, match=r"step preprocess takes .*'model': 'base'.* but was given"):
             step.require_inputs({name: artifact(made) for name, made in wrong.items()})

@@ -322,7 +322,7 @@ WRONG = ("model.init=/nope", "train.use_gpu=true", "train.workers=64")
 
 
 @pytest.mark.case("E9", "E10", "E12", "E16", "E17")
-@pytest.mark.parametrize("command", [("finetune",), ("finetune", "--explain"), ("initialize",)])
+@pytest.mark.parametrize("command", [("finetune",), ("finetune", "--explain"), ("base",)])
 def test_every_start_says_it_first_and_writes_nothing(command: tuple[str, ...], tmp_path: Path) -> None:
     places = [f"storage.root={tmp_path}/r", f"tracking.state_dir={tmp_path}/s", f"storage.cache_dir={tmp_path}/c"]
     name, *options = command
@@ -332,4 +332,4 @@ def test_every_start_says_it_first_and_writes_nothing(command: tuple[str, ...], 
     lines = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert ran.returncode == 2 and "error: model.init: /nope: no such directory" in lines
     assert (len(lines) == 2) == (name == "finetune") and not list(tmp_path.iterdir())
-    assert ("initialize     runs" in ran.stdout) == bool(options)
+    assert ("base           runs" in ran.stdout) == bool(options)

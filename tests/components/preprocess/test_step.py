@@ -89,7 +89,7 @@ class Place:
 
     def model(self, settings: PipelineConfig) -> Artifact:
         """What there is of a base model beside its weights."""
-        key = StepKey("initialize", config=settings.model.model_dump())
+        key = StepKey("base", config=settings.model.model_dump())
         if (found := self.store.find(key)) is not None:
             return found
         with self.store.create(key) as out, tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(data: Path, out: Path, **settings: Any) -> TrainJob:
-    inputs = artifact(data / "shards", "preprocess"), artifact(data / "base", "initialize")
+    inputs = artifact(data / "shards", "preprocess"), artifact(data / "base", "base")
     return TrainJob(replace(SETTINGS, **settings), *inputs, f"{out}/checkpoints")
 
 

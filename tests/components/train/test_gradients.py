@@ -259,7 +259,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     write_shards(folder / "shards", examples=120)
     write_base(folder / "base", odd_config(drop_path=0.2))
     settings = replace(PLAIN, steps=50, packs_per_step=3, pack_tokens=64, pack_media=6, log_every=1)
-    shards, base = artifact(folder / "shards", "preprocess"), artifact(folder / "base", "initialize")
+    shards, base = artifact(folder / "shards", "preprocess"), artifact(folder / "base", "base")
     return TrainJob(settings, shards, base, str(folder / "checkpoints"))
 
 

@@ -37,7 +37,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Artifact]:
     folder = tmp_path_factory.mktemp("interrupted")
     write_shards(folder / "shards")
     write_base(folder / "base", tiny_config())
-    return {"shards": artifact(folder / "shards", "preprocess"), "base": artifact(folder / "base", "initialize")}
+    return {"shards": artifact(folder / "shards", "preprocess"), "base": artifact(folder / "base", "base")}
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def job(data: Path, checkpoints: Path, **settings: Any) -> TrainJob:
     return TrainJob(
         replace(SETTINGS, **settings),
         artifact(data / "shards", "preprocess"),
-        artifact(data / "base", "initialize"),
+        artifact(data / "base", "base"),
         str(checkpoints),
     )
 

@@ -72,7 +72,7 @@ def train(folder: Path, on_progress: Callable[[str], None] = lambda text: None, 
     tracker, said = Recorder(), []
     inputs = {
         "shards": artifact(folder / "shards", "preprocess"),
-        "base": artifact(folder / "base", "initialize"),
+        "base": artifact(folder / "base", "base"),
     }
 
     def progress(text: str) -> None:
@@ -125,7 +125,7 @@ def test_metrics_reach_the_tracker_and_the_screen(training: Training) -> None:
 
 def test_what_is_wrong_is_said_before_a_worker_starts(tmp_path: Path, step_context: Callable[..., StepContext]) -> None:
     folder = prepare(tmp_path)
-    inputs = {"shards": artifact(folder / "shards", "preprocess"), "base": artifact(folder / "base", "initialize")}
+    inputs = {"shards": artifact(folder / "shards", "preprocess"), "base": artifact(folder / "base", "base")}
     config = PipelineConfig.model_validate({"train": {"pack_tokens": 5}})
     with pytest.raises(UserError, match=r"example e\d+ has \d tokens, more than train.pack_tokens=5"):
         step.run(config.train, inputs, None, step_context())  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def test_a_training_that_validates_takes_the_same_steps_and_measures_at_each_che
     lines = {}
     for name, every in (("with", 2), ("without", None)):
         settings = TrainConfig(steps=5, pack_tokens=64, checkpoint_every=4, log_every=1, validate_every=every)
-        inputs = (artifact(tmp_path / "shards", "preprocess"), artifact(tmp_path / "base", "initialize"))
+        inputs = (artifact(tmp_path / "shards", "preprocess"), artifact(tmp_path / "base", "base"))
         run_rank(TrainJob(settings, *inputs, str(tmp_path / name / "checkpoints")), ALONE.device)
         lines[name] = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
     measured = {line["step"]: line["val/loss"] for line in lines["with"] if "val/loss" in line}

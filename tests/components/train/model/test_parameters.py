@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(data: Path, folder: Path, **settings: Any) -> TrainJob:
     """A training of some steps, alone, with its newest checkpoint as `folder/run/checkpoint`."""
-    shards, base = artifact(data / "shards", "preprocess"), artifact(data / "base", "initialize")
+    shards, base = artifact(data / "shards", "preprocess"), artifact(data / "base", "base")
     job = TrainJob(replace(SETTINGS, **settings), shards, base, str(folder / "checkpoints"))
     run_rank(job, CPU)
     newest = Path(checkpoint.newest(job.checkpoints) or "")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.artifact import Artifact, ArtifactWriter, require_sound
 from components.artifacts.context import StepContext
-from components.initialize.base import RANDOM, open_base
-from components.initialize.settings import ModelConfig
+from components.base.opened import RANDOM, open_base
+from components.base.settings import ModelConfig
 from components.model_files.writer import pieces, raw_bytes, write_companions, write_tensors
 
 if TYPE_CHECKING:

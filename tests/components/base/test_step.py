@@ -16,8 +16,8 @@ import torch
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
+from components.base import step as base
 from components.errors import UserError
-from components.initialize import step as initialize
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
 from components.pipeline.steps import STEPS
@@ -56,9 +56,9 @@ def initialized(tmp_path: Path, step_context: Callable[..., StepContext]) -> Ini
     def make(**model: Any) -> Artifact:
         config = PipelineConfig.model_validate({"model": model})
         store = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache")
-        key = StepKey("initialize", config=STEPS["initialize"].counted(config))
+        key = StepKey("base", config=STEPS["base"].counted(config))
         with store.create(key) as out:
-            initialize.run(config.model, {}, out, step_context())
+            base.run(config.model, {}, out, step_context())
         found = store.find(key)
         assert found is not None
         return found
@@ -233,7 +233,7 @@ def test_a_damaged_checkpoint_is_refused(initialized: Initialize, tmp_path: Path
         initialized(init=str(tmp_path / "there"))
 
 
-def key_of(step: str = "initialize", **model: Any) -> str:
+def key_of(step: str = "base", **model: Any) -> str:
     return STEPS[step].key(PipelineConfig.model_validate({"model": model}), {}).digest
 
 
@@ -267,7 +267,7 @@ def test_other_weights_leave_the_shards_alone_and_another_processor_does_not(ran
 @pytest.mark.parametrize("layout", ["hf", "meta"])
 def test_two_gigabytes_need_less_than_half_of_one(layout: str, tmp_path: Path) -> None:
     """An embedding of 1 GB among them."""
-    for part in (f"write-{layout}", "initialize"):
+    for part in (f"write-{layout}", "base"):
         ran = subprocess.run(
             [sys.executable, "-m", "tests.components.large_checkpoint", part, str(tmp_path)],
             cwd=REPOSITORY,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from components.initialize.partial import partial
+from components.base.partial import partial
 from components.settings import KeysOf, LocalPath, Seed, Settings
 from plm_model.checkpoint.description import architecture_of
 from plm_model.family import families, package, part

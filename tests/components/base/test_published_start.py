@@ -60,11 +60,11 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
         }
     )
     store, made = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache"), dict[str, Artifact]()
-    for name in ("ingest", "convert", "initialize"):
+    for name in ("ingest", "convert", "base"):
         inputs = {argument: made[source] for argument, source in STEPS[name].inputs.items()}
         made[name] = run_step(STEPS[name], STEPS[name].key(config, inputs), config, inputs, store, step_context())
 
-    dataset, base = made["convert"], made["initialize"]
+    dataset, base = made["convert"], made["base"]
     encoder = Encoder(codec_of(base, config.preprocess.max_tokens), MediaRoot.of(dataset))
     rows = [encoder.encode(line, "train") for line in dataset.open("train.jsonl").read().splitlines()]
     assert {row["source"] for row in rows} == set(SETS)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.base.settings import ModelConfig
 from components.errors import UserError
-from components.initialize.settings import ModelConfig
 from plm_model.family import StartError, part
 
 if TYPE_CHECKING:
