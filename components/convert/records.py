@@ -1,4 +1,4 @@
-"""An annotation row becomes a record of `dataset.jsonl`, or a `Reject` with the reason.
+"""An annotation row becomes a record of `dataset.jsonl`, or a `Rejected` with the reason.
 
 `components.convert.ways` decides which of its texts are the conversation, `components.ingest.media_keys` which files it shows.
 """
@@ -17,7 +17,7 @@ from components.errors import UserError
 from components.ingest.media_keys import names_a_picture, unread_media
 from components.ingest.media_rows import images_of, rows_with_paths
 from components.ingest.parts import Part
-from components.ingest.rejects import Reject
+from components.ingest.rejected import Rejected
 from components.ingest.row import BadRow, Row, cut
 from plm_model.records.record import GptRoleError, RecordError, parse_id, parse_record
 from plm_model.records.turns import TagError, exchanges_of
@@ -42,7 +42,7 @@ class Converted:
 
 def read_records(
     raw: IO[bytes], part: Part, ways: Ways, refused: Mapping[int, str] | None = None
-) -> Iterator[Converted | Reject]:
+) -> Iterator[Converted | Rejected]:
     """Each row of an annotation file, in order; media paths are those in the artifact.
 
     `refused` are lines that ingest rejected, with its reasons. Raises UserError for what concerns the whole file or the
@@ -56,14 +56,14 @@ def read_records(
     for row in rows_with_paths(raw, part.annotations, image_column, needed, part.roots, refused):
         place = part.place(row.line)
         if isinstance(row, BadRow):
-            yield Reject(*place, row.reason, row.text)
+            yield Rejected(*place, row.reason, row.text)
             continue
         try:
             yield converted(row, place, part, ways)
         except GptRoleError as error:
             raise UserError(f"{place[0]}:{place[1]}: {error}") from None
         except (RecordError, MissingValue) as error:
-            yield Reject(*place, cut(" ".join(str(error).split()), SHOWN_REASON), row.values)
+            yield Rejected(*place, cut(" ".join(str(error).split()), SHOWN_REASON), row.values)
 
 
 def converted(row: Row, place: tuple[str, int], part: Part, ways: Ways) -> Converted:

@@ -1,6 +1,6 @@
 """Convert: the annotation rows of an ingest as conversations, split into train and test.
 
-The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows), `rejects.jsonl` (file, line, reason, row
+The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows), `rejected.jsonl` (file, line, reason, row
 of what did not become a record, what ingest rejected included), `noted.json` (what was noticed about the records, by kind) and
 `media.json` (the digest of the media). Media stay where they are: records name them relative to the root that the manifest's
 link `media` names. Every count closes: rows = used + repaired + rejected.
@@ -22,7 +22,7 @@ from components.convert.waiting import Waiting
 from components.convert.ways import Ways
 from components.errors import UserError
 from components.ingest.parts import Part, read_parts
-from components.ingest.rejects import Reject, read_rejects, reasons
+from components.ingest.rejected import Rejected, read_rejects, reasons
 from components.noted import Noted
 
 SHOWN_REJECTS = 3
@@ -34,7 +34,7 @@ class Tally:
 
     rows: int = 0
     rejected: int = 0
-    first: list[Reject] = field(default_factory=list)
+    first: list[Rejected] = field(default_factory=list)
 
     def __add__(self, other: Tally) -> Tally:
         first = [*self.first, *other.first][:SHOWN_REJECTS]
@@ -55,7 +55,7 @@ def run(given: ConvertSettings, inputs: Mapping[str, Artifact], out: ArtifactWri
     """Write the records of `inputs["raw"]`. UserError when there are none, or more rejects than the config allows."""
     raw, settings = inputs["raw"], given.convert
     context.cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=context.cache_dir) as file, out.open("rejects.jsonl", "w") as rejects:
+    with tempfile.TemporaryFile(dir=context.cache_dir) as file, out.open("rejected.jsonl", "w") as rejects:
         waiting = Waiting(file, settings.split_seed)
         tally = read_parts_of(raw, given, waiting, rejects, context)
         check(tally, settings)
@@ -111,7 +111,7 @@ def read_part(
     with raw.open(part.annotations) as stream:
         for row in read_records(stream, part, ways, refused):
             tally.rows += 1
-            if isinstance(row, Reject):
+            if isinstance(row, Rejected):
                 tally.rejected += 1
                 tally.first += [row] if len(tally.first) < SHOWN_REJECTS else []
                 rejects.write(row.json_line())
@@ -120,7 +120,7 @@ def read_part(
     return tally
 
 
-def read_refused(refused: Mapping[str, Mapping[int, Reject]], rejects: Any) -> Tally:
+def read_refused(refused: Mapping[str, Mapping[int, Rejected]], rejects: Any) -> Tally:
     """Pass on what ingest rejected of files that it did not bring in as they are: rows of Parquet files."""
     found = [reject for lines in refused.values() for reject in lines.values()]
     for reject in found:
@@ -135,7 +135,7 @@ def write_sides(out: ArtifactWriter, waiting: Waiting, settings: ConvertConfig, 
         for record in waiting.settled(settings.test_fraction):
             if record.equal and settings.repeated == "drop":
                 reason = "equal to an earlier row; convert.repeated=drop leaves it out"
-                rejects.write(Reject(*record.place, reason, json.loads(record.line)).json_line())
+                rejects.write(Rejected(*record.place, reason, json.loads(record.line)).json_line())
                 written.dropped += 1
                 continue
             (test if record.held_out else train).write(record.line)
@@ -162,7 +162,7 @@ def check(tally: Tally, config: ConvertConfig) -> None:
         )
 
 
-def shown(rejects: list[Reject]) -> str:
+def shown(rejects: list[Rejected]) -> str:
     return "; ".join(f"{reject.file}:{reject.line}: {reject.reason}" for reject in rejects)
 
 

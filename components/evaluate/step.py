@@ -23,7 +23,7 @@ from components.evaluate.tasks.questions import (
     SHOWN,
     HeldOut,
     Question,
-    Skipped,
+    Rejected,
     answerable,
     named,
     read_questions,
@@ -38,7 +38,7 @@ HELD_OUT = "heldout"  # the task as lmms-eval knows it; people see `evaluate.tas
 
 
 def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Inputs: model (a checkpoint directory), dataset. Writes results.json, samples.jsonl and skipped.jsonl."""
+    """Inputs: model (a checkpoint directory), dataset. Writes results.json, samples.jsonl and rejected.jsonl."""
     started = time.monotonic()
     context.progress("fetching the held-out rows")
     held_out = read_questions(inputs["dataset"], settings.limit)
@@ -59,7 +59,7 @@ def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactW
     answers = matched(questions, result["answers"])
     results = tidy(settings, result, held_out, skipped)
     write_lines(out, "samples.jsonl", [sample(q, answer) for q, answer in zip(questions, answers, strict=True)])
-    write_lines(out, "skipped.jsonl", [asdict(row) for row in skipped])
+    write_lines(out, "rejected.jsonl", [asdict(row) for row in skipped])
     out.write_json("results.json", results)
     record(settings, results, skipped, context)
     out.counts |= {
@@ -138,7 +138,7 @@ def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tidy(
-    settings: EvaluateConfig, result: Mapping[str, Any], held_out: HeldOut, skipped: Sequence[Skipped]
+    settings: EvaluateConfig, result: Mapping[str, Any], held_out: HeldOut, skipped: Sequence[Rejected]
 ) -> dict[str, Any]:
     """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated.
 
@@ -160,7 +160,7 @@ def tidy(
 
 
 def record(
-    settings: EvaluateConfig, results: Mapping[str, Any], skipped: Sequence[Skipped], context: StepContext
+    settings: EvaluateConfig, results: Mapping[str, Any], skipped: Sequence[Rejected], context: StepContext
 ) -> None:
     """Send the metrics to the tracker as eval/<task>/<metric>; what was not asked is said, and a limited run marked."""
     tasks = {settings.task: results["metrics"], **results["builtin"]}

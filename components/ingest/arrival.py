@@ -13,7 +13,7 @@ from components.artifacts.context import StepContext
 from components.errors import UserError
 from components.ingest.named import Named
 from components.ingest.parts import SOURCE, Part
-from components.ingest.rejects import REJECTS, RejectList
+from components.ingest.rejected import REJECTED, RejectedList
 from components.ingest.sources.origin import Head, Origin, SourceFile
 from components.ingest.takeover import PARALLEL, take_over, unchanged
 from components.media_files.path import OutsideRoot, path_below
@@ -26,12 +26,12 @@ def bring_in(
 ) -> list[Part]:
     """Put the annotation files and every file that their rows name into `out`, fetching only what has changed.
 
-    Rows that name what is not there, or lies outside, are listed in `rejects.jsonl`.
+    Rows that name what is not there, or lies outside, are listed in `rejected.jsonl`.
     """
     labels = [annotation_file(origin, part) for part in parts]
     previous = None if context.fresh else context.previous
     fetched = place(origin, labels, out, previous, context)
-    with RejectList(out) as rejects:
+    with RejectedList(out) as rejects:
         named = Named(origin, image_column, rejects)
         parts = [read_part(named, part, out) for part in parts]
     annotations = {part.annotations for part in parts}
@@ -56,7 +56,7 @@ def read_part(named: Named, part: Part, out: ArtifactWriter) -> Part:
         return named.read(raw, part)
 
 
-def close_count(rows: int, rejects: RejectList, out: ArtifactWriter, context: StepContext) -> None:
+def close_count(rows: int, rejects: RejectedList, out: ArtifactWriter, context: StepContext) -> None:
     """Say and record what became of the rows: rows = used + repaired + rejected."""
     out.counts.update(rows=rows, used=rows - rejects.count, repaired=0, rejected=rejects.count)
     context.progress(f"{rows} rows, {rejects.said()}")
@@ -82,7 +82,7 @@ def place(
 ) -> int:
     """Put files into `out`, from the previous artifact where they are unchanged; how many were fetched."""
     for file in files:
-        if file.path in (FILES, SOURCE, REJECTS):
+        if file.path in (FILES, SOURCE, REJECTED):
             raise UserError(f"{origin.uri}/{file.path}: this name is taken in the artifact; rename the file")
     kept = take_over(out, previous, unchanged(previous, origin.uri, files)) if previous else set()
     changed = [file for file in files if file.path not in kept]

@@ -11,7 +11,7 @@ from components.ingest.media_keys import with_usual_keys
 from components.ingest.media_rows import media_of, with_paths
 from components.ingest.nearest import Nearest
 from components.ingest.parts import Part
-from components.ingest.rejects import Reject, RejectList
+from components.ingest.rejected import Rejected, RejectedList
 from components.ingest.row import BadRow, Row
 from components.ingest.sources.origin import Origin, SourceFile
 from components.media_files.path import OutsideRoot, shown
@@ -27,7 +27,7 @@ class Named:
 
     origin: Origin
     image_column: str
-    rejects: RejectList
+    rejects: RejectedList
     rows: int = 0
     files: dict[str, SourceFile] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # path in the artifact -> what is said of it
@@ -42,12 +42,12 @@ class Named:
         for row in read_rows(raw, f"{self.origin.uri}/{part.annotations}", self.image_column):
             self.rows += 1
             if isinstance(row, BadRow):
-                self.rejects.add(Reject(part.annotations, row.line, row.reason, row.text))
+                self.rejects.add(Rejected(part.annotations, row.line, row.reason, row.text))
                 continue
             try:
                 self._find(with_paths(row, self.image_column, roots), part, nearest)
             except (OutsideRoot, MissingFile) as error:
-                self.rejects.add(Reject(part.annotations, row.line, str(error), row.values))
+                self.rejects.add(Rejected(part.annotations, row.line, str(error), row.values))
                 continue
             written = Row(row.line, with_usual_keys(row.values, self.image_column))
             used = used or any(name.startswith("/") or "://" in name for name in media_of(written, self.image_column))

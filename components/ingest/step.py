@@ -1,7 +1,7 @@
 """Ingest: the files of a source that its annotations name, whole and checked, as an artifact.
 
 The artifact holds the files under their names relative to the source's root, `files.jsonl` (path, size, sha256 of each)
-`source.json` (which of them are annotations, and where the media of each lie) and, where there are some, `rejects.jsonl` (rows
+`source.json` (which of them are annotations, and where the media of each lie) and, where there are some, `rejected.jsonl` (rows
 that cannot be used: what they name is not there, or is outside of the source). Its digest depends on contents only;
 modification times and etags, by which the next ingest knows what it need not fetch, stand in the manifest's counts.
 """

@@ -22,8 +22,8 @@ USER_LINE = "from_line"
 AS_FOUND = StoreOptions()
 
 
-class BadRow(ValueError):
-    """A row for the quarantine: its id and the user's own line where they are known, and the reason."""
+class Unusable(ValueError):
+    """A row that cannot be used: its id and the user's own line where they are known, and the reason."""
 
     def __init__(self, reason: str, id: str | None = None, place: str | None = None) -> None:
         super().__init__(reason)
@@ -45,15 +45,15 @@ class Encoder:
         `components.noted` that were noticed about it, and `place`, the line of the user's file where the row says it.
 
         `source` names where the row comes from unless it has a `source` of its own; `refused` is a reason known before.
-        BadRow when it cannot be used.
+        Unusable when it cannot be used.
         """
         row = load(raw)
         if refused is not None:
-            raise BadRow(refused, known_id(row), user_line(row))
+            raise Unusable(refused, known_id(row), user_line(row))
         try:
             return self.encode_record(parse_record(row), source)
         except (RecordError, RejectedRecord, ImageError, VideoError, MissingMedia) as error:
-            raise BadRow(visible(error), known_id(row), user_line(row)) from error
+            raise Unusable(visible(error), known_id(row), user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
         stored = self.codec.store(record, self.media, self.options)
@@ -76,11 +76,11 @@ def load(raw: bytes) -> dict[str, Any]:
     try:
         row = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise BadRow(f"not UTF-8 text: byte {error.start} of the line") from error
+        raise Unusable(f"not UTF-8 text: byte {error.start} of the line") from error
     except (ValueError, RecursionError) as error:
-        raise BadRow(f"broken JSON: {error}") from error
+        raise Unusable(f"broken JSON: {error}") from error
     if not isinstance(row, dict):
-        raise BadRow(f"a row must be a JSON object, not {type(row).__name__}")
+        raise Unusable(f"a row must be a JSON object, not {type(row).__name__}")
     return row
 
 
@@ -88,7 +88,7 @@ def identity(raw: bytes) -> tuple[str | None, str | None, str]:
     """What names a row, as far as it can be read: its id, the line of the user's file, its media."""
     try:
         row = load(raw)
-    except BadRow:
+    except Unusable:
         return None, None, ""
     media = row.get("image") or row.get("video") or ""
     names = [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]

@@ -18,7 +18,7 @@ from typing import Any
 from components.artifacts.artifact import filesystem
 from components.artifacts.sums import OTHER_CONTENTS, DamagedFile, cure
 from components.errors import UserError
-from components.preprocess.encode import BadRow, Encoder
+from components.preprocess.encode import Encoder, Unusable
 from components.preprocess.row_process import SECONDS, row_process
 from components.preprocess.scan import Chunk
 from components.shards.writer import write_shard
@@ -100,7 +100,7 @@ class ChunkWorker:
         for line, text in zip(lines["line"].to_pylist(), lines["text"], strict=True):
             try:
                 row = process.encode(text.as_py(), chunk.file, chunk.repeated.get(line))
-            except BadRow as error:
+            except Unusable as error:
                 reports.append(Report(chunk.split, line, error.id, error.reason, place=error.place))
                 continue
             except UserError as error:

@@ -27,7 +27,7 @@ from typing import Any
 from PIL import Image
 
 from components.errors import UserError
-from components.preprocess.encode import BadRow, Encoder, identity
+from components.preprocess.encode import Encoder, Unusable, identity
 from plm_model.media.video import load_libraries
 
 WAIT_FACTOR = 10  # how much longer than its limit of computing a row may take by the clock: other work, slow storage
@@ -62,7 +62,7 @@ class RowProcess:
             self._greet(self.connection)
 
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
-        """The row of a shard. BadRow for one that cannot be used, whatever that did to the process; UserError, OSError."""
+        """The row of a shard. Unusable for one that cannot be used, whatever that did to the process; UserError, OSError."""
         try:
             answer = self._ask(raw, source, refused)
         except Died as death:
@@ -78,7 +78,7 @@ class RowProcess:
             except Died as second:
                 death = second
         id, place, media = identity(raw)
-        return BadRow(f"{media}: {death}" if media else str(death), id, place)
+        return Unusable(f"{media}: {death}" if media else str(death), id, place)
 
     def _ask(self, *row: Any) -> Any:
         connection = self._started()
@@ -176,7 +176,7 @@ def answer(encoder: Encoder, raw: bytes, source: str, refused: str | None) -> di
     """The row, or what is to be raised; what nobody foresaw is a bad row, too, that names our own line."""
     try:
         return encoder.encode(raw, source, refused)
-    except (BadRow, UserError, OSError) as error:
+    except (Unusable, UserError, OSError) as error:
         return error.with_traceback(None)
     except MemoryError:
         reason = "needs more memory than this machine has"
@@ -184,7 +184,7 @@ def answer(encoder: Encoder, raw: bytes, source: str, refused: str | None) -> di
         last = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"a fault of ours, {type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {error}"
     id, place, media = identity(raw)
-    return BadRow(f"{media}: {reason}" if media else reason, id, place)
+    return Unusable(f"{media}: {reason}" if media else reason, id, place)
 
 
 if __name__ == "__main__":

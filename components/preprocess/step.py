@@ -1,7 +1,7 @@
 """Preprocess: conversations and their media become shards of encoded examples, with an index and statistics.
 
 The artifact holds, for `train` and for `test` where there are test rows, `<split>/shard-00000.parquet`... and
-`<split>/index.parquet`; and `quarantine.jsonl`, `statistics.json` and `audit.html`. The same input and config give the same
+`<split>/index.parquet`; and `rejected.jsonl`, `statistics.json` and `audit.html`. The same input and config give the same
 bytes, however many workers there were.
 """
 
@@ -21,7 +21,7 @@ from components.preprocess.encode import Encoder
 from components.preprocess.figures import statistics
 from components.preprocess.graph import ChunkWorker, run_graph
 from components.preprocess.outcome import SPLITS, Outcome, collect
-from components.preprocess.quarantine import FILE, require_within_budget, write_quarantine
+from components.preprocess.rejected import FILE, require_within_budget, write_rejected
 from components.preprocess.scan import Chunk, Scan
 from components.preprocess.settings import PreprocessConfig
 from components.shards.writer import write_index
@@ -55,13 +55,13 @@ def run(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: Artifac
 
 
 def last_line(figures: Mapping[str, Mapping[str, Any]], outcome: Outcome) -> str:
-    """What became of all rows: `90 examples, 2 of them repaired, 10 rows in quarantine; 2 boxes clamped, such as a.csv:4`."""
+    """What became of all rows: `90 examples, 2 of them repaired, 10 rows rejected; 2 boxes clamped, such as a.csv:4`."""
     examples, repaired, rejected = (
         sum(figures[split][name] for split in SPLITS) for name in ("examples", "repaired", "rejected")
     )
     mended = f", {repaired} of them repaired" if repaired else ""
     noticed = outcome.all_noted().line()
-    return f"{examples} examples{mended}, {rejected} rows in quarantine" + (f"; {noticed}" if noticed else "")
+    return f"{examples} examples{mended}, {rejected} rows rejected" + (f"; {noticed}" if noticed else "")
 
 
 def scan(settings: PreprocessConfig, dataset: Artifact) -> list[Chunk]:
@@ -85,14 +85,14 @@ def work(settings: PreprocessConfig, worker: ChunkWorker, dataset: Artifact, con
 
 
 def write_results(out: ArtifactWriter, outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """The index of each split, the quarantine and the statistics, which are also returned."""
+    """The index of each split, the rejected rows and the statistics, which are also returned."""
     with tempfile.TemporaryDirectory() as folder:
         for split in SPLITS:
             if outcome.good[split].num_rows:
                 write_index(f"{folder}/{split}", outcome.good[split])
                 out.add_file(f"{folder}/{split}", f"{split}/index.parquet")
     with out.open(FILE, "w") as file:
-        write_quarantine(file, outcome)
+        write_rejected(file, outcome)
     figures = statistics(outcome)
     out.write_json("statistics.json", figures)
     out.counts.update(

@@ -8,15 +8,15 @@ from components.model_files.settings import model_of
 from components.shards.reader import INDEX, read_index
 from components.train.checkpoints.room import checkpoint_bytes, require_room_for_all
 from components.train.data.plan import Cost
+from components.train.data.rejected import Rejected
 from components.train.data.selection import plan_spec
-from components.train.data.skipped import Skipped
 from components.train.measure.validation import require_test_split
 from components.train.model.assembly import check_settings
 from components.train.settings import TrainConfig
 from plm_model.family import part
 
 
-def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, checkpoints: str) -> list[Skipped]:
+def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, checkpoints: str) -> list[Rejected]:
     """Raises UserError for settings, data and model that do not fit, or no room for the checkpoints at that URI.
 
     Gives the examples that no pack can hold.
@@ -33,6 +33,6 @@ def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, c
     return left_out
 
 
-def said_of(left_out: list[Skipped]) -> str:
+def said_of(left_out: list[Rejected]) -> str:
     """The line that tells of examples that no pack can hold."""
     return f"{len(left_out)} examples are too large for a pack, {left_out[0].id} for one"

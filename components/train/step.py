@@ -20,7 +20,7 @@ from components.artifacts.context import StepContext
 from components.errors import UserError
 from components.model_files.settings import model_of
 from components.train import interrupted
-from components.train.data import skipped
+from components.train.data import rejected
 from components.train.effects import FAMILY_PARTS, of_weights
 from components.train.settings import TrainConfig
 from plm_model.family import modules
@@ -30,7 +30,7 @@ SHOWN_MODULES = 3
 
 def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write `checkpoint/` (sharded, with the optimizer's state), `metrics.jsonl`, `train_state.json`, and what was unusual:
-    `anomalies.jsonl` (unsound steps), `skipped.jsonl` (examples).
+    `anomalies.jsonl` (unsound steps), `rejected.jsonl` (examples).
 
     Also `profiles/`, if steps were traced. Needs an initialised Ray. Raises UserError for data and settings that do not fit.
     """
@@ -49,7 +49,7 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
         context.progress(f"{given.epochs:g} epochs are {settings.steps} steps")
     left_out = check(settings, inputs["shards"], inputs["base"], settings.workers, checkpoints)
     if left_out:
-        context.progress(f"{said_of(left_out)}; see {skipped.FILE}")
+        context.progress(f"{said_of(left_out)}; see {rejected.FILE}")
     replay(checkpoints, context)
     forget(absolute_uri(context.resume_uri))
     fit(settings, inputs, checkpoints, context)
@@ -57,9 +57,9 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
     publish_traces(context, out)
     if failed := state.get("failed_checkpoints", 0):
         context.progress(f"trained; {failed} checkpoints on the way could not be written, the last one is whole")
-    with out.open(skipped.FILE, "w") as file:
-        left_out += skipped.read_skipped(skipped.skipped_uri(checkpoints))
-        skipped.write_skipped(file, left_out)
+    with out.open(rejected.FILE, "w") as file:
+        left_out += rejected.read_rejected(rejected.rejected_uri(checkpoints))
+        rejected.write_rejected(file, left_out)
     out.counts |= {
         "skipped": len(left_out),
         "steps": state["step"],

@@ -20,8 +20,8 @@ from components.train.checkpoints.saver import Saver
 from components.train.data.loader import prefetched, step_work, steps_ahead
 from components.train.data.plan import whole_cost
 from components.train.data.plan_file import stored_plan
+from components.train.data.rejected import RejectedLog, rejected_uri
 from components.train.data.selection import plan_spec
-from components.train.data.skipped import SkippedLog, skipped_uri
 from components.train.hooks import Supervision
 from components.train.loop import train
 from components.train.measure.metrics import Gauge
@@ -138,7 +138,7 @@ def attempt(
         processes=settings.loader_workers,
         pin=group.device if group.device.type == "cuda" else None,
     )
-    skipped = SkippedLog(skipped_uri(job.checkpoints))
+    skipped = RejectedLog(rejected_uri(job.checkpoints))
     saver = saver_of(job, model, optimizer, group)
     guard = Guard(settings.guards, group)
     guard.resume(run.state["recent_losses"])

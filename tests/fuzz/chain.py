@@ -145,15 +145,15 @@ def judge(result: Result, raw: Artifact, dataset: Artifact, shards: Artifact, li
         "convert's rows": (second["rows"], kept + second["rejected"]),
         "ingest's and convert's": (first["rows"], second["rows"]),
         "preprocess's rows": (kept, examples + bad),
-        "convert's rejects": (second["rejected"], len(listed(dataset, "rejects.jsonl"))),
-        "preprocess's rejects": (bad, len(listed(shards, "quarantine.jsonl"))),
+        "convert's rejects": (second["rejected"], len(listed(dataset, "rejected.jsonl"))),
+        "preprocess's rejects": (bad, len(listed(shards, "rejected.jsonl"))),
     }
     if lines is not None:
         closed["the file's rows"] = (lines, first["rows"])
     for name, (left, right) in closed.items():
         if left != right:
             result.find("counts", f"{name}: {left} and {right}")
-    for row in (*listed(dataset, "rejects.jsonl"), *listed(shards, "quarantine.jsonl")):
+    for row in (*listed(dataset, "rejected.jsonl"), *listed(shards, "rejected.jsonl")):
         judge_reason(result, row)
     result.rows, result.rejected = first["rows"], second["rejected"] + bad
     result.good = dict(examples_of(shards))

@@ -4,7 +4,7 @@
 
 The rows say which masklet of a video they are about, the boxes of the masklets are in another file. Frames are those of the
 6-fps files of SA-V. Answers count them as the model sees them, 0 to 31: `int(frame / (total_frames / 32))`.
-What cannot be used goes to `<to>.rejects.jsonl` with the reason.
+What cannot be used goes to `<to>.rejected.jsonl` with the reason.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def convert_file(
         raise UserError(f"--task {task} needs --boxes, a JSONL with `video`, `masklet_id` and `bbox` (frame -> box)")
     known = video if task == "fgqa" else read_boxes(boxes or Path())
     counts = {"rows": 0, "rejected": 0}
-    rejected = to.with_name(f"{to.name}.rejects.jsonl")
+    rejected = to.with_name(f"{to.name}.rejected.jsonl")
     with open(to, "w", encoding="utf-8") as good, open(rejected, "w", encoding="utf-8") as bad:
         for number, row in enumerate(read_any(rows), start=1):
             try:

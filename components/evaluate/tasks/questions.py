@@ -28,7 +28,7 @@ FROM_LINE = "from_line"  # the key of a record that says which line of the user'
 
 
 @dataclass(frozen=True)
-class Skipped:
+class Rejected:
     """A held-out row that cannot be evaluated, and why; `place` is the line of the user's own file, where that is known."""
 
     id: str
@@ -64,7 +64,7 @@ class HeldOut:
     """The held-out rows: questions, what is none and why, and how many there are, those beyond the limit included."""
 
     questions: list[Question]
-    skipped: list[Skipped]
+    skipped: list[Rejected]
     rows: int
 
     @property
@@ -76,7 +76,7 @@ class HeldOut:
 def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
     """The first `limit` rows of `test.jsonl` (all of them when None). Raises UserError when there is none."""
     questions: list[Question] = []
-    skipped: list[Skipped] = []
+    skipped: list[Rejected] = []
     rows = 0
     with dataset.open("test.jsonl", "r") as file:
         for rows, line in enumerate(file, start=1):
@@ -86,7 +86,7 @@ def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
                 questions.append(question_of(line))
             except (RecordError, RejectedRecord, json.JSONDecodeError) as error:
                 id, place = name_of(line)
-                skipped.append(Skipped(id or f"test.jsonl line {rows}", str(error), place))
+                skipped.append(Rejected(id or f"test.jsonl line {rows}", str(error), place))
     if not rows:
         raise UserError("there are no held-out rows to evaluate on; raise convert.test_fraction or add data")
     return HeldOut(questions, skipped, rows)
@@ -114,7 +114,7 @@ def name_of(line: str) -> tuple[str | None, str | None]:
 
 def answerable(
     questions: Sequence[Question], local: Mapping[str, Path], codec: Codec
-) -> tuple[list[Question], list[Skipped]]:
+) -> tuple[list[Question], list[Rejected]]:
     """Part the questions that a model can be asked from those that it cannot: damaged media, a prompt that is too long.
 
     `local` maps paths to files.
@@ -123,7 +123,7 @@ def answerable(
         reasons = list(pool.map(lambda question: hindrance(question, local, codec), questions))
     kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
     skipped = [
-        Skipped(q.id, reason, q.place) for q, reason in zip(questions, reasons, strict=True) if reason is not None
+        Rejected(q.id, reason, q.place) for q, reason in zip(questions, reasons, strict=True) if reason is not None
     ]
     return kept, skipped
 
@@ -139,7 +139,7 @@ def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> st
     return None
 
 
-def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
+def require_few(skipped: Sequence[Rejected], n: int, most: float) -> None:
     """Raises UserError when more than the share `most` of n questions had to be skipped, or all of them."""
     if len(skipped) > most * n:
         raise UserError(
@@ -150,7 +150,7 @@ def require_few(skipped: Sequence[Skipped], n: int, most: float) -> None:
         raise UserError(f"none of the {n} held-out rows can be evaluated: {named(skipped)}")
 
 
-def named(skipped: Sequence[Skipped]) -> str:
+def named(skipped: Sequence[Rejected]) -> str:
     """The first rows that were set aside with their reasons, in one line."""
     shown = "; ".join(
         f"{row.place or row.id}: {' '.join(row.reason.split())[:SHOWN_REASON]}" for row in skipped[:SHOWN]

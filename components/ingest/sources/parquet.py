@@ -19,7 +19,7 @@ from components.artifacts.artifact import ArtifactWriter
 from components.artifacts.context import StepContext
 from components.errors import UserError
 from components.ingest.parts import Part
-from components.ingest.rejects import Reject, RejectList
+from components.ingest.rejected import Rejected, RejectedList
 from components.ingest.row import cut
 from components.ingest.sources.folder import source_file
 from components.ingest.sources.origin import Check, Head, digest_of_files
@@ -85,7 +85,7 @@ class ParquetRows:
 
     image_column: str
     out: ArtifactWriter
-    rejects: RejectList
+    rejects: RejectedList
     rows: int = 0
     images: int = 0
     noted: Noted = field(default_factory=Noted)
@@ -103,7 +103,7 @@ class ParquetRows:
             line.encode("utf-8")
         except (ValueError, RecursionError) as error:
             shown = {key: described(value) for key, value in row.items()} if isinstance(row, dict) else None
-            self.rejects.add(Reject(name, number, " ".join(str(error).split()), shown))
+            self.rejects.add(Rejected(name, number, " ".join(str(error).split()), shown))
             return
         stem = image_stem(name, number)
         for place, (data, suffix) in enumerate(images):
@@ -126,7 +126,7 @@ class ParquetRows:
 def write_rows(source: ParquetSource, image_column: str, out: ArtifactWriter, context: StepContext) -> Part:
     """Write `rows.jsonl`, the images that it names and the rejects, if any; counts and last line say all of it."""
     chosen = chosen_files(source.path, source.files)
-    with RejectList(out) as rejects:
+    with RejectedList(out) as rejects:
         writing = ParquetRows(image_column, out, rejects)
         left_out = write_files(chosen.files, writing, context)
     out.counts.update(

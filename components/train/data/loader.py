@@ -20,7 +20,7 @@ import torch
 from components.errors import UserError
 from components.shards.reader import CorruptExample, Index, Place, ShardReader
 from components.train.data.plan import PackPlan, PlannedStep
-from components.train.data.skipped import Skipped
+from components.train.data.rejected import Rejected
 from plm_model.packs.batch import Batch
 from plm_model.packs.stored import Item
 
@@ -42,7 +42,7 @@ class MicroBatch:
     weight: float
     ids: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[Rejected, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -61,7 +61,7 @@ class StepWork:
     media: int
 
     @property
-    def skipped(self) -> tuple[Skipped, ...]:
+    def skipped(self) -> tuple[Rejected, ...]:
         """Examples of this rank's packs that could not be read."""
         return tuple(example for micro in self.micro_batches for example in micro.skipped)
 
@@ -153,12 +153,12 @@ class PackReader:
 def read_pack(reader: ShardReader, request: PackRequest) -> MicroBatch:
     """A pack, read and collated; a filler if there is nothing to read, or nothing in it can be."""
     items: list[Item] = []
-    skipped: list[Skipped] = []
+    skipped: list[Rejected] = []
     for place, source in zip(request.places, request.sources, strict=True):
         try:
             items.append(reader.read(place))
         except CorruptExample as error:
-            skipped.append(Skipped(reader.id_of(place), source, *place, reason=str(error)))
+            skipped.append(Rejected(reader.id_of(place), source, *place, reason=str(error)))
             items.append(reader.collator.blank(skipped[-1].id))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror or error} (row {place.row} of {place.shard})") from error

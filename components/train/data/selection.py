@@ -10,7 +10,7 @@ from components.errors import UserError
 from components.shards.reader import Index
 from components.train.data.datamix import choose_sources
 from components.train.data.plan import Cost, PlanSpec
-from components.train.data.skipped import Skipped
+from components.train.data.rejected import Rejected
 
 if TYPE_CHECKING:
     from components.train.settings import TrainConfig
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_TOO_LARGE = 0.01  # of all examples; the same share that preprocessing may reject
 
 
-def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec, list[Skipped]]:
+def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec, list[Rejected]]:
     """All that the order of the data depends on, and the examples that are left out because no pack holds them.
 
     Raises UserError naming the largest example when they are more than MAX_TOO_LARGE of all, and for a datamix that does
@@ -33,7 +33,7 @@ def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec
         )
     ids = index.ids(left_out) if len(left_out) else []
     skipped = [
-        Skipped(id, index.source(n), *index.place(n), reason=oversize(index, settings, n))
+        Rejected(id, index.source(n), *index.place(n), reason=oversize(index, settings, n))
         for id, n in zip(ids, left_out.tolist(), strict=True)
     ]
     spec = PlanSpec(

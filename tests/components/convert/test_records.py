@@ -93,7 +93,7 @@ def chain(tmp_path: Path, step_context: Callable[..., Any]) -> Chain:
             settings,
         )
         found.records = [row for side in SPLITS for row in lines(found.dataset, f"{side}.jsonl")]
-        found.rejects = {row["line"]: row["reason"] for row in lines(found.dataset, "rejects.jsonl")}
+        found.rejects = {row["line"]: row["reason"] for row in lines(found.dataset, "rejected.jsonl")}
         found.counts, found.noted = found.dataset.counts, found.dataset.read_json("noted.json")
         return found
 

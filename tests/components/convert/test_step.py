@@ -87,7 +87,7 @@ def test_a_csv_row_becomes_a_question_and_an_answer(convert: Convert) -> None:
 def test_media_stay_where_the_ingest_put_them(convert: Convert) -> None:
     dataset = convert("labels.csv", *table(3))
     assert Path(dataset.links["media"], "images/0.png").is_file()
-    assert sorted(dataset.files) == ["media.json", "noted.json", "rejects.jsonl", "test.jsonl", "train.jsonl"]
+    assert sorted(dataset.files) == ["media.json", "noted.json", "rejected.jsonl", "test.jsonl", "train.jsonl"]
 
 
 def test_questions_are_all_used_and_always_the_same_for_a_row(convert: Convert) -> None:
@@ -148,7 +148,7 @@ def test_rejects_are_reported_with_line_reason_and_row(convert: Convert) -> None
         ]
     )
     dataset = convert("rows.jsonl", text)
-    rejects = lines(dataset, "rejects.jsonl")
+    rejects = lines(dataset, "rejected.jsonl")
     assert [(reject["file"], reject["line"]) for reject in rejects] == [("rows.jsonl", n) for n in range(2, 9)]
     assert [reject["reason"].split(":")[0] for reject in rejects] == [
         "not JSON",

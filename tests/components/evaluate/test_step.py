@@ -349,7 +349,7 @@ def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) ->
 
 @pytest.mark.case("E6")
 def test_rows_that_cannot_be_asked_are_set_aside_counted_and_named(evaluated: SimpleNamespace) -> None:
-    skipped = [json.loads(line) for line in evaluated.artifact.open("skipped.jsonl", "r")]
+    skipped = [json.loads(line) for line in evaluated.artifact.open("rejected.jsonl", "r")]
     assert [row["id"] for row in skipped] == ["row-5", "row-11"]
     assert skipped[0]["reason"].startswith("the prompt has ") and skipped[0]["reason"].endswith("no room below 512")
     counts, results = evaluated.artifact.manifest["counts"], evaluated.artifact.read_json("results.json")

@@ -192,7 +192,7 @@ def test_a_file_that_changed_in_the_previous_artifact_is_not_taken_over(
 
 
 def rejected(raw: Artifact) -> list[tuple[str, int, str]]:
-    rows = map(json.loads, raw.open("rejects.jsonl").read().splitlines())
+    rows = map(json.loads, raw.open("rejected.jsonl").read().splitlines())
     return [(row["file"], row["line"], row["reason"]) for row in rows]
 
 

@@ -282,4 +282,4 @@ def test_counts_of_an_ingest_and_of_its_conversion_close(ingested: Callable[...,
 
 
 def lines(artifact: Any) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in artifact.open("rejects.jsonl").read().splitlines())
+    return (json.loads(line) for line in artifact.open("rejected.jsonl").read().splitlines())

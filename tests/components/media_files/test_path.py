@@ -177,10 +177,10 @@ def test_rows_name_files_inside_in_any_way_and_others_are_rejected(ingested: Cha
     raw, dataset = ingested(write(folder, *(talk(image=name) for name in (*inside, *outside))))
     assert [row["image"] for row in lines(dataset, "train.jsonl")] == list(inside.values())
     assert raw.open("sub/b.png").read() == b"sub/b.png"
-    rejects = lines(dataset, "rejects.jsonl")
+    rejects = lines(dataset, "rejected.jsonl")
     assert [(reject["file"], reject["line"]) for reject in rejects] == [("rows.jsonl", n) for n in range(7, 11)]
     assert [reject["row"]["image"] for reject in rejects] == outside
-    assert [reject["reason"] for reject in rejects] == [reject["reason"] for reject in lines(raw, "rejects.jsonl")]
+    assert [reject["reason"] for reject in rejects] == [reject["reason"] for reject in lines(raw, "rejected.jsonl")]
 
 
 @pytest.mark.case("D13")
@@ -225,7 +225,7 @@ def test_a_csv_holds_images_and_clips_with_times(ingested: Chain, folder: Path) 
     assert clips == [("v.mp4", 8, 9.5), ("v.mp4", None, 1)]
     image = lines(dataset, "train.jsonl")[2]
     assert image["image"] == "a.png" and image.get("video") is None
-    (reject,) = lines(dataset, "rejects.jsonl")
+    (reject,) = lines(dataset, "rejected.jsonl")
     assert (reject["line"], reject["reason"]) == (5, "`start_time` is '0:08'; it must be a number of seconds")
 
 
@@ -236,5 +236,5 @@ def test_a_csv_may_hold_videos_alone(ingested: Chain, folder: Path) -> None:
     raw, dataset = ingested({"kind": "folder", "path": str(folder)})
     (row,) = lines(dataset, "train.jsonl")
     assert row["video"] == "v.mp4" and row["conversations"][1]["value"] == "light"
-    (reject,) = lines(raw, "rejects.jsonl")
+    (reject,) = lines(raw, "rejected.jsonl")
     assert (reject["line"], reject["reason"]) == (3, "'w.mp4': no such file")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from components.media_files.root import MediaRoot
-from components.preprocess.encode import BadRow, Encoder
+from components.preprocess.encode import Encoder, Unusable
 from plm_model.families.plm.codec import Codec
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.tokenizer import Tokenizer
@@ -74,14 +74,14 @@ def test_odd_pictures_are_used_and_noted(
 @pytest.mark.case("D7")
 def test_damaged_pictures_are_refused_where_the_settings_say_so(encoder: Encoder, files: Mapping[str, bytes]) -> None:
     strict = replace(encoder, options=StoreOptions(reject_damaged=True))
-    with pytest.raises(BadRow, match=r"^hole\.jpg: damaged image, which preprocess\.damaged=keep would take"):
+    with pytest.raises(Unusable, match=r"^hole\.jpg: damaged image, which preprocess\.damaged=keep would take"):
         strict.encode(row(image="hole.jpg"), "train.jsonl")
     assert list(strict.encode(row(image="whole.jpg"), "train.jsonl")["notes"]) == []
 
 
 @pytest.mark.case("D18")
 def test_what_is_no_picture_is_called_what_it_is(encoder: Encoder, files: Mapping[str, bytes]) -> None:
-    with pytest.raises(BadRow) as raised:
+    with pytest.raises(Unusable) as raised:
         encoder.encode(row(image="page.jpg"), "train.jsonl")
     what = "a web page (HTML), as a failed download leaves it"
     assert str(raised.value) == f"page.jpg: not an image that can be read: it is {what}"
@@ -91,7 +91,7 @@ def test_what_is_no_picture_is_called_what_it_is(encoder: Encoder, files: Mappin
 def test_a_picture_whose_tiles_cost_too_much_is_a_bad_row(encoder: Encoder, files: Mapping[str, bytes]) -> None:
     vision = replace(encoder.codec.config.vision, image_size=448)
     codec = replace(encoder.codec, config=replace(encoder.codec.config, vision=vision))
-    with pytest.raises(BadRow) as raised:
+    with pytest.raises(Unusable) as raised:
         replace(encoder, codec=codec).encode(row(image="long.png"), "train.jsonl")
     reason = "image too large to resize: 1x1000000 is too long for its width; cut it into parts"
     assert str(raised.value) == f"long.png: {reason}"

@@ -25,11 +25,11 @@ from components.errors import UserError
 from components.media_files.root import MediaRoot, require_inside
 from components.model_files.settings import codec_of
 from components.pipeline.config import PipelineConfig
-from components.preprocess.encode import BadRow, Encoder
+from components.preprocess.encode import Encoder, Unusable
 from components.preprocess.figures import histogram, statistics
 from components.preprocess.graph import ChunkWorker, Report, raise_stop, read_lines, table_schema
 from components.preprocess.outcome import Outcome, collect
-from components.preprocess.quarantine import require_within_budget
+from components.preprocess.rejected import require_within_budget
 from components.preprocess.scan import Chunk, Scan
 from components.preprocess.step import last_line, run, scan
 from components.shards.writer import ROWS_PER_GROUP, index_schema, row_groups, write_index
@@ -157,13 +157,13 @@ def stored(artifact: Artifact, entry: Mapping[str, Any], split: str = "train") -
     return pq.read_table(artifact.local(f"{split}/{entry['shard']}")).to_pylist()[entry["row"]]
 
 
-def quarantine(path: Path) -> list[tuple[str, int, str | None, str]]:
+def rejected(path: Path) -> list[tuple[str, int, str | None, str]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [(row["file"], row["line"], row["id"], row["reason"]) for row in rows]
 
 
-def test_bad_rows_are_quarantined_with_file_line_and_reason(made: Artifact) -> None:
-    found = quarantine(made.local("quarantine.jsonl"))
+def test_bad_rows_are_rejected_with_file_line_and_reason(made: Artifact) -> None:
+    found = rejected(made.local("rejected.jsonl"))
     assert [row[:3] for row in found] == [
         ("train.jsonl", 4, "d"),
         ("train.jsonl", 5, "e"),
@@ -257,16 +257,16 @@ def test_audit_page_shows_every_source_and_counts_what_is_left_out(made: Artifac
     assert all(f"<td>{source}</td>" in page for source in ("train.jsonl", "test.jsonl", "radiology"))
 
 
-def test_too_many_bad_rows_stop_the_step_and_leave_the_quarantine_to_read(
+def test_too_many_bad_rows_stop_the_step_and_leave_the_rejected_to_read(
     place: Place, ray_cluster: None, step_context: ContextMaker, tmp_path: Path
 ) -> None:
     dataset = place.dataset([asked("a"), asked("b", "x.png"), asked("c")])
     expected = r"1 of 3 rows are bad, more than preprocess.max_bad_fraction=0.3 .*train.jsonl:2: x.png: no such file"
     with pytest.raises(UserError, match=expected) as caught:
         place.preprocess(config(0.3), dataset, step_context())
-    path = tmp_path / "resume" / "quarantine.jsonl"
+    path = tmp_path / "resume" / "rejected.jsonl"
     assert str(path) in str(caught.value)
-    assert quarantine(path) == [("train.jsonl", 2, "b", "x.png: no such file")]
+    assert rejected(path) == [("train.jsonl", 2, "b", "x.png: no such file")]
 
 
 def test_link_out_of_the_data_root_stops_the_step(
@@ -314,9 +314,7 @@ def worker(place: Place, dataset: Artifact, out_uri: str) -> tuple[ChunkWorker, 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "x" * 300 + "/y.png", "a\0.png", "loop.png", "folder"])
 @pytest.mark.parametrize("kind", ["image", "video"])
-def test_a_name_that_no_file_can_have_is_a_row_in_quarantine(
-    place: Place, tmp_path: Path, name: str, kind: str
-) -> None:
+def test_a_name_that_no_file_can_have_is_a_rejected_row(place: Place, tmp_path: Path, name: str, kind: str) -> None:
     (place.media / "folder").mkdir()
     (place.media / "loop.png").symlink_to("loop.png")
     work, lines = worker(place, place.dataset([asked("a"), asked("b", **{kind: name})]), str(tmp_path / "out"))
@@ -424,7 +422,7 @@ def test_rows_are_used_repaired_or_rejected_and_what_was_noticed_is_counted(monk
         "odd": {"meaning": "odd rows", "rows": 2, "first": ["labels.csv:17", "train.jsonl:2"]},
     }
     assert last_line(figures, outcome) == (
-        "4 examples, 1 of them repaired, 1 rows in quarantine; "
+        "4 examples, 1 of them repaired, 1 rows rejected; "
         "1 rows mended, such as train.jsonl:2; 3 odd rows, such as labels.csv:17"
     )
 
@@ -433,7 +431,7 @@ def test_a_bad_row_is_named_by_the_line_of_the_users_file_where_that_is_known(tm
     outcome = outcome_of(Report("train", 3, "c", "broken", place="labels.csv:19"), Report("train", 4, "d", "cut"))
     with pytest.raises(UserError, match=r"allows: labels\.csv:19: broken; train\.jsonl:4: cut\."):
         require_within_budget(outcome, 0.0, str(tmp_path))
-    lines = (tmp_path / "quarantine.jsonl").read_text().splitlines()
+    lines = (tmp_path / "rejected.jsonl").read_text().splitlines()
     assert [json.loads(line).get("place") for line in lines] == ["labels.csv:19", None]
 
 
@@ -441,7 +439,7 @@ def test_the_encoder_hands_on_the_line_of_the_users_file(place: Place) -> None:
     encoder = Encoder(codec_of(place.model(config()), config().preprocess.max_tokens), MediaRoot(str(place.media)))
     row = encoder.encode(asked("a", from_line="labels.csv:17").encode(), "train")
     assert (row["place"], row["notes"]) == ("labels.csv:17", ["text_only"])
-    with pytest.raises(BadRow) as raised:
+    with pytest.raises(Unusable) as raised:
         encoder.encode(asked("a", "none.png", from_line="labels.csv:18").encode(), "train")
     assert raised.value.place == "labels.csv:18"
 

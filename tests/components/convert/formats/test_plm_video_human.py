@@ -86,7 +86,7 @@ def test_a_parquet_file_becomes_jsonl_and_rejects(tmp_path: Path) -> None:
     counts = convert_file("rtloc", tmp_path / "rows.parquet", tmp_path / "out.jsonl", tmp_path / "boxes.jsonl")
     assert counts == {"rows": 1, "rejected": 1}
     assert json.loads((tmp_path / "out.jsonl").read_text()) == rtloc(rows[0], BOXES)
-    (reject,) = [json.loads(line) for line in (tmp_path / "out.jsonl.rejects.jsonl").read_text().splitlines()]
+    (reject,) = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
     assert (reject["row"], reject["reason"]) == (2, "no boxes for masklet 9 of sav_1.mp4")
 
 

@@ -153,7 +153,7 @@ def test_the_fingerprint_follows_annotations_and_media(folder: Path, monkeypatch
 def test_a_bad_row_is_rejected_with_its_file_and_line(chain: Chain, folder: Path) -> None:
     (folder / "text.jsonl").write_text(lines([talk()]) + '{"conversations": []}\n')
     _, dataset = chain(["first", "words"], max_bad_fraction=0.5)
-    (reject,) = [json.loads(line) for line in dataset.open("rejects.jsonl").read().splitlines()]
+    (reject,) = [json.loads(line) for line in dataset.open("rejected.jsonl").read().splitlines()]
     assert (reject["file"], reject["line"]) == ("annotations/words/text.jsonl", 2)
 
 

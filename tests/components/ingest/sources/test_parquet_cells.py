@@ -86,11 +86,11 @@ def test_a_cell_without_an_image_is_one_rejected_row(kind: str, tmp_path: Path, 
     write(tmp_path / "d", with_third(cell))
     said: list[str] = []
     raw, dataset = ingested(source(tmp_path / "d"), said.append)
-    (reject,) = lines(raw, "rejects.jsonl")
+    (reject,) = lines(raw, "rejected.jsonl")
     assert (reject["file"], reject["line"], reject["row"]["label"]) == (FILE, 3, "x2")
     with pytest.raises(ValueError, match=reason):
         raise ValueError(reject["reason"])
-    assert answers(dataset) == ["x0", "x1", "x3", "x4"] and lines(dataset, "rejects.jsonl") == [reject]
+    assert answers(dataset) == ["x0", "x1", "x3", "x4"] and lines(dataset, "rejected.jsonl") == [reject]
     counts = {name: raw.counts[name] for name in ("rows", "used", "repaired", "rejected")}
     assert counts == {"rows": 5, "used": 4, "repaired": 0, "rejected": 1}
     assert (dataset.counts["rows"], dataset.counts["rejected"]) == (5, 1)
@@ -109,7 +109,7 @@ def test_a_row_without_an_image_is_rejected_under_its_parquet_row(none: Any, tmp
         "data/train-2.parquet",
     )
     raw, dataset = ingested(source(tmp_path / "d"))
-    found = [(reject["file"], reject["line"], reject["reason"]) for reject in lines(dataset, "rejects.jsonl")]
+    found = [(reject["file"], reject["line"], reject["reason"]) for reject in lines(dataset, "rejected.jsonl")]
     assert found == [
         ("data/train-2.parquet", 2, "the image: empty file"),
         (FILE, 3, "no image name in column 'image'"),
@@ -127,7 +127,7 @@ def test_lists_of_images_are_rows_each_by_itself(tmp_path: Path, ingested: Chain
         (2, "a"),
         (1, "d"),
     ]
-    found = [(reject["line"], reject["reason"]) for reject in lines(dataset, "rejects.jsonl")]
+    found = [(reject["line"], reject["reason"]) for reject in lines(dataset, "rejected.jsonl")]
     assert found == [
         (5, "image 2 of 2 is none"),
         (2, "no image name in column 'image'"),
@@ -194,7 +194,7 @@ def test_a_value_that_python_cannot_hold_is_one_rejected_row(tmp_path: Path, ing
     texts = pa.array([b"a", b"b", b"c", b"\xff", b"e"]).view(pa.string())
     write(tmp_path / "d", with_third(GOOD[2]) | {"when": times, "text": texts})
     raw, dataset = ingested(source(tmp_path / "d"), question_column="label", answer_column="text")
-    found = [(reject["line"], reject["reason"].partition(":")[0]) for reject in lines(raw, "rejects.jsonl")]
+    found = [(reject["line"], reject["reason"].partition(":")[0]) for reject in lines(raw, "rejected.jsonl")]
     assert found == [(3, "column 'when' cannot be read"), (4, "column 'text' cannot be read")]
     assert answers(dataset) == ["a", "b", "e"]
 
@@ -229,7 +229,7 @@ def test_a_class_is_trained_by_its_name(tmp_path: Path, ingested: Chain) -> None
     raw, dataset = ingested(source(tmp_path / "d"))
     assert answers(dataset) == ["cat", "dog", "bird"]
     assert lines(raw, "rows.jsonl")[0]["tags"] == ["cat", "bird"] and lines(raw, "rows.jsonl")[0]["plain"] == 7
-    assert [(reject["line"], reject["reason"]) for reject in lines(dataset, "rejects.jsonl")] == [
+    assert [(reject["line"], reject["reason"]) for reject in lines(dataset, "rejected.jsonl")] == [
         (4, "column 'label' is 5, but there are 3 classes"),
         (5, "no text in column 'label'"),
     ]

@@ -29,8 +29,8 @@ from components.shards.reader import CorruptExample, Index, Place, ShardReader, 
 from components.train.checkpoints import checkpoint
 from components.train.data.loader import PackRequest, StepWork, prefetched, read_pack, step_work, steps_ahead
 from components.train.data.plan import Cost, PackPlan
+from components.train.data.rejected import Rejected, RejectedLog, TooManyCorrupt, read_rejected
 from components.train.data.selection import plan_spec
-from components.train.data.skipped import Skipped, SkippedLog, TooManyCorrupt, read_skipped
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank
 from plm_model.families.plm.collator import Collator
@@ -111,7 +111,7 @@ def test_an_example_that_no_pack_holds_is_left_out_and_named(tmp_path: Path) -> 
     index.tokens[17] = 99
     spec, left_out = plan_spec(index, SETTINGS, Cost())
     assert left_out == [
-        Skipped("e17", "test", "train/shard-00001.parquet", 1, "99 tokens, more than train.pack_tokens=64")
+        Rejected("e17", "test", "train/shard-00001.parquet", 1, "99 tokens, more than train.pack_tokens=64")
     ]
     assert 17 not in spec.sources[0].rows and spec.examples == 119
 
@@ -256,10 +256,10 @@ def test_bytes_lost_inside_a_shard_are_corrupt_a_shard_that_is_gone_is_an_error(
 
 
 def test_what_was_skipped_is_written_once_however_often_it_is_met(damaged: Artifact, tmp_path: Path) -> None:
-    log = SkippedLog(str(tmp_path / "skipped"))
+    log = RejectedLog(str(tmp_path / "skipped"))
     assert len(list(log.noted(works(damaged, steps=12)))) == 12 and log.met > 1
-    assert [one.id for one in read_skipped(log.uri)] == ["e11"]
-    assert read_skipped(str(tmp_path / "nothing")) == []
+    assert [one.id for one in read_rejected(log.uri)] == ["e11"]
+    assert read_rejected(str(tmp_path / "nothing")) == []
 
 
 def test_training_goes_on_around_a_corrupt_example(damaged: Artifact, tmp_path: Path) -> None:
@@ -270,12 +270,12 @@ def test_training_goes_on_around_a_corrupt_example(damaged: Artifact, tmp_path: 
         json.loads(line) for line in checkpoint.read_metrics(checkpoint.newest(job.checkpoints) or "").splitlines()
     ]
     assert lines[-1]["step"] == 9 and sum(line["train/skipped_examples"] for line in lines) > 0
-    assert [one.id for one in read_skipped(str(tmp_path / "resume" / "skipped"))] == ["e11"]
+    assert [one.id for one in read_rejected(str(tmp_path / "resume" / "skipped"))] == ["e11"]
 
 
 def test_too_much_corrupt_data_ends_the_training(tmp_path: Path) -> None:
-    log = SkippedLog(str(tmp_path), read=500)
-    bad = [Skipped(f"e{n}", "a", "s", n, "not an image") for n in range(11)]
+    log = RejectedLog(str(tmp_path), read=500)
+    bad = [Rejected(f"e{n}", "a", "s", n, "not an image") for n in range(11)]
     log.add(bad[:10])
     with pytest.raises(TooManyCorrupt, match=r"11 of the 500 examples read so far are corrupt, the last of them e10 "):
         log.add(bad[10:])

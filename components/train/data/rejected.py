@@ -15,7 +15,7 @@ from typing import Any
 from components.artifacts.artifact import filesystem
 from components.errors import UserError
 
-FILE = "skipped.jsonl"
+FILE = "rejected.jsonl"
 FOLDER = "skipped"
 ALLOWED = 10  # corrupt examples that may be met in any case
 MAX_CORRUPT = 0.01  # of the examples read so far
@@ -26,7 +26,7 @@ class TooManyCorrupt(UserError):
 
 
 @dataclass(frozen=True)
-class Skipped:
+class Rejected:
     """An example that was not trained on: where it is, and why."""
 
     id: str
@@ -37,7 +37,7 @@ class Skipped:
 
 
 @dataclass
-class SkippedLog:
+class RejectedLog:
     """What one rank has met; `uri` is the folder that all ranks write to."""
 
     uri: str
@@ -51,7 +51,7 @@ class SkippedLog:
             self.add(work.skipped)
             yield work
 
-    def add(self, skipped: Iterable[Skipped]) -> None:
+    def add(self, skipped: Iterable[Rejected]) -> None:
         for example in skipped:
             self.met += 1
             self.write(example)
@@ -62,27 +62,27 @@ class SkippedLog:
                     f"preprocess again with --refresh preprocess"
                 )
 
-    def write(self, example: Skipped) -> None:
+    def write(self, example: Rejected) -> None:
         fs, folder = filesystem(self.uri)
         fs.makedirs(folder, exist_ok=True)
         name = hashlib.sha256(f"{example.shard}:{example.row}".encode()).hexdigest()[:20]
         fs.pipe_file(f"{folder}/{name}.json", json.dumps(asdict(example), ensure_ascii=False).encode())
 
 
-def skipped_uri(checkpoints: str) -> str:
+def rejected_uri(checkpoints: str) -> str:
     """The folder of a training, beside its checkpoints."""
     return f"{checkpoints.rpartition('/')[0]}/{FOLDER}"
 
 
-def read_skipped(uri: str) -> list[Skipped]:
+def read_rejected(uri: str) -> list[Rejected]:
     """All that was written to a folder, by shard and row."""
     fs, folder = filesystem(uri)
     found = fs.glob(f"{folder}/*.json") if fs.exists(folder) else []
-    examples = [Skipped(**json.loads(fs.cat_file(name))) for name in found]
+    examples = [Rejected(**json.loads(fs.cat_file(name))) for name in found]
     return sorted(examples, key=lambda example: (example.shard, example.row))
 
 
-def write_skipped(file: Any, examples: Iterable[Skipped]) -> None:
+def write_rejected(file: Any, examples: Iterable[Rejected]) -> None:
     """One JSON object a row, to an open text file."""
     for example in examples:
         file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Rows that a step could not use, as its `rejects.jsonl` lists them: {file, line, reason, row}, with file and line as the user
+"""Rows that a step could not use, as its `rejected.jsonl` lists them: {file, line, reason, row}, with file and line as the user
 knows them. The line of a Parquet file's row is its number, from 1."""
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.ingest.row import cut
 
-REJECTS = "rejects.jsonl"
+REJECTED = "rejected.jsonl"
 SHOWN_ROW = 10_000  # characters of a row in the list
 
 
 @dataclass(frozen=True)
-class Reject:
+class Rejected:
     """A row that cannot be used; `row` is what was read, or the text of the line."""
 
     file: str
@@ -38,17 +38,17 @@ class Reject:
         return f'{place[:-1]}, "row": {text}}}\n'
 
 
-class RejectList:
+class RejectedList:
     """Writes the list of an ingest; there is no such file where no row was rejected."""
 
     def __init__(self, out: ArtifactWriter) -> None:
         self._out, self._open, self._file = out, contextlib.ExitStack(), None
         self.count = 0
-        self.first: Reject | None = None
+        self.first: Rejected | None = None
 
-    def add(self, reject: Reject) -> None:
+    def add(self, reject: Rejected) -> None:
         if self._file is None:
-            self._file, self.first = self._open.enter_context(self._out.open(REJECTS, "w")), reject
+            self._file, self.first = self._open.enter_context(self._out.open(REJECTED, "w")), reject
         self.count += 1
         self._file.write(reject.json_line())
 
@@ -57,23 +57,23 @@ class RejectList:
         first = self.first
         return f"{self.count} rejected" + (f", such as {first.file}:{first.line}: {first.reason}" if first else "")
 
-    def __enter__(self) -> RejectList:
+    def __enter__(self) -> RejectedList:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
 
 
-def read_rejects(raw: Artifact) -> dict[str, dict[int, Reject]]:
+def read_rejects(raw: Artifact) -> dict[str, dict[int, Rejected]]:
     """File -> line -> what the ingest rejected there."""
-    found: dict[str, dict[int, Reject]] = {}
-    if REJECTS in raw.files:
-        with raw.open(REJECTS) as lines:
+    found: dict[str, dict[int, Rejected]] = {}
+    if REJECTED in raw.files:
+        with raw.open(REJECTED) as lines:
             for line in lines:
-                reject = Reject(**json.loads(line))
+                reject = Rejected(**json.loads(line))
                 found.setdefault(reject.file, {})[reject.line] = reject
     return found
 
 
-def reasons(rejects: Mapping[int, Reject]) -> dict[int, str]:
+def reasons(rejects: Mapping[int, Rejected]) -> dict[int, str]:
     return {line: reject.reason for line, reject in rejects.items()}

@@ -10,11 +10,11 @@ from components.artifacts.artifact import filesystem
 from components.errors import UserError
 from components.preprocess.outcome import Outcome
 
-FILE = "quarantine.jsonl"
+FILE = "rejected.jsonl"
 SHOWN = 3
 
 
-def write_quarantine(file: Any, outcome: Outcome) -> None:
+def write_rejected(file: Any, outcome: Outcome) -> None:
     """One JSON object a bad row, {file, line, id, reason}, and `place` where the user's own line is known, to an open text
     file."""
     for row in outcome.bad_rows():
@@ -24,14 +24,14 @@ def write_quarantine(file: Any, outcome: Outcome) -> None:
 
 
 def require_within_budget(outcome: Outcome, max_bad_fraction: float, folder_uri: str) -> None:
-    """UserError when more rows are bad than the config allows; then the whole quarantine lies in `folder_uri`."""
+    """UserError when more rows are bad than the config allows; then all of them lie in `folder_uri`."""
     bad, good = (sum(table.num_rows for table in tables.values()) for tables in (outcome.bad, outcome.good))
     if bad <= max_bad_fraction * (bad + good):
         return
     fs, folder = filesystem(folder_uri)
     fs.makedirs(folder, exist_ok=True)
     with fs.open(f"{folder}/{FILE}", "w", encoding="utf-8") as file:
-        write_quarantine(file, outcome)
+        write_rejected(file, outcome)
     first = itertools.islice(outcome.bad_rows(), SHOWN)
     shown = "; ".join(f"{row['place'] or row['file'] + ':' + str(row['line'])}: {row['reason']}" for row in first)
     more = f"; and {bad - SHOWN} more" if bad > SHOWN else ""
