@@ -22,7 +22,6 @@ RED = (255, 0, 0)
 LINE_WIDTH = 4
 SLACK = 1.0  # pixels by which annotated boxes may stick out and sizes may be off, from rounding
 FAR = 0.05  # of the shorter side: a box that sticks out by more is looked at twice
-FRAME_AXIS = 32  # texts count a clip's frames from 0 to 31, however many it has
 
 
 class BoxError(ValueError):
@@ -98,11 +97,6 @@ def draw_box(image: Image.Image, box: Box) -> None:
 
     require_on_image(box, image.width, image.height)
     ImageDraw.Draw(image).rectangle(box, outline=RED, width=LINE_WIDTH)
-
-
-def frame_on_axis(frame: int, total_frames: int) -> int:
-    """Where a frame of a clip of so many stands on the axis 0..31 that texts use, e.g. 105 of 210 is 16."""
-    return int(frame / (total_frames / FRAME_AXIS))
 
 
 def numbers_of(box: Any) -> Box:

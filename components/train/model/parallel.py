@@ -71,15 +71,6 @@ class MeshShape:
     def sizes(self) -> tuple[int, int, int, int]:
         return (self.replicate, self.shard, self.context, self.tensor)
 
-    @property
-    def data_ranks(self) -> int:
-        """How many ranks have data of their own."""
-        return self.replicate * self.shard
-
-    def data_rank(self, rank: int) -> int:
-        """Which of the `data_ranks` parts of the data a rank has."""
-        return rank // (self.context * self.tensor)
-
 
 def data_mesh(group: Group, shape: MeshShape) -> DeviceMesh:
     """The axes that the model is spread over: [shard], or [replicate, shard] where there are replicas."""

@@ -352,17 +352,6 @@ def test_exact_elastic_gives_the_same_bits_on_one_rank_and_on_two(dtype: str, re
     assert all(tensors[name].numpy().tobytes() == tensors_of_two[name].numpy().tobytes() for name in tensors)
 
 
-@pytest.mark.parametrize("shape", [MeshShape(2, 8), MeshShape(8, 2), MeshShape(16, 8), MeshShape.of(16, 2)])
-def test_every_rank_of_a_mesh_has_data_of_its_own(shape: MeshShape) -> None:
-    ranks = range(shape.replicate * shape.shard)
-    assert sorted(map(shape.data_rank, ranks)) == list(ranges := range(shape.data_ranks)) and len(ranks) == len(ranges)
-
-
-def test_ranks_along_tensor_and_context_share_their_data() -> None:
-    shape = MeshShape(replicate=2, shard=2, context=2, tensor=2)
-    assert [shape.data_rank(rank) for rank in range(16)] == [rank // 4 for rank in range(16)]
-
-
 def test_workers_that_replicas_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match=r"train\.parallel\.replicas is 3; 8 workers"):
         MeshShape.of(8, 3)

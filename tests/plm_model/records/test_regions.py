@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plm_model.records.regions import BoxError, box_text, corners, draw_box, find_boxes, frame_on_axis, place_boxes
+from plm_model.records.regions import BoxError, box_text, corners, draw_box, find_boxes, place_boxes
 
 
 def test_box_is_said_in_thousandths_of_the_sides() -> None:
@@ -128,7 +128,3 @@ def test_rectangle_over_the_edge_is_drawn_as_the_original_draws_it() -> None:
 def test_rectangle_outside_the_image_is_refused() -> None:
     with pytest.raises(BoxError, match=r"from \(50, 0\) to \(60, 9\) is outside the image of 40x30"):
         draw_box(Image.new("RGB", (40, 30)), (50, 0, 60, 9))
-
-
-def test_frames_are_counted_on_an_axis_of_32() -> None:
-    assert [frame_on_axis(frame, 210) for frame in (0, 6, 7, 105, 204, 209)] == [0, 0, 1, 16, 31, 31]

@@ -24,7 +24,6 @@ from plm_model.families.plm.weights import initial, require_tokenizer_fits, shap
 from plm_model.nn.tensors import seed_of
 
 TOWER, PROJECTOR = "vision_model.", "vision_projector."
-POSITIONS = TOWER + "positional_embedding"
 WRAPPERS = ("state_dict", "weights", "model")
 LAYER_SCALE = re.compile(r"vision_model\.transformer\.resblocks\.\d+\.ls_[12]\.gamma")
 BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
