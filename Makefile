@@ -20,7 +20,7 @@ ui: $(READY)
 	$(BIN)/plm ui
 
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy flows components plm_model
 
 bench: $(READY)
 	for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench --json || exit 1; done

@@ -13,7 +13,7 @@ from typing import Any
 def counted(settings: Any) -> Any:
     """Settings as JSON values, sections as objects, without what their classes mark as without effect."""
     if (names := _names(settings)) is not None:
-        left_out = getattr(type(settings), "WITHOUT_EFFECT", frozenset())
+        left_out: frozenset[str] = getattr(type(settings), "WITHOUT_EFFECT", frozenset())
         return {name: counted(getattr(settings, name)) for name in names if name not in left_out}
     if isinstance(settings, Mapping):
         return {name: counted(value) for name, value in settings.items()}

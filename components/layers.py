@@ -135,7 +135,8 @@ def _text(uri: str) -> str:
             import fsspec
 
             with fsspec.open(uri, "r") as file:
-                return file.read()
+                text: str = file.read()
+                return text
         return Path(uri).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{uri}: no such file") from None

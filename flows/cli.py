@@ -153,7 +153,7 @@ def step_commands() -> dict[str, str]:
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], Any]) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     command.set_defaults(run=run)
     return command

@@ -39,7 +39,7 @@ def name_of_flow_run() -> str:
 )
 def finetune_flow(
     config: ConfigPath,
-    overrides: Overrides | list[str] = {},  # noqa: B006 - never changed; a form starts from it
+    overrides: Overrides | list[str] = {},  # type: ignore[assignment]  # noqa: B006 - never changed; a form starts from it
     refresh: list[str] | None = None,
 ) -> dict[str, Any]:
     """Turn a source of images into a model that is measured against its base and registered.

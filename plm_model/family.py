@@ -110,11 +110,16 @@ class Answerer(Protocol):
 class Start(Protocol):
     """What a training starts from: `random` or a place of weights, what is put before them, and what is said of the model."""
 
-    init: str
-    tower: str | None
-    seed: int
-    tokenizer: str | None
-    architecture: Mapping[str, Any]
+    @property
+    def init(self) -> str: ...
+    @property
+    def tower(self) -> str | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def tokenizer(self) -> str | None: ...
+    @property
+    def architecture(self) -> Mapping[str, Any]: ...
 
 
 class SettingsPart(Protocol):

@@ -70,25 +70,30 @@ class Artifact:
 
     @property
     def step(self) -> str:
-        return self.manifest["step"]
+        step: str = self.manifest["step"]
+        return step
 
     @property
     def key(self) -> str:
-        return self.manifest["key"]
+        key: str = self.manifest["key"]
+        return key
 
     @property
     def digest(self) -> str:
         """32 hex characters of the sha256 over the relative paths and contents of all files, but for those set aside."""
-        return self.manifest["digest"]
+        digest: str = self.manifest["digest"]
+        return digest
 
     @property
     def files(self) -> Mapping[str, Mapping[str, Any]]:
         """Relative path -> {size (bytes), sha256 (hex)}."""
-        return self.manifest["files"]
+        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
+        return files
 
     @property
     def counts(self) -> Mapping[str, Any]:
-        return self.manifest["counts"]
+        counts: Mapping[str, Any] = self.manifest["counts"]
+        return counts
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -98,7 +103,7 @@ class Artifact:
 
     def open(self, rel: str, mode: str = "rb") -> IO[Any]:
         """Open one file for reading, verified; text modes are UTF-8."""
-        return open(self.local(rel), mode, **({} if "b" in mode else {"encoding": "utf-8"}))
+        return open(self.local(rel), mode, encoding=None if "b" in mode else "utf-8")
 
     def read_json(self, rel: str) -> Any:
         with self.open(rel) as file:
@@ -171,10 +176,11 @@ class Artifact:
         try:
             for _ in range(DOWNLOADS):
                 fs.get_file(remote, str(partial))
-                problem = self.problem(rel, partial)
-                if problem is None:
+                found = self.problem(rel, partial)
+                if found is None:
                     partial.replace(target)
                     return
+                problem = found
         except FileNotFoundError:
             problem = GONE
         finally:

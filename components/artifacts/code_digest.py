@@ -61,8 +61,8 @@ def _meaning(tree: ast.Module) -> str:
 
 
 def _is_text(statement: ast.AST) -> bool:
-    alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    return alone and isinstance(statement.value.value, str)
+    alone = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(alone, ast.Constant) and isinstance(alone.value, str)
 
 
 def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
@@ -83,8 +83,10 @@ def _that_run(tree: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        unseen = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        waiting.extend(node.orelse if unseen else ast.iter_child_nodes(node))
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def _absolute(node: ast.ImportFrom, name: str, is_package: bool) -> str:

@@ -149,7 +149,7 @@ def _dead(owner: Mapping[str, Any]) -> bool:
     if owner.get("machine") != this_machine():
         return False
     try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0
+        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0)
     except psutil.NoSuchProcess:
         return True
 
@@ -163,6 +163,7 @@ def _read(fs: Any, path: str) -> dict[str, Any]:
 
 def _parsed(text: str | bytes) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        found: dict[str, Any] = json.loads(text)
+        return found
     except ValueError:
         return {"name": ""}

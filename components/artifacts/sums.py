@@ -30,12 +30,12 @@ def sum_of(file: IO[bytes]) -> str:
     """Hex sha256 of what an open file still holds."""
     sha, buffer = hashlib.sha256(), bytearray(READ_BYTES)
     view = memoryview(buffer)
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]  # a file of bytes has it
         sha.update(view[:count])
     return sha.hexdigest()
 
 
-def difference(path: str | os.PathLike[str], entry: Mapping[str, Any], fs: Any | None = None) -> str | None:
+def difference(path: str | os.PathLike[str], entry: Mapping[str, Any], fs: Any = None) -> str | None:
     """How a file differs from its recorded {size, sha256}, as the end of a sentence about it; None where it does not.
 
     `fs` is its fsspec file system, the local one where it is left out. What has no recorded sum is compared by size. A sum
@@ -65,7 +65,7 @@ def _sum(path: str | os.PathLike[str], fs: Any, local: bool) -> str:
 
 def differs(data: bytes, entry: Mapping[str, Any]) -> bool:
     """Whether bytes in memory are not those that were recorded."""
-    return len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]
+    return bool(len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"])
 
 
 def is_local(fs: Any) -> bool:

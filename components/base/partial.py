@@ -12,10 +12,11 @@ from typing_extensions import TypedDict
 
 def partial(kind: Any) -> Any:
     """For a dataclass, a TypedDict with its keys, none required and no other accepted; nested dataclasses likewise."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         keys = {field.name: partial(hints[field.name]) for field in fields(kind)}
-        made: Any = TypedDict(kind.__name__, keys, total=False)  # type: ignore[operator]
+        make: Any = TypedDict  # a type checker takes keys that stand in the code only
+        made = make(kind.__name__, keys, total=False)
         made.__pydantic_config__ = ConfigDict(extra="forbid")
         return made
     if get_origin(kind) in (Union, types.UnionType):

@@ -77,7 +77,7 @@ class TrainedWeights:
         found: dict[str, Any] = {}
         for name in names:
             weight = loaded[name] if name in loaded else self._base[name].read()
-            if self.is_merged(name):
+            if self.lora and self.is_merged(name):
                 weight = merged(weight, loaded[adapter(name, "a")], loaded[adapter(name, "b")], self.lora)
             found[name] = weight
         return found

@@ -12,6 +12,7 @@ import hashlib
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +86,13 @@ class Split:
     def _smallest(self, distinct: np.ndarray, place: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """For each distinct content, the smallest one of its group. `place` says which the records' contents are."""
         digests = int(np.searchsorted(distinct, NAME))
-        named = sorted(range(digests, len(distinct)), key=lambda n: self._names[distinct[n].ljust(KEY_BYTES, b"\0")])
+        keys: Any = distinct  # each is bytes
+        named = sorted(range(digests, len(distinct)), key=lambda n: self._names[keys[n].ljust(KEY_BYTES, b"\0")])
         order = np.concatenate([np.arange(digests), np.array(named, int)])
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        return order[np.frombuffer(join(rank[place], sizes, len(distinct)), np.int64)[rank]]
+        smallest: np.ndarray = order[np.frombuffer(join(rank[place], sizes, len(distinct)), np.int64)[rank]]
+        return smallest
 
 
 def join(contents: np.ndarray, sizes: np.ndarray, count: int) -> array[int]:
@@ -113,11 +116,12 @@ def find(parent: array[int], content: int) -> int:
 
 def runs_of(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
     """(start, size) of each record's contents; no list of them all is made."""
-    return zip(memoryview(starts_of(sizes)), memoryview(sizes), strict=True)
+    return zip(starts_of(sizes).data, sizes.data, strict=True)
 
 
 def starts_of(sizes: np.ndarray) -> np.ndarray:
-    return np.cumsum(sizes, dtype=np.int64) - sizes
+    starts: np.ndarray = np.cumsum(sizes, dtype=np.int64) - sizes
+    return starts
 
 
 def key_of(content: str) -> bytes:

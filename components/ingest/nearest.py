@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
 from components.media_files.path import shown
@@ -34,11 +34,11 @@ class Nearest:
             return "; `~` is not expanded: write paths relative to the data root"
         return "; several files in one cell need JSONL with a list" if SEVERAL.search(name) else ""
 
-    def _by(self, form: object) -> dict[str, str]:
+    def _by(self, form: Callable[[str], str]) -> dict[str, str]:
         """Form -> name, of those that only one name has."""
         found: dict[str, str] = {}
         for name in self._names:
-            key = form(name)  # type: ignore[operator]
+            key = form(name)
             found[key] = "" if key in found else name
         return found
 

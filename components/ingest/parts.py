@@ -6,6 +6,7 @@ import bisect
 import posixpath
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from components.artifacts.artifact import Artifact, ArtifactWriter
 
@@ -47,7 +48,8 @@ def write_parts(parts: Sequence[Part], out: ArtifactWriter) -> None:
 
 def read_parts(raw: Artifact) -> list[Part]:
     """The parts of an ingest, in the order in which their rows count."""
-    return [
-        Part(**{key: tuple(value) if isinstance(value, list) else value for key, value in part.items()})
-        for part in raw.read_json(SOURCE)["parts"]
-    ]
+
+    def plain(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    return [Part(**{key: plain(value) for key, value in part.items()}) for part in raw.read_json(SOURCE)["parts"]]

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.ingest.row import cut
@@ -42,7 +42,8 @@ class RejectedList:
     """Writes the list of an ingest; there is no such file where no row was rejected."""
 
     def __init__(self, out: ArtifactWriter) -> None:
-        self._out, self._open, self._file = out, contextlib.ExitStack(), None
+        self._out, self._open = out, contextlib.ExitStack()
+        self._file: IO[Any] | None = None
         self.count = 0
         self.first: Rejected | None = None
 

@@ -66,7 +66,7 @@ class MediaRoot:
         target, entry = self.target(path), self.recorded(path)
         for _ in range(READINGS):
             with self._as_recorded(path, entry), said_of(path, target):
-                data = self.location[0].cat_file(target)
+                data: bytes = self.location[0].cat_file(target)
             if entry is None or not differs(data, entry):
                 return data
         raise self._damaged(path, OTHER_CONTENTS)
@@ -167,9 +167,10 @@ class MediaRoot:
         for _ in range(READINGS):
             with self._as_recorded(path, entry):
                 self._fetch(path, place)
-            problem = difference(place, entry) if entry is not None else None
-            if problem is None:
+            found = difference(place, entry) if entry is not None else None
+            if found is None:
                 return
+            problem = found
         raise self._damaged(path, problem)
 
     def _fetch(self, path: str, place: Path) -> None:

@@ -16,8 +16,9 @@ def with_task_of_pipeline(values: dict[str, Any]) -> dict[str, Any]:
 
 def with_data_sets_of_datamix(values: dict[str, Any]) -> dict[str, Any]:
     """What is trained on is what comes in, where a registry's data sets are not named themselves."""
-    ingest, train = values.get("ingest"), values.get("train")
-    source = ingest.get("source") if isinstance(ingest, Mapping) else None
+    ingest: Any = values.get("ingest")
+    train = values.get("train")
+    source: Any = ingest.get("source") if isinstance(ingest, Mapping) else None
     datamix = train.get("datamix") if isinstance(train, Mapping) else None
     registered = isinstance(source, Mapping) and source.get("kind") == "catalogue" and "datasets" not in source
     if not registered or not isinstance(datamix, str):

@@ -43,7 +43,8 @@ def validated(layer: Layer, path: str) -> PipelineConfig:
 
 def dump_config(config: PipelineConfig) -> str:
     """The resolved config as YAML; `load_config` reads it back to an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -87,8 +88,8 @@ def _explain(problem: Mapping[str, Any], layer: Layer, path: str) -> str:
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{origin}: {dotted}: unknown key{suggestion(PipelineConfig, location, problem.get('input'))}"
     if problem["type"] in NO_SECTION and (keys := keys_of_section(PipelineConfig, dotted)):
-        given = _cut(repr(problem.get("input")))
-        return f"{origin}: {dotted}: is a section, not a value (got {given}); set a key of it, such as {dotted}.{keys[0]}=…"
+        shown = _cut(repr(problem.get("input")))
+        return f"{origin}: {dotted}: is a section, not a value (got {shown}); set a key of it, such as {dotted}.{keys[0]}=…"
     message = problem["msg"].removeprefix("Value error, ")
     if message[1:2].islower():  # a sentence of pydantic's, not one that begins with a name
         message = message[:1].lower() + message[1:]

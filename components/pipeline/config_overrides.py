@@ -29,12 +29,13 @@ def all_optional(kind: Any) -> type[BaseModel]:
 
     Sections become such models too. A list replaces the file's, so its items are whole.
     """
-    return create_model(  # type: ignore[call-overload]
+    keys: dict[str, Any] = {name: (kept, _no_default(name, kept, text)) for name, (kept, text) in _keys(kind).items()}
+    return create_model(
         kind.__name__,
         __config__=ConfigDict(extra="forbid", protected_namespaces=()),
         __doc__=(kind.__doc__ or "").strip(),
         __module__=__name__,
-        **{name: (kept, _no_default(name, kept, text)) for name, (kept, text) in _keys(kind).items()},
+        **keys,
     )
 
 
@@ -82,7 +83,7 @@ def _no_default(name: str, annotation: Any, description: str | None) -> Any:
     return Field(None, title=name, description=description, json_schema_extra=finish)
 
 
-class Overrides(all_optional(PipelineConfig)):  # type: ignore[misc]
+class Overrides(all_optional(PipelineConfig)):  # type: ignore[misc]  # is made when it is loaded
     """What is different from the file. What is left out stays as the file says."""
 
 
@@ -124,4 +125,5 @@ def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flow_yaml(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
-    return text.removesuffix("\n...\n").strip()
+    said: str = text.removesuffix("\n...\n").strip()
+    return said

@@ -46,7 +46,7 @@ def made_elsewhere(step: Step, config: PipelineConfig, store: ArtifactStore) -> 
     if (settings, key.code, key.libraries) != here:
         return None
     found = store.find(key)
-    return found and (found, parts["place"])
+    return (found, parts["place"]) if found else None
 
 
 def _parts(config: PipelineConfig, store: ArtifactStore, step: str) -> Mapping[str, Any] | None:

@@ -217,12 +217,13 @@ def _attach_or_submit(client: Any, job: StepJob, working_dir: str | None) -> str
         if status is None:
             env = {"RAY_JOB_STOP_WAIT_TIME_S": JOB_STOP_WAIT_SECONDS}
             runtime_env: dict[str, Any] = {"env_vars": env, **({"working_dir": working_dir} if working_dir else {})}
-            return client.submit_job(
+            submitted: str = client.submit_job(
                 entrypoint=job.entrypoint,
                 submission_id=submission_id,
                 runtime_env=runtime_env,
                 metadata=dict(job.metadata),
             )
+            return submitted
         if not status.is_terminal() or status.value == "SUCCEEDED":
             return submission_id
     raise UserError(
@@ -236,4 +237,5 @@ def _last_words(client: Any, submission_id: str) -> str:
     except RuntimeError:
         lines = []
     errors = [line for line in lines if line.startswith("error:")]
-    return (errors or lines or ["no log"])[-1][:500]
+    words: str = (errors or lines or ["no log"])[-1][:500]
+    return words

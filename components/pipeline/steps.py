@@ -147,7 +147,7 @@ def _interrupted_trainings(config: PipelineConfig, folder: str, key: StepKey | N
     from components.train.effects import of_weights
     from components.train.interrupted import interrupted, lines
 
-    return lines(interrupted(folder, config.name, of_weights(config.train), key and key.inputs), here)
+    return lines(interrupted(folder, config.name, of_weights(config.train), key.inputs if key else None), here)
 
 
 def _lapsed(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:

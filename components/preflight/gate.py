@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
-from components.register.step import CHAMPION, version_by_alias
+from components.register.gate import CHAMPION, version_by_alias
 from components.tracking.runs import store_is_there, tracking_client
 
 
@@ -16,7 +17,7 @@ def passable(config: PipelineConfig) -> Iterator[Finding]:
         return
     name = config.registry.name or config.name
     try:
-        champion = version_by_alias(tracking_client(config.tracking), name, CHAMPION)
+        champion: Any = version_by_alias(tracking_client(config.tracking), name, CHAMPION)
         known = float(champion.tags[f"metric/{config.gate.metric}"]) if champion else None
     except Exception:  # requests, sqlalchemy and MLflow families, a champion that was not measured: nothing can be said
         return

@@ -50,7 +50,8 @@ class Piece:
 
     @property
     def rows(self) -> int:
-        return self.good.num_rows + self.bad.num_rows
+        rows: int = self.good.num_rows + self.bad.num_rows
+        return rows
 
 
 def collect(reports: Iterable[Any], chunks: Sequence[Chunk], told: Callable[[int], None]) -> Outcome:

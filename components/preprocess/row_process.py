@@ -64,7 +64,7 @@ class RowProcess:
     def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
         """The row of a shard. Unusable for one that cannot be used, whatever that did to the process; UserError, OSError."""
         try:
-            answer = self._ask(raw, source, refused)
+            answer: dict[str, Any] | BaseException = self._ask(raw, source, refused)
         except Died as death:
             answer = self._again(raw, source, refused, death)
         if isinstance(answer, BaseException):

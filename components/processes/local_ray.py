@@ -199,7 +199,7 @@ def remove_dead_sessions() -> None:
 def _lives(owner: Path) -> bool:
     try:
         pid, started = owner.read_text().split()
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1.0
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) < 1.0)
     except (OSError, ValueError, psutil.NoSuchProcess):
         return False
 

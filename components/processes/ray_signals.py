@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -19,12 +20,13 @@ def groups_of_their_own() -> Iterator[None]:
     """Each of Ray's processes that starts meanwhile leads a process group. Ray has no setting for it."""
     from ray._private import services
 
-    usual = services.ConsolePopen
-    services.ConsolePopen = partial(usual, process_group=0)
+    module: Any = services  # a class in it is replaced
+    usual = module.ConsolePopen
+    module.ConsolePopen = partial(usual, process_group=0)
     try:
         yield
     finally:
-        services.ConsolePopen = usual
+        module.ConsolePopen = usual
 
 
 @contextlib.contextmanager

@@ -80,7 +80,8 @@ def promote(
 
 def is_moved(champion: Any, tags: Mapping[str, str]) -> bool:
     """Whether the champion is a version of the same weights whose files lay at another place."""
-    return champion.tags.get(MODEL_TAG) == tags[MODEL_TAG] and champion.tags.get(PLACE_TAG) != tags[PLACE_TAG]
+    moved: bool = champion.tags.get(MODEL_TAG) == tags[MODEL_TAG] and champion.tags.get(PLACE_TAG) != tags[PLACE_TAG]
+    return moved
 
 
 def note(client: Any, name: str, version: str, decision: Decision) -> None:
@@ -139,7 +140,7 @@ def decide(gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None
     """
     after = comparison["after"]
     known = champion.tags.get(f"metric/{gate.metric}") if champion is not None else None
-    rival = "the base model" if known is None else f"champion version {champion.version}"
+    rival = "the base model" if champion is None or known is None else f"champion version {champion.version}"
     if champion is not None and known is None:
         rival += f" (champion version {champion.version} has no metric)"
     elif champion is not None and champion.tags.get("plm.data_digest") != tags["plm.data_digest"]:

@@ -126,7 +126,8 @@ def find_version(client: Any, name: str, tags: Mapping[str, str]) -> str | None:
     """The version of the same model, at the same place, with the same comparison, if there is one."""
     for version in client.search_model_versions(f"name = '{name}'"):
         if all(version.tags.get(key) == tags[key] for key in (MODEL_TAG, COMPARISON_TAG, PLACE_TAG)):
-            return version.version
+            found: str = version.version
+            return found
     return None
 
 
@@ -147,14 +148,16 @@ def create_version(
     run_id = context.tags.get("plm.pipeline_run_id") or context.tracker.run_id  # the whole run, where there is one
     common = {"run_id": run_id, "tags": dict(tags), "description": description, "await_creation_for": 0}
     try:
-        return client.create_model_version(name, source=model.uri, **common).version
+        version: str = client.create_model_version(name, source=model.uri, **common).version
+        return version
     except MlflowException as error:
         if "://" in model.uri or error.error_code != "INVALID_PARAMETER_VALUE":
             raise
     logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags={PLACE_TAG: model.uri})
     client.finalize_logged_model(logged.model_id, "READY")
     source = f"models:/{logged.model_id}"
-    return client.create_model_version(name, source=source, model_id=logged.model_id, **common).version
+    version = client.create_model_version(name, source=source, model_id=logged.model_id, **common).version
+    return version
 
 
 def lapse(tracking: TrackingConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:
@@ -196,5 +199,6 @@ def is_champion(tracking: TrackingConfig, registration: Mapping[str, Any]) -> bo
     try:
         champion = version_by_alias(tracking_client(tracking), registration["name"], CHAMPION)
     except Exception:  # requests, sqlalchemy and MLflow families
-        return registration["champion"]
+        then: bool = registration["champion"]
+        return then
     return champion is not None and champion.version == registration["version"]

@@ -18,7 +18,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from components.artifacts.artifact import DOWNLOADS, Artifact, filesystem
 from components.artifacts.file_lock import locked
@@ -82,13 +82,13 @@ class ShardFiles:
         os.utime(path)
         return open(path, "rb")
 
-    def _fetch(self, fs: object, remote: str, rel: str, name: str) -> IO[bytes]:
+    def _fetch(self, fs: Any, remote: str, rel: str, name: str) -> IO[bytes]:
         """Download to a temporary name that tells its size, verify, rename, open before anyone can remove it."""
         size = self.artifact.files[rel]["size"]
         partial, held = self._reserve(name, size)
         try:
             for _ in range(DOWNLOADS):
-                fs.get_file(remote, str(partial))  # type: ignore[attr-defined]
+                fs.get_file(remote, str(partial))
                 if partial.stat().st_size != size:
                     raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
                 if (problem := self.artifact.problem(rel, partial)) is None:

@@ -51,13 +51,15 @@ class Index:
         return Place(self.shard_names[self.shard_codes[number]], int(self.rows[number]))
 
     def source(self, number: int) -> str:
-        return self.source_names[self.source_codes[number]]
+        name: str = self.source_names[self.source_codes[number]]
+        return name
 
     def ids(self, numbers: np.ndarray) -> list[str]:
         """The ids of a few examples, read from the file."""
         import pyarrow.parquet as parquet
 
-        return parquet.read_table(self.path, columns=["id"]).column("id").take(numbers).to_pylist()
+        ids: list[str] = parquet.read_table(self.path, columns=["id"]).column("id").take(numbers).to_pylist()
+        return ids
 
 
 def read_index(path: Path) -> Index:
@@ -129,7 +131,8 @@ class ShardReader:
             table, row = self._group(place)
         except (OSError, ValueError):
             return f"row {place.row} of {place.shard}"
-        return table.column("id")[row].as_py()
+        id: str = table.column("id")[row].as_py()
+        return id
 
     def _decode(self, place: Place) -> Item:
         table, row = self._group(place)
@@ -207,4 +210,5 @@ class BoundedCache:
 def list_at(column: Any, row: int) -> np.ndarray:
     """Row of an Arrow list<int32> array, without a copy."""
     start, end = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
-    return column.values.slice(start, end - start).to_numpy()
+    values: np.ndarray = column.values.slice(start, end - start).to_numpy()
+    return values

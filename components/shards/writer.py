@@ -60,7 +60,8 @@ def write_shard(fs: Any, path: str, rows: Iterable[Mapping[str, Any]]) -> int:
         with pq.ParquetWriter(sink, schema(), compression="zstd", use_dictionary=False) as writer:
             for group in itertools.chain([first], groups):
                 writer.write_table(pa.Table.from_pylist(list(group), schema()))
-        return sink.tell()
+        size: int = sink.tell()
+        return size
 
 
 def row_groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:

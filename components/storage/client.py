@@ -264,7 +264,8 @@ class AgreedFile(S3File):
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         options = {name: value for name, value in self.read_kw.items() if value is not None}
-        return sync(self.fs.loop, self.fs._range, self.bucket, self.key, start, end, self.size, **options)
+        data: bytes = sync(self.fs.loop, self.fs._range, self.bucket, self.key, start, end, self.size, **options)
+        return data
 
 
 def require_sound(data: bytes, answer: Answer, span: tuple[int, int] | None) -> None:

@@ -157,7 +157,8 @@ def _revision(path: Path) -> str | None:
 def _newest_revision() -> str:
     from mlflow.store.db.utils import _get_latest_schema_revision
 
-    return _get_latest_schema_revision()
+    revision: str = _get_latest_schema_revision()
+    return revision
 
 
 def _users(path: Path) -> str:

@@ -93,7 +93,8 @@ def _experiment_id(settings: TrackingConfig, client: Any) -> str:
         local = tracking_uri(settings).startswith("sqlite:")
         location = str(state_dir(settings) / "mlartifacts") if local else None
         try:
-            return client.create_experiment(name, artifact_location=location)
+            made: str = client.create_experiment(name, artifact_location=location)
+            return made
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -104,7 +105,8 @@ def _experiment_id(settings: TrackingConfig, client: Any) -> str:
             f"{tracking_uri(settings)} "
             f"mlflow experiments restore --experiment-id {found.experiment_id}) or name another: tracking.experiment=…"
         )
-    return found.experiment_id
+    id: str = found.experiment_id
+    return id
 
 
 def reach(uri: str) -> None:

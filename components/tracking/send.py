@@ -46,7 +46,8 @@ def send(client: Any, file: SpoolFile) -> int:
 def made(client: Any, create: Mapping[str, Any]) -> str:
     """Make the run of a spool; its id. Raises RunRefused where the server says that it cannot be."""
     try:
-        return client.create_run(**create).info.run_id
+        run_id: str = client.create_run(**create).info.run_id
+        return run_id
     except Exception as error:
         if not refused(error):
             raise

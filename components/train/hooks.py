@@ -69,14 +69,14 @@ class Supervision:
             self.profiler.close()
             self.agreement.close()
             if self.saved != self.settings.steps:
-                self._save(self.settings.steps)
+                self._save(self.settings.planned_steps)
             insist(self.saver, self._save_last, self.settings.checkpoint_patience_s)
             self._tell_failures()
 
     def _save_last(self, seconds_left: float) -> None:
         """Try the last checkpoint once more."""
         self._tell_failures(f"trying again for {seconds_left:.0f} s")
-        self._save(self.settings.steps)
+        self._save(self.settings.planned_steps)
 
     def _log(self, step: int, metrics: Metrics) -> None:
         self._judge()
@@ -92,7 +92,7 @@ class Supervision:
         with self.watchdog.paused():
             self.saver.wait()
         self._tell_failures()
-        if step < self.settings.steps:  # what is trained to its end is not given up: see `insist`
+        if step < self.settings.planned_steps:  # what is trained to its end is not given up: see `insist`
             require_some(self.saver, step, self.settings.max_failed_checkpoints)
         self._save(step)
 

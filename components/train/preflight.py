@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from components.artifacts.artifact import Artifact
 from components.errors import UserError
 from components.model_files.settings import model_of
@@ -15,6 +17,9 @@ from components.train.model.assembly import check_settings
 from components.train.settings import TrainConfig
 from plm_model.family import part
 
+if TYPE_CHECKING:
+    from components.train.model.towers import Trainable
+
 
 def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, checkpoints: str) -> list[Rejected]:
     """Raises UserError for settings, data and model that do not fit, or no room for the checkpoints at that URI.
@@ -25,7 +30,7 @@ def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, c
     _, left_out = plan_spec(read_index(shards.local(INDEX)), settings, Cost())
     try:
         described = model_of(base)
-        model = part(described.family, "model").build(described.architecture, "meta")
+        model = cast("Trainable", part(described.family, "model").build(described.architecture, "meta"))
         check_settings(model, settings, world)
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -77,7 +77,8 @@ class Run:
     @property
     def loss(self) -> float | None:
         """The training loss that was logged last."""
-        return self.log.last.get("train/loss", self.state["loss"])
+        loss: float | None = self.log.last.get("train/loss", self.state["loss"])
+        return loss
 
     def counted(self, works: Iterable[StepWork]) -> Iterator[StepWork]:
         """The work that is not left out, added up on the way."""
@@ -124,7 +125,7 @@ def resume(
     sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
     if folder is None:
         counts = {"step": 0, "tokens": 0, "media": 0, "seconds": 0.0, "restarts": 0, "loss": None}
-        lists = {"resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []}
+        lists: dict[str, list[Any]] = {"resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []}
         run = Run({**asdict(identity), **counts, **lists}, MetricsLog("", sink, live))
     else:
         state = checkpoint.read_state(folder)

@@ -178,6 +178,12 @@ class TrainConfig:
         """Which parameters are trained."""
         return TrainedParameters(self.freeze, self.groups, self.lora)
 
+    @property
+    def planned_steps(self) -> int:
+        """`steps`, where epochs have become steps."""
+        assert self.steps is not None
+        return self.steps
+
     def _count_one_way(self) -> None:
         """Either steps or epochs; neither is DEFAULT_STEPS."""
         if self.steps is not None and self.epochs is not None:

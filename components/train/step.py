@@ -82,7 +82,8 @@ def note(settings: TrainConfig, inputs: Mapping[str, Artifact], context: StepCon
     changed = interrupted.take_notes(context.resume_uri, context.pipeline, of_weights(settings), digests, code)
     if changed:
         context.progress(f"begun with other code: {', '.join(changed[:SHOWN_MODULES])} changed since")
-    return (interrupted.read(context.resume_uri, interrupted.NOTES) or {}).get("code_versions", 1)
+    versions: int = (interrupted.read(context.resume_uri, interrupted.NOTES) or {}).get("code_versions", 1)
+    return versions
 
 
 def replay(checkpoints: str, context: StepContext) -> None:
@@ -108,7 +109,7 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
     from components.train.hooks import ANOMALIES
 
     folder = newest(checkpoints)
-    state = read_state(folder) if folder else {"step": 0}
+    state: dict[str, Any] = read_state(folder) if folder else {"step": 0}
     if folder is None or state["step"] != settings.steps:
         raise RuntimeError(f"{checkpoints}: the last checkpoint is of step {state['step']}, not {settings.steps}")
     if settings.result == "best":

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -38,6 +38,9 @@ from components.train.watch.signals import Agreement, Stopped, Wishes, polled, s
 from components.train.watch.watchdog import Watchdog
 from plm_model.checkpoint.files import load_weights
 from plm_model.family import part
+
+if TYPE_CHECKING:
+    from components.train.model.towers import Trainable
 
 Send = Callable[[dict[str, Any]], None]
 COMPILED_STEPS = 4  # blocks are compiled at the first pack, and once more when another length makes it a symbol
@@ -122,7 +125,8 @@ def attempt(
     model, optimizer = prepare(job, group)
     cost = part(model_of(job.base).family, "model").cost(model)
     gauge = Gauge.of(model, cost, index.source_names, group.device)
-    plan = stored_plan(plan_spec(index, settings, whole_cost(cost))[0], settings.steps, job.shards.cache_dir / "plans")
+    steps = settings.planned_steps
+    plan = stored_plan(plan_spec(index, settings, whole_cost(cost))[0], steps, job.shards.cache_dir / "plans")
     identity = Identity.of(settings, plan.digest, job.shards.digest, job.base.digest)
     run = resume(job.checkpoints, identity, model, optimizer, group, send, rolled_back)
     files = ShardFiles(job.shards, job.shards.cache_dir / "shards", int(settings.shard_cache_gb * 1e9))
@@ -134,7 +138,7 @@ def attempt(
         rank=group.rank,
         world=group.world,
         first=run.state["step"] + 1,
-        last=settings.steps,
+        last=steps,
         processes=settings.loader_workers,
         pin=group.device if group.device.type == "cuda" else None,
     )
@@ -158,7 +162,7 @@ def attempt(
         validate=partial(held_out.loss, model, group) if held_out else None,
         saved=run.state["step"],
     )
-    agreement.before_first_step(run.state["step"], settings.steps)
+    agreement.before_first_step(run.state["step"], steps)
     try:
         with prefetched(skipped.noted(works), steps_ahead(settings.packs_per_step, group.world)) as ready:
             train(model, optimizer, beside.arriving(run.counted(ready)), settings, group, beside.hooks(), gauge)
@@ -179,8 +183,8 @@ def saver_of(job: TrainJob, model: nn.Module, optimizer: ShardedAdamW, group: Gr
     )
 
 
-def prepare(job: TrainJob, group: Group) -> tuple[nn.Module, ShardedAdamW]:
+def prepare(job: TrainJob, group: Group) -> tuple[Trainable, ShardedAdamW]:
     """The base model, frozen and sharded as the settings say, with its optimizer. Never whole on one rank."""
     described = model_of(job.base)
-    model = part(described.family, "model").build(described.architecture, "meta")
+    model = cast("Trainable", part(described.family, "model").build(described.architecture, "meta"))
     return model, assemble(model, partial(load_weights, directory=job.base.local()), job.settings, group)

@@ -19,7 +19,7 @@ def note_what_to_release(config: PipelineConfig, flow_run_id: str) -> None:
     """Keep with the flow run where its stores and its cluster are, for the hook."""
     from prefect.client.orchestration import get_client
 
-    labels = {
+    labels: dict[str, bool | int | float | str] = {
         STATE_DIR: str(state_dir(config.tracking)),
         TRACKING: tracking_uri(config.tracking),
         RAY: config.ray.address or "",

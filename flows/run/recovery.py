@@ -218,7 +218,7 @@ def _close_prefect(flow_run_id: str | None) -> None:
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed
 
-    crashed = Crashed(message="The process of this run was killed.")
+    crashed: Any = Crashed(message="The process of this run was killed.")
     # Prefect's own client: it has the login, the certificates and the proxy of Prefect's settings.
     with get_client(sync_client=True) as client:
         try:

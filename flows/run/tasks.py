@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from uuid import UUID
 
 from prefect import get_client, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -71,7 +72,7 @@ def run_log() -> Callable[[str], None]:
 def name_flow_run(links: FlowLinks, name: str) -> None:
     """Call the flow run so; a server that does not take it keeps the old name."""
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # httpx and Prefect families
-        client.update_flow_run(links.flow_run_id, name=name)
+        client.update_flow_run(UUID(links.flow_run_id), name=name)
 
 
 def link_ray_job(step: str, url: str) -> None:

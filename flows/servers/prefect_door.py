@@ -12,12 +12,14 @@ import base64
 import hmac
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 HOSTS = "PLM_PREFECT_HOSTS"
 OPEN = ("/health", "/ready")  # what probes ask, without a login
+Send = Callable[[Any], Awaitable[None]]
+Application = Callable[[Any, Any, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Door:
     """
 
     def __init__(
-        self, app: Any, hosts: Iterable[str], origins: Iterable[str], login: str | None, api: str = "/api"
+        self, app: Application, hosts: Iterable[str], origins: Iterable[str], login: str | None, api: str = "/api"
     ) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -45,7 +47,7 @@ class Door:
         self._login = login
         self._api = api
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = _headers(scope)
@@ -72,7 +74,7 @@ class Door:
             return True
         return [_is_login(given, self._login) for given in headers.get("authorization", [])] == [True]
 
-    async def _answer(self, refusal: Refusal, headers: Mapping[str, list[str]], send: Any) -> None:
+    async def _answer(self, refusal: Refusal, headers: Mapping[str, list[str]], send: Send) -> None:
         body = json.dumps({"exception_message": refusal.message}).encode()
         answer = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         origin = headers.get("origin", [""])[0]

@@ -183,7 +183,8 @@ def _version_file(state_dir: Path) -> Path:
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def server_settings(port: int, login: str) -> dict[str, str]:

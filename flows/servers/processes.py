@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -57,16 +57,16 @@ def is_alive(process: Mapping[str, float]) -> bool:
     """Whether the process of an `identity` still runs (a zombie does not)."""
     try:
         found = psutil.Process(int(process["pid"]))
-        return abs(found.create_time() - process["started"]) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(found.create_time() - process["started"]) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError):
         return False
 
 
-def wait_until(check: object, timeout_s: float, interval_s: float = 0.2) -> bool:
+def wait_until(check: Callable[[], object], timeout_s: float, interval_s: float = 0.2) -> bool:
     """Poll a callable until it returns true; False after the time-out."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if check():  # type: ignore[operator]
+        if check():
             return True
         time.sleep(interval_s)
     return False

@@ -61,7 +61,8 @@ class FrameTable:
         if self.times is None or not self.tick:
             return None
         times = np.array(self.times, np.float64)
-        return (times - times[0]) * self.tick
+        seconds: np.ndarray = (times - times[0]) * self.tick
+        return seconds
 
     @cached_property
     def rate(self) -> float | None:
@@ -81,7 +82,7 @@ def is_rate(seconds: np.ndarray, rate: float) -> bool:
 def frame_table(source: Source) -> FrameTable:
     """The frames of a video file, from its packets; VideoError when it is no video, is cut short or has no frame."""
     shown: list[int | None] = []
-    keys: list[tuple[int, int | None, int | None]] = []  # place in `shown`, time shown, time decoded
+    keys: list[tuple[int, Any, Any]] = []  # place in `shown`, time shown, time decoded
     hidden, turned = 0, None
     with opened(source) as (container, stream):
         for packet in container.demux(stream):

@@ -125,7 +125,8 @@ class ColorConversion:
         if layout != self.layout:
             self.layout, self.graph = layout, self.build(picture)
         self.graph.push(picture)
-        return self.graph.pull().to_ndarray()
+        rgb: np.ndarray = self.graph.pull().to_ndarray()
+        return rgb
 
     @staticmethod
     def build(picture: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -108,6 +109,7 @@ def on_white(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     layer = image.convert("RGBA")
-    if layer.getextrema()[3][0] == 255:
+    bands: Any = layer.getextrema()  # of RGBA, a pair for each
+    if bands[3][0] == 255:
         return layer.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -7,6 +7,7 @@ is found here, in the decode that finds out whether it is whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -48,7 +49,8 @@ def look(data: bytes, white: int = WHITE) -> Look:
 
 def is_blank(rgb: Image.Image) -> bool:
     """Whether the levels of no channel spread over more than a few of a hundred."""
-    return all(high - low < BLANK * 255 for low, high in rgb.getextrema())
+    channels: Any = rgb.getextrema()  # of RGB, a pair for each
+    return all(high - low < BLANK * 255 for low, high in channels)
 
 
 def is_blank_video(frames: np.ndarray) -> bool:
@@ -80,7 +82,7 @@ def jpeg_is_damaged(data: bytes) -> bool:
         import av
     except ImportError:
         return False
-    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder: Any = av.CodecContext.create("mjpeg", "r")
     decoder.options, decoder.thread_count = STRICT, 1
     try:
         decoder.decode(av.Packet(data))

@@ -130,7 +130,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
         bounds, longest = plan.cu_seqlens, plan.longest
         from torch.nn.attention.varlen import varlen_attn  # loads torch._dynamo, seconds that a CPU need not spend
 
-        return varlen_attn(
+        return varlen_attn(  # type: ignore[return-value]  # a pair only where statistics are asked for
             q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
         )
     if plan.blocks is not None:
@@ -138,14 +138,14 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
 
         return attend_by_blocks(q, k, v, plan.blocks)
     outputs = [attend_bucket(q, k, v, bucket) for bucket in plan.buckets]
-    return torch.cat(outputs).index_select(0, plan.restore)
+    return torch.cat(outputs).index_select(0, plan.restore)  # type: ignore[arg-type]  # buckets come with it
 
 
 def attend_bucket(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bucket: Bucket) -> torch.Tensor:
     """Attention of one bucket's documents, flattened: [docs * longest, heads, D]."""
     flat = bucket.index.flatten()
-    rows = [x.index_select(0, flat).unflatten(0, bucket.index.shape).transpose(1, 2) for x in (q, k, v)]
-    return dot_product(*rows, mask=bucket.mask, causal=bucket.mask is None).transpose(1, 2).flatten(0, 1)
+    q, k, v = [x.index_select(0, flat).unflatten(0, bucket.index.shape).transpose(1, 2) for x in (q, k, v)]
+    return dot_product(q, k, v, mask=bucket.mask, causal=bucket.mask is None).transpose(1, 2).flatten(0, 1)
 
 
 def dot_product(

@@ -42,7 +42,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
         """[T, D] -> [T, D]."""
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.wq, self.wk, self.wv))
-        return self.wo(attend(rotary.rotate(q), rotary.rotate(k), v).flatten(-2))
+        result: torch.Tensor = self.wo(attend(rotary.rotate(q), rotary.rotate(k), v).flatten(-2))
+        return result
 
 
 class FeedForward(nn.Module):
@@ -55,7 +56,8 @@ class FeedForward(nn.Module):
         self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        result: torch.Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return result
 
 
 class DecoderLayer(nn.Module):
@@ -79,4 +81,5 @@ class DecoderLayer(nn.Module):
 
     def run(self, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, attend)
-        return x + self.feed_forward(self.ffn_norm(x))
+        result: torch.Tensor = x + self.feed_forward(self.ffn_norm(x))
+        return result

@@ -68,7 +68,8 @@ def attend_by_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Bl
     """Attention of a pack: q [T, heads, D], k and v [T, kv_heads, D] -> [T, heads, D]."""
     run = compiled() if q.is_cuda else plain()
     heads_first = [x.transpose(0, 1).unsqueeze(0) for x in (q, k, v)]
-    return run(*heads_first, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1]).squeeze(0).transpose(0, 1)
+    result: torch.Tensor = run(*heads_first, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    return result.squeeze(0).transpose(0, 1)
 
 
 def plain() -> Any:

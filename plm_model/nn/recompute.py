@@ -22,7 +22,8 @@ def run_block(run: Callable[..., torch.Tensor], kind: Recompute, random: bool, *
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": random}
     if kind == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
-    return checkpoint(run, *inputs, **options)
+    result: torch.Tensor = checkpoint(run, *inputs, **options)
+    return result
 
 
 def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

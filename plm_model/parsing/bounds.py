@@ -52,8 +52,9 @@ def below(high: float) -> Range:
 
 def check(settings: Any, section: str = "", error: Callable[[str], Exception] = ValueError) -> None:
     """Raises `error` naming the first field, with `section` before it, whose value has another type or is out of range."""
-    bounds: Mapping[str, Range] = getattr(type(settings), "BOUNDS", {})
-    for name, kind in hints(type(settings)).items():
+    cls: Any = type(settings)
+    bounds: Mapping[str, Range] = getattr(cls, "BOUNDS", {})
+    for name, kind in hints(cls).items():
         for complaint in complaints(getattr(settings, name), kind, bounds.get(name), f"{section}{name}"):
             raise error(complaint)
 

@@ -22,7 +22,7 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where.rstrip('.') or 'model config'} must be a mapping, not {type(values).__name__}")
     types = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]  # its callers give dataclasses
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -36,7 +36,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     options = typing.get_args(kind)
     if type(None) in options:
         return None if value is None else convert(options[0], value, where)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else parse(kind, value, where + ".")
     if typing.get_origin(kind) is Literal:
         return value

@@ -169,7 +169,8 @@ def require_no_boxes(row: Mapping[str, Any]) -> None:
 
 def parse_bbox(row: Mapping[str, Any], notes: set[str]) -> list[str]:
     """The text of each box of an image of `width` x `height`; one that sticks out is cut, as the original does."""
-    boxes, size = row["bbox"], (row.get("width"), row.get("height"))
+    boxes = row["bbox"]
+    size: tuple[Any, Any] = (row.get("width"), row.get("height"))
     if not isinstance(boxes, list):
         raise RecordError("`bbox` must be a list of boxes [x, y, w, h]")
     if not all(is_number(side) and side > 0 for side in size):

@@ -64,7 +64,7 @@ def rdcap(row: Mapping[str, Any], boxes: Boxes) -> dict[str, Any]:
 
 def fgqa(row: Mapping[str, Any], video: str) -> dict[str, Any]:
     """A question about a part of an untrimmed video; `video` is a path with {keys} of the row's metadata in it."""
-    metadata = row.get("metadata") or {}
+    metadata: Any = row.get("metadata") or {}
     try:
         path = video.format(**metadata, segment_id=row.get("segment_id"))
     except (KeyError, IndexError) as error:

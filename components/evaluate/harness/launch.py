@@ -24,7 +24,7 @@ def run_process(request: Request, cache_dir: Path, log: Path, progress: Callable
     request.write(path)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as sink, own_group(path, offline_environment(cache_dir, request), sink) as child:
-        for line in child.stdout:
+        for line in child.stdout or ():
             progress(line.strip())
         status = child.wait()
     return read_result(Path(request.result), status, log)
@@ -52,7 +52,8 @@ def own_group(request: Path, environment: Mapping[str, str], log: Any) -> Iterat
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        child.stdout.close()
+        if child.stdout:
+            child.stdout.close()
 
 
 def offline_environment(cache_dir: Path, request: Request) -> dict[str, str]:

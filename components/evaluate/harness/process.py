@@ -112,7 +112,7 @@ def leave_out(module: str) -> None:
     Hugging Face `evaluate` imports `transformers.pipelines` where it can, for 10 seconds of a slow core; nothing here
     uses it.
     """
-    sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # Python allows None
 
 
 def adapter_class(model_id: str) -> type:

@@ -41,11 +41,13 @@ def media(document: Mapping[str, Any]) -> list[Any]:
 
 
 def question(document: Mapping[str, Any]) -> str:
-    return document["question"]
+    text: str = document["question"]
+    return text
 
 
 def target(document: Mapping[str, Any]) -> str:
-    return document["target"]
+    text: str = document["target"]
+    return text
 
 
 def score(document: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:

@@ -133,7 +133,7 @@ def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> st
     try:
         for rel in question.media:
             require_file(rel, local[rel])
-        codec.require_answerable(question.record, question.text, local)
+        codec.require_answerable(question.record, question.text, local)  # type: ignore[arg-type]  # a row has one
     except (MissingMedia, ImageError, VideoError, RecordError, RejectedRecord) as error:
         return str(error)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -63,7 +63,7 @@ class FolderOrigin:
         self.root, self.check = data_folder(path), check
         self.uri = str(self.root)
         self.spellings = tuple(dict.fromkeys((str(Path(path).expanduser().absolute()), self.uri)))
-        self.files = list_folder(self.root, check)
+        self.files: Mapping[str, SourceFile] = list_folder(self.root, check)
 
     def roots(self, part: Part) -> tuple[str, ...]:
         return self.spellings
@@ -98,7 +98,7 @@ def data_folder(path: str) -> Path:
 
 def list_folder(root: Path, check: Check = "times") -> dict[str, SourceFile]:
     """All regular files below a folder, sorted by relative path."""
-    found = []
+    found: list[Path] = []
     for folder, _, names in os.walk(root):
         found.extend(Path(folder, name) for name in names)
     files = ((path.relative_to(root).as_posix(), path) for path in found if path.is_file())

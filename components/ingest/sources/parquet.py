@@ -210,7 +210,8 @@ def row_of(one: Any) -> dict[str, Any] | str:
             one[name].to_pylist()
         except (ValueError, OverflowError, ArithmeticError) as error:
             return f"column {name!r} cannot be read: {cut(str(error))}"
-    return one.to_pylist()[0]
+    row: dict[str, Any] = one.to_pylist()[0]
+    return row
 
 
 def image_stem(name: str, number: int) -> str:

@@ -15,7 +15,7 @@ class BadCell(ValueError):
 def images_in(value: Any) -> list[bytes]:
     """The encoded images of a cell: the bytes, or `{bytes, path}`, or a list of them. BadCell for anything else."""
     cells = value if isinstance(value, list) else [] if is_none(value) else [value]
-    found = [cell.get("bytes") if isinstance(cell, Mapping) else cell for cell in cells]
+    found: list[Any] = [cell.get("bytes") if isinstance(cell, Mapping) else cell for cell in cells]
     for place, (cell, image) in enumerate(zip(cells, found, strict=True), start=1):
         if not isinstance(image, bytes):
             which = f"image {place} of {len(cells)}" if isinstance(value, list) else "the image"

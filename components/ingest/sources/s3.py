@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar, Literal
 
@@ -74,7 +74,7 @@ class S3Origin:
         self.parallel, self.part_bytes = source.parallel, source.part_bytes
         self.bucket, self.prefix = split_uri(source.uri)
         self.client = connect(self.uri, source.parallel)
-        self.files = list_objects(self.client, self.uri)
+        self.files: Mapping[str, SourceFile] = list_objects(self.client, self.uri)
         name = hashlib.sha256(f"{endpoint_of(self.client)}\0{self.uri}".encode()).hexdigest()[:20]
         self.folder = cache_dir / "ingest" / name
         self.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def fetch_objects(client: Any, downloads: Sequence[Download], parallel: int, rep
 
 
 def _fetch_missing(client: Any, downloads: Sequence[Download], parallel: int, report: Callable[[int], None]) -> None:
-    jobs = [(download, part) for download in downloads for part in download.missing() or [None]]
+    jobs = [(download, part) for download in downloads for part in download.missing() or (None,)]
     pool = ThreadPoolExecutor(parallel)
     try:
         for done in as_completed([pool.submit(_fetch_range, client, download, part) for download, part in jobs]):
@@ -146,7 +146,7 @@ def _get(client: Any, download: Download, part: tuple[int, int]) -> bytes:
                 answer = client.get_object(
                     Bucket=download.bucket, Key=download.key, IfMatch=f'"{download.etag}"', **options
                 )
-                data = answer["Body"].read()
+                data: bytes = answer["Body"].read()
                 if len(data) == stop - start:
                     download.headers = answer if whole else {}
                     return data

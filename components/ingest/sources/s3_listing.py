@@ -58,7 +58,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 def list_objects(client: Any, uri: str) -> dict[str, SourceFile]:
     """Every object below a prefix, sorted by relative path; the version is the etag. UserError if there is none."""
     bucket, prefix = split_uri(uri)
-    files = []
+    files: list[SourceFile] = []
     with readable_refusals(uri, client):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             files.extend(

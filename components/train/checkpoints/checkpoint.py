@@ -19,9 +19,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader
 
 from components.artifacts.artifact import filesystem
 from components.train.checkpoints.storage import METADATA, FileRecords, Reader, quiet
@@ -50,7 +50,7 @@ def tensors(model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Tensor]:
 def restore(folder: str, model: nn.Module, optimizer: ShardedAdamW) -> dict[str, Any]:
     """Load a checkpoint into a model and optimizer of any world size; each rank reads its parts. Returns its state."""
     with quiet():
-        dcp.load(tensors(model, optimizer), storage_reader=Reader(folder))
+        state_dict_loader.load(tensors(model, optimizer), storage_reader=Reader(folder))
     state = read_state(folder)
     optimizer.resume_after(state["updates"])
     return state
@@ -93,7 +93,8 @@ def read_state(folder: str) -> dict[str, Any]:
 def read_metrics(folder: str) -> str:
     """The lines of metrics up to a checkpoint's step."""
     fs, path = filesystem(folder)
-    return fs.cat_file(f"{path}/{METRICS}").decode()
+    text: str = fs.cat_file(f"{path}/{METRICS}").decode()
+    return text
 
 
 def newest(uri: str) -> str | None:

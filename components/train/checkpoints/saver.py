@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
@@ -144,7 +144,8 @@ class Saver:
         return copies
 
     def _copy_one(self, name: str, tensor: Tensor) -> Tensor:
-        part = tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+        own: Any = tensor.detach()
+        part: Tensor = own.to_local() if isinstance(tensor, DTensor) else own
         if name not in self._buffers:
             self._buffers[name] = torch.empty_like(part, device="cpu", pin_memory=part.device.type == "cuda")
         copy = self._buffers[name].copy_(part, non_blocking=True)
@@ -169,9 +170,9 @@ class Saver:
                 given = phase() or {}
         except Exception as error:
             failed = in_one_line(error)
-        outcomes = [(failed, given)]
+        outcomes: list[Any] = [(failed, given)]
         if self._pg is not None:
-            outcomes = [None] * self.group.world  # type: ignore[list-item]
+            outcomes = [None] * self.group.world
             dist.all_gather_object(outcomes, (failed, given), group=self._pg)
         if reasons := sorted({reason for reason, _ in outcomes if reason}):
             raise CheckpointFailed("; ".join(reasons))
@@ -206,7 +207,7 @@ def write(copies: Mapping[str, Tensor], writer: Writer, pg: Any) -> None:
     """Every rank writes its part; rank 0 the table of them, not yet published."""
     try:
         with quiet():
-            dcp.save(dict(copies), storage_writer=writer, process_group=pg, no_dist=pg is None)
+            state_dict_saver.save(dict(copies), storage_writer=writer, process_group=pg, no_dist=pg is None)
     except CheckpointException as error:  # a BaseException, which would pass through every `except Exception`
         raise CheckpointFailed(in_one_line(next(iter(error.failures.values()))[0])) from error
 

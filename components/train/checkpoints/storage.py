@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FileSystem, FsspecWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from components.artifacts.artifact import filesystem
 from components.train.checkpoints.sums import METADATA as METADATA
@@ -50,20 +51,22 @@ class MetadataUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_metadata(folder: str) -> dcp.Metadata:
+def read_metadata(folder: str) -> Metadata:
     """The table of a checkpoint: which tensor has which shape and lies where. Raises UnsafeCheckpoint."""
     fs, path = filesystem(folder)
     with fs.open(f"{path}/{METADATA}", "rb") as file:
-        metadata = MetadataUnpickler(file).load()
+        metadata: Metadata = MetadataUnpickler(file).load()
     for place in (metadata.storage_data or {}).values():
         if place.relative_path != os.path.basename(place.relative_path):
             raise UnsafeCheckpoint(f"{METADATA} of a checkpoint names the file {place.relative_path!r}, outside of it")
-    metadata.storage_meta = metadata.storage_meta or dcp.metadata.StorageMeta()
+    metadata.storage_meta = metadata.storage_meta or StorageMeta()
     return metadata
 
 
-class Reader(dcp.FileSystemReader):
+class Reader(FileSystemReader):
     """Reads the needed parts of a checkpoint, without fetching it whole."""
+
+    fs: Any  # of either kind, which share no class
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -72,12 +75,14 @@ class Reader(dcp.FileSystemReader):
             self.fs, self.path = FileSystem(), folder
             self.fs.fs = filesystem(folder)[0]
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> dcp.Metadata:
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return read_metadata(self.folder)
 
 
 class Writer(FsspecWriter):
     """Writes one file per rank, flushed to the disk, and keeps `records` of them; the metadata is left to be published."""
+
+    fs: Any
 
     def __init__(self, folder: str) -> None:
         remote = "://" in folder
@@ -87,10 +92,10 @@ class Writer(FsspecWriter):
         self.records: FileRecords = {}
         self.fs = RecordingFileSystem(self.fs, self.records)
 
-    def storage_meta(self) -> dcp.metadata.StorageMeta:
-        return dcp.metadata.StorageMeta()  # without the place and the random id: equal trainings write equal bytes
+    def storage_meta(self) -> StorageMeta:
+        return StorageMeta()  # without the place and the random id: equal trainings write equal bytes
 
-    def _get_metadata_path(self, rank: int | None = None) -> str:
+    def _get_metadata_path(self, rank: int | None = None) -> str:  # type: ignore[override]  # what the library returns here
         return f"{self.path}/{UNPUBLISHED}"
 
 
@@ -118,8 +123,9 @@ class RecordingFileSystem(FileSystem):
 class ChecksummedStream:
     """A file for writing from start to end, with the size and the checksum of what went into it."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self.size, self.crc32 = raw, 0, 0
+    def __init__(self, raw: Any) -> None:
+        self._raw: IO[bytes] = raw
+        self.size, self.crc32 = 0, 0
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
 
 from components.artifacts.artifact import filesystem
@@ -47,7 +47,7 @@ class StoredTensors:
         """Whole tensors, read by the library: for small ones, and for what was not cut along rows."""
         tensors = {self.prefix + n: torch.empty(self._entries[n].size, dtype=self.dtype(n)) for n in names}
         with quiet():
-            dcp.load(tensors, storage_reader=Reader(self.folder), no_dist=True)
+            state_dict_loader.load(tensors, storage_reader=Reader(self.folder), no_dist=True)
         return {name.removeprefix(self.prefix): tensor for name, tensor in tensors.items()}
 
     def stream(self, name: str) -> Iterator[memoryview]:
@@ -79,7 +79,7 @@ def cut_along_rows(chunks: list[ChunkStorageMetadata], size: torch.Size) -> bool
 
 def is_plain(archive: Section, chunk: ChunkStorageMetadata) -> bool:
     """Whether the stored bytes are the part's numbers in row-major order and nothing else. Reads no number."""
-    tensor = torch.load(archive, map_location="meta", weights_only=True)
+    tensor: Tensor = torch.load(archive, map_location="meta", weights_only=True)  # type: ignore[arg-type]  # a raw file
     archive.seek(0)
     whole_storage = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor.shape == chunk.sizes and tensor.is_contiguous() and whole_storage

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -110,7 +110,9 @@ def step_work(
             yield StepWork(step, work.epoch, tuple(own), *sizes(plan, work))
 
 
-def read_packs(requests: Iterable[PackRequest], reader: ShardReader, processes: int) -> Iterator[MicroBatch]:
+def read_packs(
+    requests: Iterable[PackRequest], reader: ShardReader, processes: int
+) -> Generator[MicroBatch, None, None]:
     """The packs asked for, in that order."""
     if not processes:
         yield from (read_pack(reader, request) for request in requests)
@@ -120,7 +122,7 @@ def read_packs(requests: Iterable[PackRequest], reader: ShardReader, processes: 
     # Spawned, because a fork of a process with threads, as torch and Ray have, may hang. A generator of its own leaves
     # torch's random state alone. Processes end with this one, by torch's watchdog.
     loader: DataLoader[MicroBatch | UserError] = DataLoader(
-        PackReader(reader),  # type: ignore[arg-type]
+        PackReader(reader),  # type: ignore[arg-type]  # needs no more of a Dataset
         batch_size=None,
         sampler=requests,
         num_workers=processes,

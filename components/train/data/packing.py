@@ -58,7 +58,8 @@ def dealt(
         free_tokens[pack] -= tokens[taken]
         free_media[pack] -= media[taken]
         cost[pack] += costs[taken]
-        return examples[~fits]
+        misfits: np.ndarray = examples[~fits]
+        return misfits
 
     misfits = [round_of(order[start : start + packs]) for start in range(0, len(order), packs)]
     left = np.concatenate(misfits)

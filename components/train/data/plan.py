@@ -48,7 +48,8 @@ class Cost:
     def of(self, tokens: np.ndarray, media: np.ndarray) -> np.ndarray:
         """Cost of each example: int64 [n]."""
         tokens, media = tokens.astype(np.int64), media.astype(np.int64)
-        return self.token * tokens + self.squared_length * tokens * tokens + self.media * media
+        costs: np.ndarray = self.token * tokens + self.squared_length * tokens * tokens + self.media * media
+        return costs
 
 
 def whole_cost(cost: StepCost) -> Cost:

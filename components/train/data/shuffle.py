@@ -32,7 +32,8 @@ def draws(first: int, stop: int, size: int, *, seed: int, source: int) -> np.nda
     span, inside = np.divmod(place, np.uint64(SPAN))
     whole = size // SPAN  # the rows left over are too few for a span: always of the last window, in any order there
     moved = permuted(np.minimum(span, np.uint64(whole - 1)), np.full_like(span, whole), mixed(key, -1))
-    return (np.where(span < whole, moved, span) * np.uint64(SPAN) + inside).astype(np.int64)
+    places: np.ndarray = (np.where(span < whole, moved, span) * np.uint64(SPAN) + inside).astype(np.int64)
+    return places
 
 
 def permuted(numbers: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -73,4 +74,5 @@ def scramble(values: np.ndarray) -> np.ndarray:
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    scrambled: np.ndarray = values ^ (values >> np.uint64(31))
+    return scrambled

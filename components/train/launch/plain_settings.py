@@ -28,7 +28,8 @@ def read_settings(uri: str, overrides: Sequence[str] = ()) -> TrainConfig:
             value = {name: value}
         lay_over(layer, "train", Layer({**value}), "train")
     try:
-        return build(TrainConfig, layer.values.get("train", {}), "train")
+        settings: TrainConfig = build(TrainConfig, layer.values.get("train", {}), "train")
+        return settings
     except ValueError as error:
         raise ConfigError(f"{uri}: {error}") from None
 

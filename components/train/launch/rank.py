@@ -52,7 +52,7 @@ def train_rank(options: argparse.Namespace) -> int:
         with device_of_this_process(settings.use_gpu) as device:
             if rank == 0 and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
                 forget(options.out)
-            run_rank(job, device, lambda line: print(one_line(describe(line, settings.steps)), flush=True))
+            run_rank(job, device, lambda line: print(one_line(describe(line, settings.planned_steps)), flush=True))
             if rank == 0:
                 say_result(job, options.json)
     except Stopped as stopped:

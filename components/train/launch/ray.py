@@ -53,14 +53,15 @@ def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str,
     board = f"metrics-{attempt}"
     job = TrainJob(settings, inputs["shards"], inputs["base"], checkpoints, board)
     fewest = settings.min_workers or settings.workers
+    workers: Any = settings.workers if fewest == settings.workers else (fewest, settings.workers)
     trainer = TorchTrainer(
-        ray_worker,
+        ray_worker,  # type: ignore[arg-type]  # it returns a value, which Ray Train hands on
         train_loop_config={"job": job},
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if settings.use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
         ),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers if fewest == settings.workers else (fewest, settings.workers),
+            num_workers=workers,
             use_gpu=settings.use_gpu,
             resources_per_worker={"CPU": settings.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})},
         ),
@@ -68,14 +69,14 @@ def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str,
         run_config=RunConfig(
             name=f"ray-{attempt}",
             failure_config=FailureConfig(max_failures=settings.max_failures),
-            callbacks=[NoRetryOfFinalErrors()],
+            callbacks=[NoRetryOfFinalErrors()],  # type: ignore[list-item]  # Ray declares its older version
             **ray_storage(context.resume_uri),
         ),
     )
     context.progress(f"starting {settings.workers} workers")
-    with forwarding(board, settings.steps, context):
+    with forwarding(board, settings.planned_steps, context):
         try:
-            result = interruptible(trainer.fit, lambda: ask(job.folder, STOP_NOW))
+            result: Any = interruptible(trainer.fit, lambda: ask(job.folder, STOP_NOW))
         except Exception as error:
             if final := cause_that_is_final(error):
                 raise UserError(str(final)) from None
@@ -137,7 +138,8 @@ def interruptible(call: Callable[[], T], on_interrupt: Callable[[], None] = lamb
         raise
     if "error" in outcome:
         raise outcome["error"]
-    return outcome["value"]
+    value: T = outcome["value"]
+    return value
 
 
 def wait_for(event: threading.Event, seconds: float = float("inf")) -> None:

@@ -178,7 +178,7 @@ def summarise(
         "train/padding": 1 - window.tokens / max(positions, 1),
         "train/data_wait": waited / (seconds * group.world),
         "train/memory_gib": group.most(memory(group.device)) / GIB,
-        "train/eta_s": (settings.steps - work.step) * seconds / window.steps,
+        "train/eta_s": (settings.planned_steps - work.step) * seconds / window.steps,
         "train/epoch": work.epoch,
     }
 

@@ -98,7 +98,7 @@ def forwarding(board: str, steps: int, context: StepContext) -> Iterator[None]:
     """Start a board; while the block runs, and once at its end, pass what is posted to the tracker and the screen."""
     import ray
 
-    actor = ray.remote(num_cpus=0, max_restarts=3)(MetricsBoard).options(name=board).remote()
+    actor: Any = ray.remote(num_cpus=0, max_restarts=3)(MetricsBoard).options(name=board).remote()
     ended = threading.Event()
 
     def forward() -> None:
@@ -133,7 +133,8 @@ def record(line: Mapping[str, Any], context: StepContext) -> None:
 def describe(line: Mapping[str, Any], steps: int) -> str:
     """`step 120/700  loss 0.53  lr 1.0e-03  4.2k tok/s  eta 1:10`, or `step 120/700  val loss 0.61`; or a note as it is."""
     if "note" in line:
-        return line["note"]
+        note: str = line["note"]
+        return note
     if "text" in line:
         return f"step {line['step']}/{steps}  {line['text']}"
     if "train/loss" not in line:

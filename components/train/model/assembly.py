@@ -16,6 +16,7 @@ from components.train.update.optimizer import ShardedAdamW
 from components.train.update.param_groups import freeze
 
 if TYPE_CHECKING:
+    from components.train.model.towers import Trainable
     from components.train.settings import TrainConfig
 
 
@@ -25,7 +26,7 @@ class LoadWeights(Protocol):
     def __call__(self, model: nn.Module, *, device: torch.device, added: frozenset[str]) -> None: ...
 
 
-def assemble(model: nn.Module, load: LoadWeights, settings: TrainConfig, group: Group) -> ShardedAdamW:
+def assemble(model: Trainable, load: LoadWeights, settings: TrainConfig, group: Group) -> ShardedAdamW:
     """Make a model on `meta` ready for training, in place, never whole on one rank; returns its optimizer."""
     added = select(model, settings)
     cast(model, settings)
@@ -48,7 +49,7 @@ def use_deterministic_kernels() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def select(model: nn.Module, settings: TrainConfig) -> frozenset[str]:
+def select(model: Trainable, settings: TrainConfig) -> frozenset[str]:
     """Add adapters, freeze, and set what is recomputed; returns the names of added parameters.
 
     ValueError for a pattern or a tower that the model does not have.
@@ -59,7 +60,7 @@ def select(model: nn.Module, settings: TrainConfig) -> frozenset[str]:
     return added
 
 
-def check_settings(model: nn.Module, settings: TrainConfig, world: int) -> None:
+def check_settings(model: Trainable, settings: TrainConfig, world: int) -> None:
     """ValueError for settings that do not fit a model on `meta` or the number of ranks. Changes the model."""
     select(model, settings)
     if settings.feature_cache_gb:

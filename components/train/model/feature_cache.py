@@ -39,7 +39,7 @@ class FeatureCache:
         # A tower that is sharded runs on every rank, though it be for what is known.
         new = [n for n, key in enumerate(keys) if key not in self.kept] or [0]
         known = sorted(set(range(len(keys))) - set(new))
-        computed = self.compute(media[new] if known else media)
+        computed: Tensor = self.compute(media[new] if known else media)
         features = computed
         if known:
             features = computed.new_empty(len(keys), *computed.shape[1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class LoRALinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
-        kind = {"device": base.weight.device, "dtype": base.weight.dtype}
+        kind: dict[str, Any] = {"device": base.weight.device, "dtype": base.weight.dtype}
         self.lora_a = nn.Parameter(torch.empty(settings.rank, base.in_features, **kind))
         self.lora_b = nn.Parameter(torch.empty(base.out_features, settings.rank, **kind))
         self.scale, self.dropout = settings.alpha / settings.rank, settings.dropout

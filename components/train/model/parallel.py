@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 if TYPE_CHECKING:
+    from components.train.model.towers import Trainable
     from components.train.settings import TrainConfig
 
 AXES = ("replicate", "shard", "context", "tensor")
@@ -90,7 +91,7 @@ def cast(model: nn.Module, settings: TrainConfig) -> None:
             parameter.data = parameter.data.to(DTYPES[settings.dtype])
 
 
-def shard(model: nn.Module, group: Group, settings: TrainConfig) -> None:
+def shard(model: Trainable, group: Group, settings: TrainConfig) -> None:
     """Spread the parameters over the ranks: compute in the settings' dtype, gradients summed in fp32 (or fp64).
 
     Sums, not means, because the loss is already divided by the targets of all ranks. A process without a group keeps its
@@ -99,7 +100,7 @@ def shard(model: nn.Module, group: Group, settings: TrainConfig) -> None:
     if not dist.is_initialized():
         return
     parallel, dtype = settings.parallel, DTYPES[settings.dtype]
-    options = {
+    options: dict[str, Any] = {
         "mesh": data_mesh(group, MeshShape.of(group.world, parallel.replicas)),
         "mp_policy": MixedPrecisionPolicy(
             param_dtype=dtype,

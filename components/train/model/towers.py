@@ -6,7 +6,7 @@ Blocks are what is sharded, recomputed and compiled one by one; a block has the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -28,12 +28,19 @@ class HasTowers(Protocol):
         ...
 
 
+if TYPE_CHECKING:
+
+    class Trainable(nn.Module, HasTowers):
+        """A module with towers, as families build them: none has to inherit from this."""
+
+
 def recompute(model: HasTowers, kinds: Mapping[str, str]) -> None:
     """Tell each block of a tower what to compute again in the backward pass. UnknownTower for a name without a tower."""
     towers = model.towers()
     for name, kind in kinds.items():
         if name not in towers:
             raise UnknownTower(f"train.recompute: the model has no tower {name!r}; it has {', '.join(towers)}")
+        block: Any
         for block in towers[name]:
             block.recompute = kind
             block.random = any(getattr(module, "dropout", 0.0) for module in block.modules())

@@ -24,7 +24,7 @@ BeforeMicroStep = Callable[[int, int], None]
 
 def reduction(model: nn.Module, *, last_only: bool, exact: bool) -> BeforeMicroStep:
     """How the gradients of a model are added up; on one process without a group, by autograd alone."""
-    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    units: list[FSDPModule] = [module for module in model.modules() if isinstance(module, FSDPModule)]
     if not units:
         return lambda n, count: None
     if exact and dist.get_world_size() > 1:
@@ -53,7 +53,7 @@ class OrderedSum:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.sums = [ShardSum() for _ in units]
         for unit, total in zip(units, self.sums, strict=True):
-            unit.set_custom_reduce_scatter(total)
+            unit.set_custom_reduce_scatter(total)  # type: ignore[arg-type]  # is called like one, whose class is private
 
     def __call__(self, n: int, count: int) -> None:
         for parameter in self.parameters:

@@ -26,7 +26,7 @@ def factor(step: int, settings: TrainConfig) -> float:
     if step < warmup:
         return step / warmup
     start = max(warmup, 0 if settings.lr_from_zero else 1)
-    done = min(max(step - start, 0) / max(settings.steps - start, 1), 1.0)
+    done = min(max(step - start, 0) / max(settings.planned_steps - start, 1), 1.0)
     match settings.schedule:
         case "constant":
             return 1.0
@@ -35,8 +35,9 @@ def factor(step: int, settings: TrainConfig) -> float:
         case "inverse_sqrt":  # Vaswani et al., arXiv:1706.03762, with the peak at the end of the warm-up
             return max(math.sqrt(max(warmup, 1) / max(step, 1)), least)
         case "wsd":  # warm-up, stable, decay: Hu et al., arXiv:2404.06395, with a linear decay
-            falling = settings.wsd_decay * settings.steps
-            left = (settings.steps - min(step, settings.steps)) / falling if falling else float(step < settings.steps)
+            steps = settings.planned_steps
+            falling = settings.wsd_decay * steps
+            left = (steps - min(step, steps)) / falling if falling else float(step < steps)
             return least + (1 - least) * min(left, 1.0)
         case "cosine":  # Loshchilov & Hutter, arXiv:1608.03983, one period
             return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))

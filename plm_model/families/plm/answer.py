@@ -20,7 +20,7 @@ from PIL import Image
 
 from plm_model.families.plm.codec import Codec
 from plm_model.families.plm.tiles import processor_for, tile_image, video_tiles
-from plm_model.media.video import Source
+from plm_model.media.frame_table import Source
 from plm_model.packs.example import Example
 from plm_model.records.record import VideoClip
 

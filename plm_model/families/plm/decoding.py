@@ -11,8 +11,9 @@ Shapes: R rows, D model width, H heads and K key heads of width W.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,8 @@ class Step:
         positions = torch.arange(int(pos.max()) + cache.slots - cache.longest, device=pos.device)
         self.turns = decoder_rotary(model.config.decoder, positions).turns
         self.heads = Heads(model, len(pos))
-        self.layers = [StepLayer(layer, self.heads, cache, number) for number, layer in enumerate(model.layers)]
+        layers: Iterable[Any] = model.layers  # a list of modules does not say of which
+        self.layers = [StepLayer(layer, self.heads, cache, number) for number, layer in enumerate(layers)]
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """int64 [R] -> scores of the next tokens, at least fp32 [R, V]."""
@@ -142,7 +144,8 @@ class StepNorm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if not self.few:
-            return self.norm(x)
+            result: torch.Tensor = self.norm(x)
+            return result
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return (x * torch.addcmul(self.eps, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(self.weight)
 

@@ -119,7 +119,7 @@ class PLM(nn.Module):
 
     def fuse(self, layout: Layout) -> torch.Tensor:
         """Embedded tokens, with the tiles' features in place of the image tokens: [T, D]."""
-        h = self.tok_embeddings(layout.tokens)
+        h: torch.Tensor = self.tok_embeddings(layout.tokens)
         if len(layout.tiles) == 0:
             return h
         features = self.features(layout.tiles).flatten(0, 1).to(h.dtype)
@@ -131,7 +131,8 @@ class PLM(nn.Module):
     def features(self, tiles: torch.Tensor) -> torch.Tensor:
         """uint8 [N, 3, H, W] -> what stands in the decoder for each tile: [N, tokens_per_tile, D]."""
         rows, columns = (side // self.config.vision.patch_size for side in tiles.shape[-2:])
-        return self.vision_projector(self.vision_model(tiles), rows, columns)
+        features: torch.Tensor = self.vision_projector(self.vision_model(tiles), rows, columns)
+        return features
 
     def decode(self, h: torch.Tensor, pos: torch.Tensor, attends: Sequence[Attend]) -> torch.Tensor:
         """Run the layers on inputs h [T, D] at positions pos [T]; layer i attends with attends[i]."""

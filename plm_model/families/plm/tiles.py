@@ -124,7 +124,8 @@ def squash(image: Image.Image, width: int, height: int) -> np.ndarray:
     """Resize an RGB image without keeping its aspect ratio: uint8 [3, height, width]."""
     tiles = np.empty((1, 3, height, width), np.uint8)
     cut(image, 1, 1, tiles)
-    return tiles[0]
+    tile: np.ndarray = tiles[0]
+    return tile
 
 
 def cut(image: Image.Image, columns: int, rows: int, tiles: np.ndarray) -> None:

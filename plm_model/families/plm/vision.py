@@ -31,7 +31,8 @@ class VisionAttention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.chunk(3, dim=-1))
         q, k, v = (part.transpose(1, 2) for part in (rotary.rotate(q), rotary.rotate(k), v))
-        return self.out_proj(dot_product(q, k, v).transpose(1, 2).flatten(-2))
+        result: torch.Tensor = self.out_proj(dot_product(q, k, v).transpose(1, 2).flatten(-2))
+        return result
 
 
 class VisionMLP(nn.Module):
@@ -43,7 +44,8 @@ class VisionMLP(nn.Module):
         self.c_proj = nn.Linear(config.hidden_dim, config.width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x)))
+        result: torch.Tensor = self.c_proj(F.gelu(self.c_fc(x)))
+        return result
 
 
 class LayerScale(nn.Module):
@@ -129,7 +131,8 @@ class VisionTransformer(nn.Module):
         rotary = vision_rotary(rows, columns, self.config.head_dim, self.config.use_cls_token, tiles.device)
         for block in self.transformer.resblocks:
             x = block(x, rotary)
-        return x[:, 1:] if self.config.use_cls_token else x
+        features: torch.Tensor = x[:, 1:] if self.config.use_cls_token else x
+        return features
 
     def embed(self, raw: torch.Tensor) -> torch.Tensor:
         """uint8 [N, P, 3 * patch^2] -> [N, S, C]; stride equals patch, so the convolution is one matrix product."""
@@ -155,7 +158,8 @@ def patches(tiles: torch.Tensor, size: int) -> torch.Tensor:
     if tiles.shape[-2] % size or tiles.shape[-1] % size:
         raise ValueError(f"tiles of {tiles.shape[-2]} x {tiles.shape[-1]} pixels do not divide into patches of {size}")
     grid = tiles.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # N, 3, rows, size, columns, size
-    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    cut: torch.Tensor = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return cut
 
 
 def normalise(raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -200,4 +204,5 @@ def average_pool(x: torch.Tensor, rows: int, columns: int, pool: int) -> torch.T
     if rows % pool or columns % pool:
         raise ValueError(f"a grid of {rows} x {columns} patches cannot be pooled by {pool}")
     squares = x.unflatten(1, (rows // pool, pool, columns // pool, pool))
-    return squares.mean(dim=(2, 4)).flatten(1, 2)
+    means: torch.Tensor = squares.mean(dim=(2, 4)).flatten(1, 2)
+    return means

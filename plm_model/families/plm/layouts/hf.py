@@ -65,7 +65,7 @@ def read_hf(directory: Path) -> Checkpoint:
 def image_processor(directory: Path) -> Mapping[str, Any] | None:
     """The image processor's settings: a file of their own, or a part of the processor's."""
     for path in (directory / name for name in PROCESSOR_FILES):
-        found = read_json(path) if path.exists() else {}
+        found: Mapping[str, Any] = read_json(path) if path.exists() else {}
         found = section(found, "image_processor", f"{path}: ") or found
         if "tile_size" in found or "vision_input_type" in found:
             return found

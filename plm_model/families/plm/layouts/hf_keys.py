@@ -101,7 +101,8 @@ def to_hf(name: str, tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
     """One of our tensors in Hugging Face's form; `head_dim` is the decoder's."""
     row, _ = find(BY_OURS, name)
     if row.form == "rotary":
-        return tensor.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+        halves: torch.Tensor = tensor.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+        return halves
     return tensor[(None,) * row.leading]
 
 
@@ -109,7 +110,8 @@ def from_hf(name: str, tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
     """A Hugging Face tensor, given by our name, in our form: the inverse of `to_hf`."""
     row, _ = find(BY_OURS, name)
     if row.form == "rotary":
-        return tensor.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+        pairs: torch.Tensor = tensor.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+        return pairs
     return tensor[(0,) * row.leading]
 
 
