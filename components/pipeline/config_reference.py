@@ -42,7 +42,7 @@ class Entry:
 
 def entries(kind: Any = PipelineConfig, prefix: str = "", effect: bool = True) -> Iterator[Entry]:
     """All keys of a section and of those in it, in the order of the types."""
-    without = getattr(kind, "WITHOUT_EFFECT", frozenset())
+    without: frozenset[str] = getattr(kind, "WITHOUT_EFFECT", frozenset())
     effect = effect and kind not in NO_STEP_READS
     for name, annotation, default, meaning in _fields(kind):
         if name == "kind":  # stands beside the section's name
