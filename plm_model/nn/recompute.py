@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 Recompute = Literal["none", "selective", "full"]
+T = TypeVar("T")
 
 # Dear to compute; norms, activations, rotations and residuals between them are cheap and are computed again.
 KEPT = ("aten.mm", "aten.addmm", "aten._scaled_dot_product_", "torch_attn._varlen_attn")
 
 
-def run_block(run: Callable[..., torch.Tensor], kind: Recompute, random: bool, *inputs: Any) -> torch.Tensor:
-    """`run(*inputs)`. `random` says that it draws random numbers, which are then the same when it is computed again."""
+def run_block(run: Callable[..., T], kind: Recompute, random: bool, *inputs: Any, **named: Any) -> T:
+    """`run(*inputs, **named)`. `random`: it draws random numbers, which are then the same when it is computed again."""
     if kind == "none" or not torch.is_grad_enabled():
-        return run(*inputs)
+        return run(*inputs, **named)
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": random}
     if kind == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
-    result: torch.Tensor = checkpoint(run, *inputs, **options)
+    result: T = checkpoint(run, *inputs, **named, **options)
     return result
 
 

@@ -1,15 +1,19 @@
 """What the engine needs of a model: its blocks, tower by tower. It knows no model by name.
 
-Blocks are what is sharded, recomputed and compiled one by one; a block has the attributes `recompute` and `random`.
+Blocks are what is sharded, recomputed and compiled one by one. A block of ours has the attributes `recompute` and `random`;
+that of another library is recomputed around its `forward`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
+
+from plm_model.nn.recompute import Recompute, run_block
 
 
 class UnknownTower(ValueError):
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
         """A module with towers, as families build them: none has to inherit from this."""
 
 
-def recompute(model: HasTowers, kinds: Mapping[str, str]) -> None:
+def recompute(model: HasTowers, kinds: Mapping[str, Recompute]) -> None:
     """Tell each block of a tower what to compute again in the backward pass. UnknownTower for a name without a tower."""
     towers = model.towers()
     for name, kind in kinds.items():
@@ -42,8 +46,16 @@ def recompute(model: HasTowers, kinds: Mapping[str, str]) -> None:
             raise UnknownTower(f"train.recompute: the model has no tower {name!r}; it has {', '.join(towers)}")
         block: Any
         for block in towers[name]:
-            block.recompute = kind
-            block.random = any(getattr(module, "dropout", 0.0) for module in block.modules())
+            random = any(draws(module) for module in block.modules())
+            if hasattr(block, "recompute"):
+                block.recompute, block.random = kind, random
+            else:
+                block.forward = partial(run_block, block.forward, kind, random)
+
+
+def draws(module: nn.Module) -> bool:
+    """Whether a module draws random numbers in training: an adapter or an attention that drops, or torch's own dropout."""
+    return bool(getattr(module, "dropout", 0.0) or (isinstance(module, nn.Dropout) and module.p))
 
 
 def compile_blocks(model: HasTowers) -> None:
