@@ -110,13 +110,16 @@ def _experiment_id(settings: TrackingConfig, client: Any) -> str:
 
 
 def reach(uri: str) -> None:
-    """Ask an MLflow server whether it is there, with MLflow's own token, password, certificates and proxies; once, in 8 s."""
+    """Ask an MLflow server whether it is there, with MLflow's own token, password, certificates and proxies.
+
+    Twice, 8 s each: MLflow keeps connections, and one that a proxy has closed meanwhile fails at the first use.
+    """
     if not uri.startswith("http"):
         return
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=8, raise_on_status=False)
+    http_request(get_default_host_creds(uri), "/health", "GET", max_retries=1, timeout=8, raise_on_status=False)
 
 
 class SilentTracker:

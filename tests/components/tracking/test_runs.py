@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ import pytest
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.tracking import spool as tracking_spool
-from components.tracking.runs import RunTracker, open_tracking, spool_dir, start_run, tracking_client, tracking_uri
+from components.tracking.runs import (
+    RunTracker,
+    open_tracking,
+    reach,
+    spool_dir,
+    start_run,
+    tracking_client,
+    tracking_uri,
+)
 from components.tracking.spool import SpoolFile, locked, replay_spools
 from flows.run.parent_run import open_parent
 
@@ -279,3 +289,31 @@ def test_the_locks_of_spools_that_are_gone_go_too(config: PipelineConfig) -> Non
         replay_spools(tracking_client(config.tracking), folder)
         assert {path.name for path in folder.glob("*.lock")} & {"killed.lock", "alive.lock"} == {"alive.lock"}
     assert not list(folder.glob("alive.*"))
+
+
+def test_a_kept_connection_that_the_other_side_has_given_up_is_no_outage() -> None:
+    """As behind a proxy that closes what idles: the next request on it gets no answer, one on a new connection does."""
+    answers = [True, False, True]
+
+    class Once(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if not answers.pop(0):
+                self.close_connection = True
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"OK")
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Once) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_address[1]}"
+        reach(uri)
+        reach(uri)
+        server.shutdown()
+    assert answers == []
