@@ -203,7 +203,7 @@ def test_an_interrupted_driver_lets_the_workers_write_a_checkpoint(ray_cluster: 
 @pytest.mark.e2e
 def test_a_training_that_diverges_is_not_tried_again(ray_cluster: None, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+: loss or gradient is not a finite number .*records e\d+"):
-        train(prepare(tmp_path), steps=20, lr=1e30, warmup_steps=0, log_every=1, checkpoint_every=1)
+        train(prepare(tmp_path), steps=20, lr=1e3, warmup_steps=0, log_every=1, checkpoint_every=1)
     states = [
         read_state(f"{tmp_path}/resume/checkpoints/{name}") for name in attempts(f"{tmp_path}/resume/checkpoints")
     ]

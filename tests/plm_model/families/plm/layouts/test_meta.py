@@ -252,6 +252,7 @@ torch.set_num_threads(1)
 def anonymous():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+open_checkpoint(sys.argv[2])  # what is imported at the first use is no cost of a model
 before, peak, done = anonymous(), 0, threading.Event()
 def watch():
     global peak
@@ -272,14 +273,17 @@ print((max(peak, anonymous()) - before) * 1024 / sum(p.numel() * p.element_size(
 def test_loading_costs_the_model_and_little_more(layout: str, tmp_path: Path) -> None:
     decoder = replace(SCALED.decoder, dim=1024, hidden_dim=4096, layers=8)
     config = replace(SCALED, decoder=decoder, vision=replace(SCALED.vision, width=256))
-    entries = {name: (torch.bfloat16, shape) for name, shape in shapes_of(config).items()}
-    save_companions(config, tokenizer(), tmp_path / "own")
-    save_tensors(tmp_path / "own", entries, ((name, torch.ones(shape)) for name, (_, shape) in entries.items()))
+    for name, written in (("own", config), ("small", SCALED)):
+        entries = {key: (torch.bfloat16, shape) for key, shape in shapes_of(written).items()}
+        save_companions(written, tokenizer(), tmp_path / name)
+        save_tensors(tmp_path / name, entries, ((key, torch.ones(shape)) for key, (_, shape) in entries.items()))
     if layout != "own":
         write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / layout, layout)
     place = tmp_path / layout
-    out = subprocess.run([sys.executable, "-c", PEAK, str(place)], capture_output=True, text=True, check=True)
-    assert float(out.stdout) < 1.2
+    out = subprocess.run(
+        [sys.executable, "-c", PEAK, str(place), str(tmp_path / "small")], capture_output=True, text=True, check=True
+    )
+    assert float(out.stdout) < 1.15
 
 
 def test_a_model_opens_from_a_release(tmp_path: Path) -> None:
