@@ -54,6 +54,12 @@ OTHER_WORDS: Mapping[str, str] = {
 }
 MEANT = {word: key for key, words in OTHER_WORDS.items() for word in words.split()}
 # Where a value is meant, too.
+# What earlier versions called it.
+RENAMED = {
+    "convert.image_column": "ingest.image_column",
+    "ingest.source.registry": "ingest.source.catalogue",
+    "train.pack_tiles": "train.pack_media",
+}
 VALUES = {"bf16": "train.dtype=bfloat16", "fp16": "train.dtype=bfloat16, fp16 is not trained in"}
 
 
@@ -66,6 +72,8 @@ def suggestion(kind: Any, location: Sequence[str], value: Any) -> str:
     while isinstance(value, Mapping) and len(value) == 1:
         ((inner, value),) = value.items()
         location = [*location, str(inner)]
+    if now := RENAMED.get(".".join(location)):
+        return f"; it is called {now} now"
     known = {dotted for dotted, _ in known_keys(kind)}
     word = location[-1]
     if word in VALUES:

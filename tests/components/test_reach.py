@@ -103,7 +103,7 @@ def test_a_storage_of_the_configs_own_may_hold_what_it_extends(tmp_path: Path) -
     assert "is not read for a config" in http
 
 
-@pytest.mark.parametrize("value", ["{registry: SHADOW, kind: catalogue, datasets: [a]}", "{kind: folder, path: a}"])
+@pytest.mark.parametrize("value", ["{catalogue: SHADOW, kind: catalogue, datasets: [a]}", "{kind: folder, path: a}"])
 def test_parameters_of_a_flow_run_reach_the_workers_folder_only(
     tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
@@ -112,7 +112,7 @@ def test_parameters_of_a_flow_run_reach_the_workers_folder_only(
     assert config_of("mine.yaml", [], reach_of_parameters()).name == "mine"
     assert "lies outside" in refusal(str(outside), parameters=True)
     override = f"ingest.source={value.replace('SHADOW', str(outside))}"
-    if "registry" in value:
+    if "catalogue" in value:
         assert "lies outside" in refusal("mine.yaml", override, parameters=True)
     else:
         assert config_of("mine.yaml", [override], reach_of_parameters()).ingest.source.path == "a"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from components.errors import ConfigError
@@ -68,3 +70,16 @@ def test_the_table_of_other_words_leads_to_keys_that_there_are_and_hides_none() 
         if any(other.startswith("train.") and other.endswith(f".{word}") for other in known)
     }
     assert not hidden
+
+
+@pytest.mark.parametrize(
+    ("override", "now"),
+    [
+        ("train.pack_tiles=4", "train.pack_media"),
+        ("convert.image_column=picture", "ingest.image_column"),
+        ("ingest.source={kind: catalogue, registry: x.yaml, datasets: [a]}", "ingest.source.catalogue"),
+    ],
+)
+def test_a_key_that_was_renamed_is_told_by_its_name_of_today(override: str, now: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown key; it is called {re.escape(now)} now$"):
+        load_config("configs/smoke.yaml", [override])
