@@ -152,8 +152,8 @@ def run_graph(worker: ChunkWorker, dataset_uri: str, parallelism: int | None) ->
         lines = ray.data.read_datasource(
             source, concurrency=parallelism, override_num_blocks=len(worker.chunks), ray_remote_args=retried
         )
-    lines.context.enable_progress_bars = False
-    done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism, **retried)
+        lines.context.enable_progress_bars = False
+        done = lines.map_batches(worker, batch_size=None, batch_format="pyarrow", concurrency=parallelism, **retried)
     for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         raise_stop(table)
         yield table
