@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {"plm": "plm_model.families.plm"}
 GROUP = "plm_model.families"
+RANDOM = "random"  # a start without weights
 Part = Literal["settings", "codec", "collator", "model", "checkpoint", "answer"]
 
 

@@ -13,8 +13,6 @@ from plm_model.family import StartError, part
 if TYPE_CHECKING:
     from plm_model.checkpoint.opened import Checkpoint
 
-RANDOM = "random"
-
 
 def open_base(model: ModelConfig) -> Checkpoint:
     """The model directory to start from, headers only. UserError, in one line, for whatever cannot be started from."""

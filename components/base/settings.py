@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_
 from components.base.partial import partial
 from components.settings import KeysOf, LocalPath, Seed, Settings
 from plm_model.checkpoint.description import architecture_of
-from plm_model.family import families, package, part
+from plm_model.family import RANDOM, families, package, part
 
 
 def architecture_keys(family: str) -> Any:
@@ -31,7 +31,7 @@ class ModelConfig(Settings):
         "plm", description="whose architecture, codec and weights: a family of ours, or one that a package brings"
     )
     init: LocalPath = Field(
-        "random",
+        RANDOM,
         description="`random`, a model directory in a layout that the family reads, owner/name@commit on the Hugging Face "
         "hub, or the language model's directory that `tower` is put before",
     )
@@ -60,8 +60,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _require_whole_architecture(self) -> ModelConfig:
-        if self.init == "random" and self.tower:
+        if self.init == RANDOM and self.tower:
             raise ValueError("tower is put before the Llama directory that init names; init is `random`")
-        if self.init == "random" or self.tower:
+        if self.init == RANDOM or self.tower:
             architecture_of(self.family, self.architecture)
         return self

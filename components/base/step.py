@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.artifact import Artifact, ArtifactWriter, require_sound
 from components.artifacts.context import StepContext
-from components.base.opened import RANDOM, open_base
+from components.base.opened import open_base
 from components.base.settings import ModelConfig
 from components.model_files.writer import pieces, raw_bytes, write_companions, write_tensors
+from plm_model.family import RANDOM
 
 if TYPE_CHECKING:
     from plm_model.checkpoint.opened import Checkpoint

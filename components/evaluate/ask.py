@@ -34,6 +34,7 @@ def answer(
 
     `show` is given the answer piece by piece while it is generated.
     """
+    require_media(media_type, media, (start_time, end_time) != (None, None))
     import torch
 
     from components.artifacts.artifact import require_sound
@@ -43,7 +44,6 @@ def answer(
     from plm_model.checkpoint.hub import local_directory
     from plm_model.family import part
 
-    require_media(media_type, media, (start_time, end_time) != (None, None))
     require_sound(ckpt)
     try:
         options = GenerationOptions(max_gen_len, temperature, top_p, top_k, tuple(until), seed)

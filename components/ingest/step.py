@@ -17,11 +17,13 @@ from components.artifacts.context import StepContext
 from components.ingest.arrival import FILES
 from components.ingest.parts import Part, write_parts
 from components.ingest.settings import IngestConfig
+from components.ingest.sources.origin import Source
 
 
 def run(settings: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Bring the source's files into `out`. UserError when the source, its annotations or a path in them is wrong."""
-    parts = settings.source.bring(settings.image_column, out, context)
+    source: Source = settings.source
+    parts = source.bring(settings.image_column, out, context)
     write_list(parts, out)
 
 

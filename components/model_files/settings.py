@@ -16,8 +16,8 @@ def codec_of(model: Artifact, max_tokens: int | None = None) -> Codec:
     """What encodes records and questions for a model."""
     found = model_of(model)
     codec = part(found.family, "codec")
-    directory = {model.local(file).parent for file in codec.FILES}
-    return codec.open_codec(directory.pop(), found.architecture, max_tokens)
+    places = [model.local(file) for file in codec.FILES]  # not all of the directory: the weights stay where they are
+    return codec.open_codec(places[0].parent, found.architecture, max_tokens)
 
 
 def collator_of(model: Artifact) -> Collator:

@@ -103,14 +103,14 @@ def _near(known: set[str], location: Sequence[str]) -> str:
 def keys_of_section(kind: Any, dotted: str) -> list[str]:
     """The keys within a section of the config; empty where it is no section."""
     annotation = dict(known_keys(kind)).get(dotted)
-    return [name for member in _members(annotation) for name, _ in _fields(member)]
+    return [name for member in sections_of(annotation) for name, _ in _fields(member)]
 
 
 def known_keys(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every dotted key of a model or dataclass with its annotation, sections included."""
     for name, annotation in _fields(kind):
         yield f"{prefix}{name}", annotation
-        for member in _members(annotation):
+        for member in sections_of(annotation):
             yield from known_keys(member, f"{prefix}{name}.")
 
 
@@ -128,12 +128,13 @@ def _fields(kind: Any) -> list[tuple[str, Any]]:
     return []
 
 
-def _members(annotation: Any) -> list[Any]:
+def sections_of(annotation: Any) -> list[Any]:
+    """The classes of settings among what a field may hold."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _members(get_args(annotation)[0])
+        return sections_of(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return [member for argument in get_args(annotation) for member in _members(argument)]
+        return [member for argument in get_args(annotation) for member in sections_of(argument)]
     if origin is Literal or not isinstance(annotation, type):
         return []
     sections = issubclass(annotation, BaseModel) or is_dataclass(annotation) or is_typeddict(annotation)

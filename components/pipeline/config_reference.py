@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from components.base.settings import ModelConfig
 from components.errors import ConfigError
 from components.pipeline.config import PipelineConfig, RayConfig, StorageConfig
-from components.pipeline.config_hints import suggestion
+from components.pipeline.config_hints import sections_of, suggestion
 from components.tracking.settings import TrackingConfig
 from plm_model.family import FAMILIES, part
 
@@ -48,7 +48,7 @@ def entries(kind: Any = PipelineConfig, prefix: str = "", effect: bool = True) -
         if name == "kind":  # stands beside the section's name
             continue
         key, counts = f"{prefix}{name}", effect and name not in without
-        sections = _sections(annotation)
+        sections = sections_of(annotation)
         if sections and default is not None:
             for section in sections:
                 where = f" ({_kind_of(section)})" if len(sections) > 1 else ""
@@ -125,16 +125,6 @@ def _default(value: Any) -> Any:
 def _attribute_meanings(kind: Any) -> dict[str, str]:
     properties = TypeAdapter(kind).json_schema().get("properties", {})
     return {name: said["description"] for name, said in properties.items() if said.get("description")}
-
-
-def _sections(annotation: Any) -> list[Any]:
-    """The classes of settings among what a field may hold."""
-    if get_origin(annotation) is Annotated:
-        return _sections(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [section for each in get_args(annotation) for section in _sections(each)]
-    found = isinstance(annotation, type) and (is_dataclass(annotation) or issubclass(annotation, BaseModel))
-    return [annotation] if found else []
 
 
 def _kind_of(section: Any) -> str:

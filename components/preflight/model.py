@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.base.opened import RANDOM
 from components.base.settings import ModelConfig
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
@@ -14,7 +13,7 @@ from components.pipeline.steps import file_digest
 from components.preflight.data import Peek, peek
 from components.preflight.finding import Finding
 from plm_model.checkpoint.description import architecture_of
-from plm_model.family import part
+from plm_model.family import RANDOM, part
 
 STEP = "base"
 SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has

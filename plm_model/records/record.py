@@ -27,7 +27,6 @@ from typing import Any
 
 from plm_model.records.regions import SLACK, Box, BoxError, box_text, corners, in_shares, overhang, place_boxes
 from plm_model.records.turns import (
-    IMAGE_TAG,
     GptRoleError,
     RecordError,
     Turn,
@@ -205,15 +204,3 @@ def require_size(record: Record, sizes: Sequence[tuple[int, int]]) -> None:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def question_record(id: str, text: str, media: int) -> Record:
-    """A question about so many images or videos as a record, in which several images have one tag each."""
-    return Record(id, tuple(str(number) for number in range(media)), (Turn("human", tagged(text, media)),), row={})
-
-
-def tagged(text: str, images: int) -> str:
-    """A question about several images with one tag for each; where the task set none, or too few, all stand in front."""
-    if images <= 1 or text.count(IMAGE_TAG) == images:
-        return text
-    return IMAGE_TAG * images + text.replace(IMAGE_TAG, "")

@@ -106,15 +106,14 @@ def test_the_keys_count_its_parts_and_none_of_plm(installed: None) -> None:
         assert not [name for name in step.code("plm") if name.startswith("mean_colour")], step.name
 
 
-def test_a_key_of_another_family_is_refused(config: Path) -> None:
+def test_a_key_of_another_family_is_refused(installed: None) -> None:
     values = {"model": {"family": "mean_colour", "architecture": {"vision": {"width": 3}}}}
     with pytest.raises(ValueError, match=r"model\.architecture\.vision"):
         PipelineConfig.model_validate(values)
 
 
-def test_without_its_package_the_family_is_unknown() -> None:
-    families.cache_clear()
-    with pytest.raises(UnknownFamily, match=r"'mean_shape'; there are .*plm"):
+def test_a_family_that_nobody_brings_is_named_with_those_that_are_there(installed: None) -> None:
+    with pytest.raises(UnknownFamily, match=r"'mean_shape'; there are mean_colour, plm"):
         package("mean_shape")
 
 

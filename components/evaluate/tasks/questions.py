@@ -38,20 +38,33 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Question:
-    """One held-out row. `image` is the record's own value (a path below the media root, a list of them, or None)."""
+    """One held-out row: its record, the first question that is answered, and the answer."""
 
-    id: str
-    image: Any
-    images: tuple[str, ...]
+    record: Record
     text: str
     target: str
-    video: VideoClip | None = None
-    record: Record | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def image(self) -> Any:
+        """The row's own value: a path below the media root, a list of them, or None."""
+        return self.record.row.get("image")
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return self.record.images
+
+    @property
+    def video(self) -> VideoClip | None:
+        return self.record.video
 
     @property
     def place(self) -> str | None:
         """The line of the user's own file that it comes from, where the row says it."""
-        return None if self.record is None else self.record.row.get(FROM_LINE)
+        return self.record.row.get(FROM_LINE)
 
     @property
     def media(self) -> tuple[str, ...]:
@@ -99,8 +112,7 @@ def question_of(line: str) -> Question:
     """
     record = parse_record(json.loads(line), accept_gpt_role=True)
     first = pair_turns(record.turns)[0]
-    image = record.row.get("image")
-    return Question(record.id, image, record.images, first.question, first.answer, record.video, record)
+    return Question(record, first.question, first.answer)
 
 
 def name_of(line: str) -> tuple[str | None, str | None]:
@@ -133,7 +145,7 @@ def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> st
     try:
         for rel in question.media:
             require_file(rel, local[rel])
-        codec.require_answerable(question.record, question.text, local)  # type: ignore[arg-type]  # a row has one
+        codec.require_answerable(question.record, question.text, local)
     except (MissingMedia, ImageError, VideoError, RecordError, RejectedRecord) as error:
         return str(error)
     return None

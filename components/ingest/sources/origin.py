@@ -67,7 +67,6 @@ class Head:
 class Source(Protocol):
     """The settings of a source. `on_disk`: its files are told apart by modification times, which a copy does not share."""
 
-    kind: str
     on_disk: ClassVar[bool]
 
     def fingerprint(self) -> str:

@@ -22,11 +22,10 @@ from plm_model.families.plm.layouts.release_params import write_original_params
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import require_tokenizer_fits, save_companions
-from plm_model.family import Start, StartError
+from plm_model.family import RANDOM, Start, StartError
 
 __all__ = ["LAYOUTS", "assembled", "card", "open_base", "read_checkpoint", "write_checkpoint", "write_companions"]
 
-RANDOM = "random"
 LICENCE = """\
 The released PLM checkpoints and the NXTP
 checkpoints are for non-commercial research only, and so is every model that is trained from them.

@@ -209,12 +209,16 @@ def test_no_held_out_rows_is_one_readable_error(store: ArtifactStore) -> None:
         read_questions(made(store, "empty", fill), limit=None)
 
 
+def asking(id: str, image: str) -> Question:
+    return question_of(json.dumps({"id": id, "image": image, "question": "q", "answer": "t"}))
+
+
 def test_missing_and_damaged_images_are_skipped_with_their_reason(
     dataset: Artifact, model: Artifact, place: Path
 ) -> None:
     asked = [
         *read_questions(dataset, None).questions,
-        Question("gone", "images/gone.png", ("images/gone.png",), "q", "t"),
+        asking("gone", "images/gone.png"),
     ]
     local = MediaRoot.of(dataset).local((rel for question in asked for rel in question.media), place / "cache")
     kept, skipped = answerable(asked, local, codec_of(model))
@@ -265,7 +269,7 @@ def test_a_name_that_no_image_can_have_is_skipped_with_its_reason(
     dataset: Artifact, model: Artifact, place: Path, name: str
 ) -> None:
     asked = [
-        Question("bad", name, (name,), "q", "t"),
+        asking("bad", name),
         question_of(json.dumps({"id": "v", "video": name, "text": "t"})),
     ]
     local = MediaRoot.of(dataset).local([name], place / "cache")
@@ -306,7 +310,7 @@ def test_a_name_of_a_bucket_that_no_disk_can_have_is_skipped_with_its_reason(
     s3_bucket: str, model: Artifact, tmp_path: Path, name: str
 ) -> None:
     local = MediaRoot(f"s3://{s3_bucket}/raw").local([name], tmp_path)
-    (skipped,) = answerable([Question("bad", name, (name,), "q", "t")], local, codec_of(model))[1]
+    (skipped,) = answerable([asking("bad", name)], local, codec_of(model))[1]
     assert "no file can have this name" in skipped.reason
 
 

@@ -17,7 +17,7 @@ from plm_model.checkpoint.files import save_tensors
 from plm_model.checkpoint.json_files import read_json
 from plm_model.checkpoint.opened import Checkpoint, StoredTensor, exactly
 from plm_model.checkpoint.safetensors_reader import stored_tensors
-from plm_model.family import Start, StartError
+from plm_model.family import RANDOM, Start, StartError
 from plm_model.nn.tensors import seed_of
 
 LAYOUTS = ("own",)
@@ -29,7 +29,7 @@ def shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def open_base(start: Start) -> Checkpoint:
-    if start.init != "random":
+    if start.init != RANDOM:
         raise StartError("model.init: this family starts at random")
     architecture = architecture_of("mean_colour", start.architecture)
     tensors = {
