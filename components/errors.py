@@ -11,6 +11,16 @@ class ConfigError(UserError):
     """A configuration file or override is wrong; the message names the file, the key and the nearest known key."""
 
 
+class Unusable(ValueError):
+    """A row that cannot be used: the reason, and its id and the user's own line where they are known."""
+
+    def __init__(self, reason: str, id: str | None = None, place: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.id = id
+        self.place = place
+
+
 class StorageError(UserError, OSError):
     """A storage root does not give or take what it should; one line that names the URI and the endpoint.
 

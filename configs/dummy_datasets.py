@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.convert.formats.plm_video_human import rcap, rdcap, rtloc
+from components.formats.plm_video_human import rcap, rdcap, rtloc
 from components.ingest.sources.digits import DARKEST, load_digits
 
 SIDE = 112  # pixels of a digit's picture

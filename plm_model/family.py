@@ -47,7 +47,7 @@ class Codec(Protocol):
     """Records become what shards keep, questions become prompts. Pickles."""
 
     def store(self, record: Record, files: MediaFiles, options: StoreOptions) -> StoredExample:
-        """What a shard keeps of a record; RejectedRecord, RecordError, ImageError or VideoError when it cannot be used."""
+        """What a shard keeps of a record; RecordError, ImageError or VideoError when it cannot be used."""
         ...
 
     def require_answerable(self, record: Record, question: str, files: Mapping[str, Path]) -> None:

@@ -82,7 +82,7 @@ def test_every_finetune_command_is_understood(place: Path, repository: Path) -> 
 
 
 def test_the_converter_of_published_rows_answers(place: Path) -> None:
-    answered = run(place, ["python", "-m", "components.convert.formats.plm_video_human", "--help"])
+    answered = run(place, ["python", "-m", "components.formats.plm_video_human", "--help"])
     assert answered.returncode == 0 and "--boxes" in answered.stdout
 
 

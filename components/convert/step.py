@@ -22,8 +22,9 @@ from components.convert.waiting import Waiting
 from components.convert.ways import Ways
 from components.errors import UserError
 from components.ingest.parts import Part, read_parts
-from components.ingest.rejected import Rejected, read_rejects, reasons
 from components.noted import Noted
+from components.rows.rejected import read_rejects, reasons
+from components.rows.row import Rejected
 
 SHOWN_REJECTS = 3
 

@@ -9,31 +9,16 @@ it has `text`, or `question` and `answer`         these; with a question of the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from components.convert.settings import ConvertConfig
-from components.convert.templates import Template, parse_template
+from components.formats import columns, conversations, texts
+from components.formats.format import Format, Way
+from components.formats.templates import Template, parse_template
 
-DIALOGUES = ("conversations", "messages")
-TEXTS = (*DIALOGUES, "text", "question", "answer")
+TEXTS = (*conversations.KEYS, "text", "question", "answer")
 DEFAULT = ConvertConfig()
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a row becomes a conversation: with an answer filled into a template, or as it stands. `said` tells it."""
-
-    said: str
-    answer: Template | None = None
-    question_column: str | None = None
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The columns that it needs beside the media's."""
-        if self.answer is None:
-            return ()
-        return (*([self.question_column] if self.question_column else []), *self.answer.columns)
 
 
 @dataclass
@@ -62,25 +47,31 @@ class Ways:
 
     def _decide(self, keys: frozenset[str]) -> Way:
         config = self.config
-        dialogue = next((key for key in DIALOGUES if key in keys), None)
+        dialogue = next((key for key in conversations.KEYS if key in keys), None)
         answer_is_set = (config.answer, config.answer_column) != (DEFAULT.answer, DEFAULT.answer_column)
-        own = "answer" if {"question", "answer"} <= keys else "text" if "text" in keys else None
+        own = texts.own_answer(keys)
         if self.registered:
-            return Way(f"their `{dialogue}`" if dialogue else "their own texts")
+            return self._own(f"their `{dialogue}`", conversations) if dialogue else self._own("their own texts", texts)
         if answer_is_set and (dialogue is None or keys.issuperset(self.template.columns)):
             return self._filled(self.template, f"convert.answer={config.answer!r}", keys)
         if dialogue is not None:
-            return Way(f"their `{dialogue}`")
+            return self._own(f"their `{dialogue}`", conversations)
         if own is None or config.answer_column in keys:
             return self._filled(self.template, f"column {config.answer_column!r}", keys)
         asked = config.question_column in keys or (own == "text" and config.questions != DEFAULT.questions)
         if asked:
             return self._filled(Template((("", own),)), f"column {own!r}", keys)
-        return Way("their `text`, without a question" if own == "text" else "their `question` and `answer`")
+        return self._own(
+            "their `text`, without a question" if own == "text" else "their `question` and `answer`", texts
+        )
+
+    def _own(self, said: str, format: Format) -> Way:
+        return Way(said, format, self.image_column)
 
     def _filled(self, answer: Template, named: str, keys: frozenset[str]) -> Way:
         column = self.config.question_column
         question = f"column {column!r}" if column else "convert.questions"
         unread = [key for key in TEXTS if key in keys and key != column and key not in answer.columns]
         note = f" ({', '.join(f'`{key}`' for key in unread)} not read)" if unread else ""
-        return Way(f"the answer of {named} and the question of {question}{note}", answer, column)
+        said = f"the answer of {named} and the question of {question}{note}"
+        return Way(said, columns, self.image_column, answer, column, self.config.questions)

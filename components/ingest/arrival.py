@@ -13,10 +13,10 @@ from components.artifacts.context import StepContext
 from components.errors import UserError
 from components.ingest.named import Named
 from components.ingest.parts import SOURCE, Part
-from components.ingest.rejected import REJECTED, RejectedList
 from components.ingest.sources.origin import Head, Origin, SourceFile
 from components.ingest.takeover import PARALLEL, take_over, unchanged
 from components.media_files.path import OutsideRoot, path_below
+from components.rows.rejected import REJECTED, RejectedList
 
 FILES = "files.jsonl"
 

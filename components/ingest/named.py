@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO
 
-from components.ingest.annotations import read_rows
-from components.ingest.media_keys import with_usual_keys
-from components.ingest.media_rows import media_of, with_paths
+from components.errors import Unusable
+from components.formats.known import format_of
 from components.ingest.nearest import Nearest
 from components.ingest.parts import Part
-from components.ingest.rejected import Rejected, RejectedList
-from components.ingest.row import BadRow, Row
 from components.ingest.sources.origin import Origin, SourceFile
 from components.media_files.path import OutsideRoot, shown
-
-
-class MissingFile(ValueError):
-    """A row names a file that the source lacks; the message names it, and what may have been meant."""
+from components.rows.annotations import read_rows
+from components.rows.rejected import RejectedList
+from components.rows.row import Rejected
 
 
 @dataclass
@@ -41,28 +37,30 @@ class Named:
         nearest = Nearest(NamesBelow(self.origin, part))
         for row in read_rows(raw, f"{self.origin.uri}/{part.annotations}", self.image_column):
             self.rows += 1
-            if isinstance(row, BadRow):
-                self.rejects.add(Rejected(part.annotations, row.line, row.reason, row.text))
+            if isinstance(row, Rejected):
+                self.rejects.add(replace(row, file=part.annotations))
                 continue
+            format = format_of(row.values)
+            written = format.media_of(row, self.image_column)
             try:
-                self._find(with_paths(row, self.image_column, roots), part, nearest)
-            except (OutsideRoot, MissingFile) as error:
+                row = format.with_paths(row, self.image_column, roots)
+                self._find(format.media_of(row, self.image_column), part, nearest)
+            except (OutsideRoot, Unusable) as error:
                 self.rejects.add(Rejected(part.annotations, row.line, str(error), row.values))
                 continue
-            written = Row(row.line, with_usual_keys(row.values, self.image_column))
-            used = used or any(name.startswith("/") or "://" in name for name in media_of(written, self.image_column))
+            used = used or any(name.startswith("/") or "://" in name for name in written)
         return replace(part, roots=roots if used else ())
 
-    def _find(self, row: Row, part: Part, nearest: Nearest) -> None:
+    def _find(self, names: Sequence[str], part: Part, nearest: Nearest) -> None:
         """Remember the files that a row names, all of them or, with an error, none."""
         found: dict[str, SourceFile] = {}
-        for name in media_of(row, self.image_column):
+        for name in names:
             path = part.media_path(name)
             file = self.files.get(path) or (None if path in self.missing else self.origin.find(path))
             if file is None:
                 if path not in self.missing:
                     self.missing[path] = f"{shown(name)}: no such file{nearest.hint(name)}"
-                raise MissingFile(self.missing[path])
+                raise Unusable(self.missing[path])
             found[path] = file
         self.files |= found
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.convert.templates import parse_template
 from components.errors import UserError
+from components.formats.templates import parse_template
 from components.pipeline.config import PipelineConfig
 from components.preflight.finding import Finding
 

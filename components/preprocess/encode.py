@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.errors import Unusable
 from components.media_files.root import MediaRoot, MissingMedia
 from plm_model.family import Codec
 from plm_model.media.image_file import ImageError
@@ -15,21 +16,10 @@ from plm_model.media.video import VideoError
 from plm_model.packs.example import ARRAYS
 from plm_model.packs.stored import StoreOptions
 from plm_model.records.record import Record, RecordError, parse_record
-from plm_model.records.turns import RejectedRecord
 
 # The key under which a row may say which line of the user's own file it was, such as `labels.csv:17`.
 USER_LINE = "from_line"
 AS_FOUND = StoreOptions()
-
-
-class Unusable(ValueError):
-    """A row that cannot be used: its id and the user's own line where they are known, and the reason."""
-
-    def __init__(self, reason: str, id: str | None = None, place: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.id = id
-        self.place = place
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Encoder:
             raise Unusable(refused, known_id(row), user_line(row))
         try:
             return self.encode_record(parse_record(row), source)
-        except (RecordError, RejectedRecord, ImageError, VideoError, MissingMedia) as error:
+        except (RecordError, ImageError, VideoError, MissingMedia) as error:
             raise Unusable(visible(error), known_id(row), user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from components.artifacts.artifact import filesystem
 from components.artifacts.sums import OTHER_CONTENTS, DamagedFile, cure
-from components.errors import UserError
-from components.preprocess.encode import Encoder, Unusable
+from components.errors import Unusable, UserError
+from components.preprocess.encode import Encoder
 from components.preprocess.row_process import SECONDS, row_process
 from components.preprocess.scan import Chunk
 from components.shards.writer import write_shard

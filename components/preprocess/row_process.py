@@ -26,8 +26,8 @@ from typing import Any
 
 from PIL import Image
 
-from components.errors import UserError
-from components.preprocess.encode import Encoder, Unusable, identity
+from components.errors import Unusable, UserError
+from components.preprocess.encode import Encoder, identity
 from plm_model.media.video import load_libraries
 
 WAIT_FACTOR = 10  # how much longer than its limit of computing a row may take by the clock: other work, slow storage

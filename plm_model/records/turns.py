@@ -18,7 +18,7 @@ ANY_TAG = re.compile("<(?:image|video)>")
 
 
 class RecordError(ValueError):
-    """A row that is not a conversation; the message names the key and what is wrong with it."""
+    """A row that is not a conversation, or no example of the model; the message is the reason, and names the key."""
 
 
 class GptRoleError(RecordError):
@@ -159,16 +159,12 @@ def kinds_of(turns: Sequence[Turn], media: int) -> Iterator[str]:
 IMAGE_TAG = "<image>"
 
 
-class RejectedRecord(ValueError):
-    """A well-formed record that cannot become an example; the message is the reason."""
-
-
 def pair_turns(turns: Sequence[Turn]) -> list[Exchange]:
     """Questions with their answers. An answer to nothing is skipped, of two questions in a row the later counts.
 
-    RejectedRecord when no question has an answer.
+    RecordError when no question has an answer.
     """
     exchanges = exchanges_of(turns)
     if not exchanges:
-        raise RejectedRecord("no question is followed by an answer")
+        raise RecordError("no question is followed by an answer")
     return exchanges

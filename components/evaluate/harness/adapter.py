@@ -20,7 +20,6 @@ from plm_model.media.image_file import ImageError
 from plm_model.media.video import VideoError
 from plm_model.packs.example import Example
 from plm_model.records.record import RecordError, VideoClip
-from plm_model.records.turns import RejectedRecord
 
 DEFAULT_NEW_TOKENS = 64  # many tasks name no limit
 
@@ -92,7 +91,7 @@ class FamilyAdapter(lmms):
         """The prompt of a request; None, with a note in `not_asked`, when it does not fit or its media cannot be read."""
         try:
             return self.prompt(request)
-        except (RecordError, RejectedRecord, ImageError, VideoError) as error:
+        except (RecordError, ImageError, VideoError) as error:
             _, _, _, doc_id, task, _ = request.args
             self.not_asked.append({"task": task, "document": doc_id, "reason": str(error)})
             return None

@@ -20,7 +20,7 @@ from plm_model.family import Codec
 from plm_model.media.image_file import ImageError
 from plm_model.media.video import VideoError
 from plm_model.records.record import Record, RecordError, VideoClip, parse_record
-from plm_model.records.turns import RejectedRecord, pair_turns
+from plm_model.records.turns import pair_turns
 
 SHOWN = 3  # rows set aside that a line names
 SHOWN_REASON = 300  # characters of a reason in a line
@@ -97,7 +97,7 @@ def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
                 continue
             try:
                 questions.append(question_of(line))
-            except (RecordError, RejectedRecord, json.JSONDecodeError) as error:
+            except (RecordError, json.JSONDecodeError) as error:
                 id, place = name_of(line)
                 skipped.append(Rejected(id or f"test.jsonl line {rows}", str(error), place))
     if not rows:
@@ -108,7 +108,7 @@ def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
 def question_of(line: str) -> Question:
     """The first question that is answered, and its answer; of a longer conversation the rest is not asked.
 
-    RecordError or RejectedRecord when there is none.
+    RecordError when there is none.
     """
     record = parse_record(json.loads(line), accept_gpt_role=True)
     first = pair_turns(record.turns)[0]
@@ -146,7 +146,7 @@ def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> st
         for rel in question.media:
             require_file(rel, local[rel])
         codec.require_answerable(question.record, question.text, local)
-    except (MissingMedia, ImageError, VideoError, RecordError, RejectedRecord) as error:
+    except (MissingMedia, ImageError, VideoError, RecordError) as error:
         return str(error)
     return None
 

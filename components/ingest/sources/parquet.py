@@ -17,16 +17,16 @@ from pydantic import Field
 
 from components.artifacts.artifact import ArtifactWriter
 from components.artifacts.context import StepContext
-from components.errors import UserError
+from components.errors import Unusable, UserError
 from components.ingest.parts import Part
-from components.ingest.rejected import Rejected, RejectedList
-from components.ingest.row import cut
 from components.ingest.sources.folder import source_file
 from components.ingest.sources.origin import Check, Head, digest_of_files
-from components.ingest.sources.parquet_cells import BadCell, described, images_in, suffix_of
+from components.ingest.sources.parquet_cells import described, images_in, suffix_of
 from components.ingest.sources.parquet_columns import Columns, columns_of, whole_in
 from components.ingest.sources.parquet_files import EVERY, chosen_files
 from components.noted import Noted
+from components.rows.rejected import RejectedList
+from components.rows.row import Rejected, cut
 from components.settings import LocalPath, Settings
 
 ROWS = "rows.jsonl"
@@ -96,7 +96,7 @@ class ParquetRows:
         self.rows += 1
         try:
             if isinstance(row, str):
-                raise BadCell(row)
+                raise Unusable(row)
             values, odd = columns.clean({key: value for key, value in row.items() if key != self.image_column})
             images = [(data, suffix_of(data, place)) for place, data in enumerate(images_in(row[self.image_column]))]
             line = json.dumps(row | values | self._named(name, number, row, images), ensure_ascii=False, default=str)

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.ingest.row import cut
-
-
-class BadCell(ValueError):
-    """A cell that holds no image; the message says what it holds instead."""
+from components.errors import Unusable
+from components.rows.row import cut
 
 
 def images_in(value: Any) -> list[bytes]:
-    """The encoded images of a cell: the bytes, or `{bytes, path}`, or a list of them. BadCell for anything else."""
+    """The encoded images of a cell: the bytes, or `{bytes, path}`, or a list of them. Unusable for anything else."""
     cells = value if isinstance(value, list) else [] if is_none(value) else [value]
     found: list[Any] = [cell.get("bytes") if isinstance(cell, Mapping) else cell for cell in cells]
     for place, (cell, image) in enumerate(zip(cells, found, strict=True), start=1):
         if not isinstance(image, bytes):
             which = f"image {place} of {len(cells)}" if isinstance(value, list) else "the image"
-            raise BadCell(f"{which} {instead(cell)}")
+            raise Unusable(f"{which} {instead(cell)}")
     return found
 
 
@@ -37,13 +34,13 @@ def instead(cell: Any) -> str:
 
 
 def suffix_of(image: bytes, place: int) -> str:
-    """The ending of a file for the image. BadCell when it is none."""
+    """The ending of a file for the image. Unusable when it is none."""
     from plm_model.media.image_file import ImageError, opened
 
     try:
         return (opened(image).format or "bin").lower()
     except ImageError as error:
-        raise BadCell(f"image {place + 1}: {error}" if place else f"the image: {error}") from None
+        raise Unusable(f"image {place + 1}: {error}" if place else f"the image: {error}") from None
 
 
 def described(value: Any) -> Any:

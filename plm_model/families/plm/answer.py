@@ -53,7 +53,7 @@ class Answerer:
         self._model = load(self._opened, device, dtype)
 
     def prompt(self, question: str, media: Sequence[Image.Image | VideoClip]) -> Prompt:
-        """A question about images and clips of video files. RejectedRecord when it does not fit the model; ImageError and
+        """A question about images and clips of video files. RecordError when it does not fit the model; ImageError and
         VideoError name what is wrong with the media."""
         return prompt(self.codec, question, [self._tiles(item, len(media)) for item in media])
 
@@ -73,7 +73,7 @@ class Answerer:
 
 
 def text_prompt(codec: Codec, question: str) -> Prompt:
-    """A question about nothing but itself; RejectedRecord (as for the others) when it does not fit the model."""
+    """A question about nothing but itself; RecordError (as for the others) when it does not fit the model."""
     return prompt(codec, question, [])
 
 

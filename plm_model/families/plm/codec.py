@@ -22,7 +22,7 @@ from plm_model.families.plm.tokenizer import SPECIALS, Tokenizer
 from plm_model.packs.example import NO_TARGET, Example, example
 from plm_model.packs.stored import MediaFiles, Placeholder, StoredExample, StoreOptions
 from plm_model.records.record import Record, Turn
-from plm_model.records.turns import IMAGE_TAG, RejectedRecord, require_unicode
+from plm_model.records.turns import IMAGE_TAG, RecordError, require_unicode
 
 FILES = ("processor_config.json", "tokenizer.json")  # of a model directory: what its codec depends on
 
@@ -56,7 +56,7 @@ class Codec:
         return Template(self.tokenizer, self.config.processor, self.config.tokens_per_tile)
 
     def encode(self, record: Record, tile_counts: Sequence[int]) -> Example:
-        """The training example of a record whose images have so many tiles each; RejectedRecord with the reason.
+        """The training example of a record whose images have so many tiles each; RecordError with the reason.
 
         A dialogue that is too long loses its last exchanges, never part of one.
         """
@@ -73,17 +73,15 @@ class Codec:
         return example(sequence[:-1], np.where(said, sequence, NO_TARGET)[1:]), frozenset(notes)
 
     def require_whole(self, sequence: np.ndarray, said: np.ndarray, tile_counts: Sequence[int]) -> None:
-        """RejectedRecord when what is left of a dialogue trains nothing, or lacks some of its images."""
+        """RecordError when what is left of a dialogue trains nothing, or lacks some of its images."""
         if not said.any():
-            raise RejectedRecord(f"no answer that is trained is within the limit of {self.limit:,} tokens")
+            raise RecordError(f"no answer that is trained is within the limit of {self.limit:,} tokens")
         shown = int((sequence == self.tokenizer.image_id).sum())
         if shown < sum(tile_counts) * self.config.tokens_per_tile:
-            raise RejectedRecord(
-                f"not all of its {len(tile_counts)} images are within the limit of {self.limit:,} tokens"
-            )
+            raise RecordError(f"not all of its {len(tile_counts)} images are within the limit of {self.limit:,} tokens")
 
     def store(self, record: Record, files: MediaFiles, options: StoreOptions) -> StoredExample:
-        """What a shard keeps of a record. RejectedRecord, RecordError, ImageError or VideoError when it cannot be used."""
+        """What a shard keeps of a record. RecordError, ImageError or VideoError when it cannot be used."""
         found = shown(record, files, options, self.config)
         encoded, notes = self.encode_noted(record, found.tiles)
         return StoredExample(encoded, found.media, sum(found.tiles), found.frames, found.notes | notes)
@@ -123,14 +121,14 @@ class Codec:
         """What the model is given to answer the record's last question; no position has a target."""
         tokens = np.array(self.template.prompt(record, tile_counts), np.int32)
         if not len(tokens):
-            raise RejectedRecord("the prompt is empty: this conversation format needs an image")
+            raise RecordError("the prompt is empty: this conversation format needs an image")
         if len(tokens) >= self.limit:
-            raise RejectedRecord(f"the prompt has {len(tokens):,} tokens, which leaves no room below {self.limit:,}")
+            raise RecordError(f"the prompt has {len(tokens):,} tokens, which leaves no room below {self.limit:,}")
         return example(tokens, np.full_like(tokens, NO_TARGET))
 
 
 def truncate(pieces: Sequence[Piece], limit: int) -> list[Piece]:
-    """The longest run of whole exchanges whose input (all tokens but the last) fits; RejectedRecord when none does."""
+    """The longest run of whole exchanges whose input (all tokens but the last) fits; RecordError when none does."""
     kept: list[Piece] = []
     length = 0
     for question, answer in zip(pieces[::2], pieces[1::2], strict=True):
@@ -141,7 +139,7 @@ def truncate(pieces: Sequence[Piece], limit: int) -> list[Piece]:
         length += exchange
     if not kept:
         needed = len(pieces[0].tokens) + len(pieces[1].tokens) - 1
-        raise RejectedRecord(f"answer does not fit: the first exchange needs {needed:,} tokens, the limit is {limit:,}")
+        raise RecordError(f"answer does not fit: the first exchange needs {needed:,} tokens, the limit is {limit:,}")
     return kept
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from plm_model.families.plm.settings import ProcessorConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.records.record import Record, Turn
-from plm_model.records.turns import IMAGE_TAG, RejectedRecord, pair_turns
+from plm_model.records.turns import IMAGE_TAG, RecordError, pair_turns
 
 MEDIA_TAG = re.compile(r"<(?:image|video)>\n|\n<(?:image|video)>|<(?:image|video)>")
 
@@ -39,7 +39,7 @@ class Template:
     tokens_per_tile: int
 
     def pieces(self, record: Record, tile_counts: Sequence[int]) -> list[Piece]:
-        """Question and answer in turn, the answers that are trained supervised; RejectedRecord when no question is answered."""
+        """Question and answer in turn, the answers that are trained supervised; RecordError when no question is answered."""
         exchanges = pair_turns(record.turns)
         questions = self.questions([exchange.question for exchange in exchanges], tile_counts)
         pieces = []
@@ -79,7 +79,7 @@ class Template:
     def questions_with_tags(self, texts: list[str], images: list[list[int]]) -> list[list[int]]:
         tags = sum(text.count(IMAGE_TAG) for text in texts)
         if tags != len(images):
-            raise RejectedRecord(f"the questions hold {tags} {IMAGE_TAG} tags, but the record has {len(images)} images")
+            raise RecordError(f"the questions hold {tags} {IMAGE_TAG} tags, but the record has {len(images)} images")
         remaining = iter(images)
         questions = []
         for text in texts:

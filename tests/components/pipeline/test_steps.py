@@ -21,7 +21,8 @@ MODEL = frozenset({"base", "train", "consolidate", "evaluate_base", "evaluate"})
 # An edit of the module -> the steps that it may change, not counting those that only wait for them.
 TOUCHED = {
     "components.ingest.settings": {"ingest"},
-    "components.ingest.table": {"ingest", "convert"},
+    "components.rows.table": {"ingest", "convert"},
+    "components.formats.conversations": {"ingest", "convert"},
     "components.convert.settings": {"convert"},
     "components.preprocess.settings": {"preprocess"},
     "components.base.settings": {"base"},

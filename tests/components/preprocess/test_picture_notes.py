@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.errors import Unusable
 from components.media_files.root import MediaRoot
-from components.preprocess.encode import Encoder, Unusable
+from components.preprocess.encode import Encoder
 from plm_model.families.plm.codec import Codec
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.tokenizer import Tokenizer

@@ -21,11 +21,11 @@ from components import noted
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
-from components.errors import UserError
+from components.errors import Unusable, UserError
 from components.media_files.root import MediaRoot, require_inside
 from components.model_files.settings import codec_of
 from components.pipeline.config import PipelineConfig
-from components.preprocess.encode import Encoder, Unusable
+from components.preprocess.encode import Encoder
 from components.preprocess.figures import histogram, statistics
 from components.preprocess.graph import ChunkWorker, Report, raise_stop, read_lines, table_schema
 from components.preprocess.outcome import Outcome, collect

@@ -16,7 +16,7 @@ from plm_model.answers.options import Generation, GenerationOptions, OnText
 from plm_model.packs.example import Example, example
 from plm_model.packs.stored import Item
 from plm_model.records.record import VideoClip
-from plm_model.records.turns import RejectedRecord
+from plm_model.records.turns import RecordError
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Answerer:
     def prompt(self, question: str, media: Sequence[Image.Image | VideoClip]) -> tuple[Example, np.ndarray]:
         images = [item for item in media if isinstance(item, Image.Image)]
         if len(images) < len(media):
-            raise RejectedRecord("a video has no mean colour")
+            raise RecordError("a video has no mean colour")
         return asked(question, len(images)), colours(images)
 
     def answers(

@@ -13,7 +13,7 @@ from plm_model.media.images import decode_image
 from plm_model.packs.example import NO_TARGET, Example, example
 from plm_model.packs.stored import MediaFiles, Placeholder, StoredExample, StoreOptions
 from plm_model.records.record import Record
-from plm_model.records.turns import RejectedRecord, pair_turns
+from plm_model.records.turns import RecordError, pair_turns
 
 FILES = ("config.json",)
 
@@ -25,7 +25,7 @@ class Codec:
 
     def store(self, record: Record, files: MediaFiles, options: StoreOptions) -> StoredExample:
         if record.video is not None:
-            raise RejectedRecord("a video has no mean colour")
+            raise RecordError("a video has no mean colour")
         media = [{"kind": "image", "data": files.read(path)} for path in record.images]
         for image in media:
             decode_image(image["data"])

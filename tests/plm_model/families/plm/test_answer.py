@@ -17,7 +17,7 @@ from plm_model.families.plm.model import build
 from plm_model.families.plm.tiles import tile_image, video_tiles
 from plm_model.families.plm.weights import initialise
 from plm_model.media.video import VideoError
-from plm_model.records.turns import RejectedRecord
+from plm_model.records.turns import RecordError
 from tests.plm_model.checkpoints import SCALED, tokenizer
 from tests.plm_model.video_files import write_video
 
@@ -78,7 +78,7 @@ def test_a_part_of_a_video_gives_that_parts_frames(clip: Path) -> None:
 
 
 def test_a_question_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(RejectedRecord, match="leaves no room below 1,024"):
+    with pytest.raises(RecordError, match="leaves no room below 1,024"):
         text_prompt(CODEC, "why? " * 1000)
 
 

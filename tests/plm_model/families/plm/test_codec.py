@@ -14,7 +14,7 @@ from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.nn.config import DecoderConfig
 from plm_model.packs.example import NO_TARGET, Example
 from plm_model.records.record import Record, parse_record
-from plm_model.records.turns import RejectedRecord
+from plm_model.records.turns import RecordError
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parents[4] / "configs" / "tokenizers" / "plm_tiny")
 CONFIG = PLMConfig(
@@ -90,16 +90,14 @@ def test_a_dialogue_that_is_cut_to_fit_says_so() -> None:
 def test_a_dialogue_is_not_cut_before_one_of_its_images() -> None:
     record = dialogue("<image>", "b", "<image>", "d", image=["x", "y"])
     whole = CODEC.encode(record, [1, 1])
-    with pytest.raises(
-        RejectedRecord, match=f"not all of its 2 images are within the limit of {whole.length - 1} tokens"
-    ):
+    with pytest.raises(RecordError, match=f"not all of its 2 images are within the limit of {whole.length - 1} tokens"):
         Codec(TOKENIZER, CONFIG, max_tokens=whole.length - 1).encode(record, [1, 1])
 
 
 @pytest.mark.case("D19")
 def test_a_record_of_which_nothing_is_trained_is_rejected() -> None:
     said = [{"from": "human", "value": "a"}, {"from": "assistant", "value": "b", "weight": 0}]
-    with pytest.raises(RejectedRecord, match="no answer that is trained is within the limit"):
+    with pytest.raises(RecordError, match="no answer that is trained is within the limit"):
         CODEC.encode(parse_record({"id": "a", "conversations": said}), [])
 
 
@@ -110,9 +108,7 @@ def test_example_that_just_fits_is_whole() -> None:
 
 def test_answer_that_does_not_fit_is_rejected_with_both_numbers() -> None:
     length = CODEC.encode(dialogue("a", "b"), []).length
-    with pytest.raises(
-        RejectedRecord, match=f"answer does not fit: .* needs {length} tokens, the limit is {length - 1}"
-    ):
+    with pytest.raises(RecordError, match=f"answer does not fit: .* needs {length} tokens, the limit is {length - 1}"):
         Codec(TOKENIZER, CONFIG, max_tokens=length - 1).encode(dialogue("a", "b"), [])
 
 
@@ -124,7 +120,7 @@ def test_prompt_has_no_targets() -> None:
 
 def test_empty_prompt_is_rejected() -> None:
     warmup = dataclasses.replace(CONFIG, processor=ProcessorConfig(conversation_format="warmup"))
-    with pytest.raises(RejectedRecord, match="needs an image"):
+    with pytest.raises(RecordError, match="needs an image"):
         Codec(TOKENIZER, warmup).prompt(dialogue("a", "b"), [])
 
 

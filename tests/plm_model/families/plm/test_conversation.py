@@ -9,7 +9,7 @@ from plm_model.families.plm.conversation import Template
 from plm_model.families.plm.settings import ProcessorConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.records.record import Record, parse_record
-from plm_model.records.turns import RejectedRecord
+from plm_model.records.turns import RecordError
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parents[4] / "configs" / "tokenizers" / "plm_tiny")
 TEMPLATE = Template(TOKENIZER, ProcessorConfig(system_prompt="Be kind."), tokens_per_tile=2)
@@ -58,7 +58,7 @@ def test_several_images_replace_their_tags_in_place() -> None:
 
 
 def test_tags_and_images_that_do_not_match_are_both_counted() -> None:
-    with pytest.raises(RejectedRecord, match="1 <image> tags, but the record has 2 images"):
+    with pytest.raises(RecordError, match="1 <image> tags, but the record has 2 images"):
         TEMPLATE.pieces(dialogue("<image>?", "b", image=["x", "y"]), [1, 1])
 
 
@@ -114,7 +114,7 @@ def test_an_answer_of_weight_0_is_given_and_not_trained() -> None:
 
 
 def test_no_answered_question_is_rejected() -> None:
-    with pytest.raises(RejectedRecord, match="no question is followed by an answer"):
+    with pytest.raises(RecordError, match="no question is followed by an answer"):
         TEMPLATE.pieces(dialogue("q"), [])
 
 

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from components.errors import UserError
-
-
-class MissingValue(ValueError):
-    """A row has no value where a template needs one; the message names the column."""
+from components.errors import Unusable, UserError
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Template:
         return [column for _, column in self.pieces if column is not None]
 
     def fill(self, values: Mapping[str, Any]) -> str:
-        """The text with the row's values in it. Raises MissingValue."""
+        """The text with the row's values in it. Raises Unusable."""
         return "".join(text + ("" if column is None else value_of(values, column)) for text, column in self.pieces)
 
 
@@ -43,12 +39,12 @@ def parse_template(text: str, aliases: Mapping[str, str], key: str) -> Template:
 
 
 def value_of(values: Mapping[str, Any], column: str) -> str:
-    """A row's value as text: a non-blank string, or a number. Raises MissingValue."""
+    """A row's value as text: a non-blank string, or a number. Raises Unusable."""
     value = values.get(column)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise MissingValue(f"no text in column {column!r}")
+        raise Unusable(f"no text in column {column!r}")
     return value.strip()
 
 

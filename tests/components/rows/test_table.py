@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.errors import UserError
-from components.ingest.annotations import read_rows
-from components.ingest.row import BadRow, Row
+from components.rows.annotations import read_rows
+from components.rows.row import Rejected, Row
 
 pytestmark = pytest.mark.case("D14")
 
@@ -22,12 +22,12 @@ NO_END = "a quote opens that its line does not close"
 BEHIND = "a field goes on behind its closing quote"
 
 
-def read(text: str | bytes, name: str = "labels.csv", columns: tuple[str, ...] = ("label",)) -> list[Row | BadRow]:
+def read(text: str | bytes, name: str = "labels.csv", columns: tuple[str, ...] = ("label",)) -> list[Row | Rejected]:
     raw = text if isinstance(text, bytes) else text.encode()
     return list(read_rows(io.BytesIO(raw), name, "image", columns))
 
 
-def labels(rows: list[Row | BadRow]) -> list[tuple[int, str, str]]:
+def labels(rows: list[Row | Rejected]) -> list[tuple[int, str, str]]:
     """(line, image, label) of each row; (line, "!", the reason's beginning) of each that is bad."""
     return [
         (row.line, row.values["image"], row.values["label"])
@@ -210,7 +210,7 @@ def test_a_line_that_is_no_json_object_is_a_bad_row_with_the_reason(line: bytes)
     assert isinstance(good, Row) and isinstance(last, Row) and last.line == 3
     with pytest.raises(ValueError, match=JSON_LINES[line]):
         raise ValueError(bad.reason)
-    assert bad.line == 2 and len(str(bad.text)) < 250
+    assert bad.line == 2 and len(str(bad.row)) < 250
 
 
 def test_odd_lines_of_json_are_rows() -> None:
@@ -254,7 +254,7 @@ def test_rows_of_any_table_begin_on_lines_with_something_in_them(body: str) -> N
     filled = [number for number, line in enumerate(own, start=1) if line.strip(" \r") and number > 1]
     assert (starts[:1] or [None]) == (filled[:1] or [None]), "no line before the first row has anything in it"
     assert set(starts) <= set(filled)
-    assert all(isinstance(row, BadRow) or len(row.values) == 2 for row in rows)
+    assert all(isinstance(row, Rejected) or len(row.values) == 2 for row in rows)
 
 
 def test_counts_of_an_ingest_and_of_its_conversion_close(ingested: Callable[..., Any], tmp_path: Path) -> None:

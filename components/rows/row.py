@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from components.errors import UserError
 
 SHOWN_CHARACTERS = 200  # of a line that cannot be read, in reports
+SHOWN_ROW = 10_000  # characters of a row in the list of rejects
+SHOWN_KEYS = 12
 BYTE_ORDERS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16", codecs.BOM_UTF32_BE: "UTF-32"}
 
 
@@ -22,18 +25,37 @@ class Row:
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A line that is not a usable annotation, and why; `text` is the line, or the values where it has some."""
+class Rejected:
+    """A line that cannot be used, and why; `row` is what was read, or the text of the line."""
 
+    file: str
     line: int
     reason: str
-    text: Any
+    row: Any
+
+    def json_line(self) -> str:
+        """The line of a list of rejects; a row that is very long, or nested too deeply to be written, is cut."""
+        try:
+            text = json.dumps(self.row, ensure_ascii=False, default=str)
+            text.encode("utf-8")  # half a surrogate pair is none
+        except (RecursionError, UnicodeEncodeError):
+            text = json.dumps(cut(f"{type(self.row).__name__} that cannot be shown"))
+        if len(text) > SHOWN_ROW:
+            text = json.dumps(cut(text), ensure_ascii=False)
+        place = json.dumps({"file": self.file, "line": self.line, "reason": self.reason}, ensure_ascii=False)
+        return f'{place[:-1]}, "row": {text}}}\n'
 
 
 def cut(text: str, length: int = SHOWN_CHARACTERS) -> str:
     """A text, or its beginning with how long it was, without what cannot be written."""
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
+
+
+def keys_of(values: Mapping[str, Any]) -> str:
+    """`its keys are 'conversations', 'picture'`."""
+    shown = ", ".join(repr(key[:40]) for key in list(values)[:SHOWN_KEYS])
+    return f"its keys are {shown}" + (", …" if len(values) > SHOWN_KEYS else "")
 
 
 def require_text_file(start: bytes, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Annotation files (CSV, TSV, JSONL) as rows with line numbers; what is not a row becomes a `BadRow` with the reason."""
+"""Annotation files (CSV, TSV, JSONL) as rows with line numbers; what is not a row becomes a `Rejected` with the reason."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from components.errors import UserError
-from components.ingest.row import BadRow, Row, cut, require_text_file
-from components.ingest.table import DELIMITERS, Required, table_rows
 from components.media_files.path import shown
+from components.rows.row import Rejected, Row, cut, require_text_file
+from components.rows.table import DELIMITERS, Required, table_rows
 
 JSON_LINES = (".jsonl", ".ndjson")
 ARRAY = "a JSON array; write one object a line, such as by `jq -c '.[]' FILE`"
@@ -29,7 +29,7 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_DEPTH = 400  # of lists and objects in each other; JSON's own reader and writer end at about 1,000
 
 
-def read_rows(raw: IO[bytes], name: str, image_column: str, columns: Required = ()) -> Iterator[Row | BadRow]:
+def read_rows(raw: IO[bytes], name: str, image_column: str, columns: Required = ()) -> Iterator[Row | Rejected]:
     """Rows of an annotation file; `name` decides the format and stands in messages.
 
     Raises UserError for an unknown format, a file that is not UTF-8 text, and for a CSV whose header lacks one of `columns`
@@ -45,7 +45,7 @@ def read_rows(raw: IO[bytes], name: str, image_column: str, columns: Required = 
     )
 
 
-def _json_rows(raw: IO[bytes], name: str) -> Iterator[Row | BadRow]:
+def _json_rows(raw: IO[bytes], name: str) -> Iterator[Row | Rejected]:
     for line, data in enumerate(raw, start=1):
         if line == 1 and (data[:2] in UTF16_MARKS or b"\0" in data[:4]):
             require_text_file(data, name)
@@ -55,7 +55,7 @@ def _json_rows(raw: IO[bytes], name: str) -> Iterator[Row | BadRow]:
         try:
             yield Row(line, parse_object(data))
         except ValueError as error:
-            yield BadRow(line, str(error), cut(data.decode("utf-8", "replace")))
+            yield Rejected(name, line, str(error), cut(data.decode("utf-8", "replace")))
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

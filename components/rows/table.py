@@ -1,4 +1,4 @@
-"""Tables of labels (CSV, TSV) by their lines: each that is not blank is part of one `Row`, or is a `BadRow` with the reason.
+"""Tables of labels (CSV, TSV) by their lines: each that is not blank is part of one `Row`, or is `Rejected` with the reason.
 
 A quoted field may go on over several lines. Where a quote is opened and the lines up to the next one are rows themselves, it is
 a lone quote: its line is rejected and the others are read. Of
@@ -7,7 +7,7 @@ a lone quote: its line is rejected and the others are read. Of
     1.png,cat
     3.png,tall"
 
-line 1 is a BadRow, `cat` and `tall"` are labels. TSV has no quoting: a quote there is a letter.
+line 1 is rejected, `cat` and `tall"` are labels. TSV has no quoting: a quote there is a letter.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from components.errors import UserError
-from components.ingest.media_keys import media_column
-from components.ingest.row import BadRow, Row, cut, require_text_file
+from components.rows.media_keys import media_column
+from components.rows.row import Rejected, Row, cut, require_text_file
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {",": "`,`", ";": "`;`", "\t": "tabs", "|": "`|`"}
@@ -45,6 +45,7 @@ class Unclosed(ValueError):
 class Layout:
     """How a table is written: `columns` are its header's names, `media` the place of the column that names files."""
 
+    file: str
     delimiter: str
     quoted: bool
     columns: tuple[str, ...]
@@ -82,7 +83,7 @@ class Lines:
 
 def table_rows(
     raw: IO[bytes], name: str, delimiter: str, image_column: str, columns: Required
-) -> Iterator[Row | BadRow]:
+) -> Iterator[Row | Rejected]:
     """The rows of a table; `columns` must be in its header, and one that names files (`media_column`).
 
     UserError for a header that lacks or doubles a column, and for a file that is no UTF-8 text.
@@ -114,7 +115,7 @@ def layout_of(line: str, where: str, delimiter: str, quoted: bool, image_column:
     for column in (media, *(required(columns) if callable(required) else required)):
         if column not in columns:
             raise UserError(f"{where.rpartition(':')[0]}: {lacks(column, columns, line, delimiter)}")
-    return Layout(delimiter, quoted, columns, columns.index(media))
+    return Layout(where.rpartition(":")[0], delimiter, quoted, columns, columns.index(media))
 
 
 def lacks(column: str, columns: Sequence[str], line: str, delimiter: str) -> str:
@@ -135,7 +136,7 @@ def lacks(column: str, columns: Sequence[str], line: str, delimiter: str) -> str
     return f"{said}; did you mean {near[0]!r}?" if near else said
 
 
-def row_of(line: str, lines: Lines, layout: Layout) -> Row | BadRow:
+def row_of(line: str, lines: Lines, layout: Layout) -> Row | Rejected:
     """The row that begins with a line which was just taken; takes those on which it goes on."""
     number = lines.number
     try:
@@ -148,7 +149,7 @@ def row_of(line: str, lines: Lines, layout: Layout) -> Row | BadRow:
             raise ValueError(f"has {len(fields)} fields, the header {len(layout.columns)}")
         return Row(number, with_times(dict(zip(layout.columns, fields, strict=True))))
     except ValueError as error:
-        return BadRow(number, str(error), cut(without_end(line)))
+        return Rejected(layout.file, number, str(error), cut(without_end(line)))
 
 
 def fields_of(text: str, delimiter: str, quoted: bool) -> list[str]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.convert.formats.plm_video_human import BadRow, convert_file, rcap, rdcap, rtloc, shown
-from components.errors import UserError
+from components.errors import Unusable, UserError
+from components.formats.plm_video_human import convert_file, rcap, rdcap, rtloc, shown
 
 ROW = {"uid": 5, "video": "sav_1.mp4", "masklet_id": 2, "total_frames": 240}
 EVENT = {"caption": "A dog\nruns.", "start_frame": 60, "end_frame": 119}
@@ -74,7 +74,7 @@ def test_dense_captions_are_one_line_an_event() -> None:
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRow, match=message):
+    with pytest.raises(Unusable, match=message):
         rcap({**ROW, **EVENT, **change}, BOXES)
 
 

@@ -6,36 +6,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import IO, Any
 
 from components.artifacts.artifact import Artifact, ArtifactWriter
-from components.ingest.row import cut
+from components.rows.row import Rejected
 
 REJECTED = "rejected.jsonl"
-SHOWN_ROW = 10_000  # characters of a row in the list
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A row that cannot be used; `row` is what was read, or the text of the line."""
-
-    file: str
-    line: int
-    reason: str
-    row: Any
-
-    def json_line(self) -> str:
-        """The line of the list; a row that is very long, or nested too deeply to be written, is cut."""
-        try:
-            text = json.dumps(self.row, ensure_ascii=False, default=str)
-            text.encode("utf-8")  # half a surrogate pair is none
-        except (RecursionError, UnicodeEncodeError):
-            text = json.dumps(cut(f"{type(self.row).__name__} that cannot be shown"))
-        if len(text) > SHOWN_ROW:
-            text = json.dumps(cut(text), ensure_ascii=False)
-        place = json.dumps({"file": self.file, "line": self.line, "reason": self.reason}, ensure_ascii=False)
-        return f'{place[:-1]}, "row": {text}}}\n'
 
 
 class RejectedList:

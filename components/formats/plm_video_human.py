@@ -1,6 +1,6 @@
 """PLM-Video-Human's published rows become rows that PLM trains on, `{video, conversations, bbox_map | start_time, end_time}`.
 
-    python -m components.convert.formats.plm_video_human --task rcap --rows rcap.parquet --boxes boxes.jsonl --to rcap.jsonl
+    python -m components.formats.plm_video_human --task rcap --rows rcap.parquet --boxes boxes.jsonl --to rcap.jsonl
 
 The rows say which masklet of a video they are about, the boxes of the masklets are in another file. Frames are those of the
 6-fps files of SA-V. Answers count them as the model sees them, 0 to 31: `int(frame / (total_frames / 32))`.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
+from components.errors import Unusable, UserError
 
 SHOWN_FRAMES = 32
 QUESTIONS = {
@@ -36,10 +36,6 @@ QUESTIONS = {
 Boxes = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
-class BadRow(ValueError):
-    """A published row that cannot be used; the message names the key."""
-
-
 def rcap(row: Mapping[str, Any], boxes: Boxes) -> dict[str, Any]:
     """Region captioning: what happens in the red box, and when is given."""
     total, (start, end) = total_frames(row), span(row, row)
@@ -57,7 +53,7 @@ def rdcap(row: Mapping[str, Any], boxes: Boxes) -> dict[str, Any]:
     """Dense captioning: what happens when, from beginning to end."""
     events = row.get("dense_captions")
     if not isinstance(events, list) or not events:
-        raise BadRow("`dense_captions` must be a list with at least one event")
+        raise Unusable("`dense_captions` must be a list with at least one event")
     lines = [f"[{start}, {end}]: {text(event, 'caption')}" for event in events for start, end in [span(event, row)]]
     return about_region(row, boxes, QUESTIONS["rdcap"], "\n".join(lines))
 
@@ -68,10 +64,10 @@ def fgqa(row: Mapping[str, Any], video: str) -> dict[str, Any]:
     try:
         path = video.format(**metadata, segment_id=row.get("segment_id"))
     except (KeyError, IndexError) as error:
-        raise BadRow(f"`metadata` has no {error}, which --video names") from None
+        raise Unusable(f"`metadata` has no {error}, which --video names") from None
     start, end = metadata.get("source_start_time"), metadata.get("source_end_time")
     if not all(isinstance(time, int | float) for time in (start, end)) or not 0 <= start < end:
-        raise BadRow(f"`metadata.source_start_time` {start!r} and `source_end_time` {end!r} must be seconds in order")
+        raise Unusable(f"`metadata.source_start_time` {start!r} and `source_end_time` {end!r} must be seconds in order")
     turns = conversation(text(row, "question"), text(row, "answer"))
     return {"id": text(row, "qa_id"), "video": path, "start_time": start, "end_time": end, "conversations": turns}
 
@@ -81,7 +77,7 @@ def about_region(row: Mapping[str, Any], boxes: Boxes, question: str, answer: st
     video, masklet = text(row, "video"), row.get("masklet_id")
     found = boxes.get((video, masklet)) if isinstance(masklet, int) else None
     if not found:
-        raise BadRow(f"no boxes for masklet {masklet!r} of {video}")
+        raise Unusable(f"no boxes for masklet {masklet!r} of {video}")
     drawn = {str(frame): box for frame, box in found.items() if box}
     return {"id": str(row["uid"]), "video": video, "bbox_map": drawn, "conversations": conversation(question, answer)}
 
@@ -94,7 +90,7 @@ def span(event: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, int]:
     """First and last frame of an event among the 32 that are shown, e.g. frames 60 and 119 of 240 are 8 and 15."""
     start, end, total = event.get("start_frame"), event.get("end_frame"), total_frames(row)
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= total):
-        raise BadRow(f"`start_frame` {start!r} and `end_frame` {end!r} must be in order, within {total} frames")
+        raise Unusable(f"`start_frame` {start!r} and `end_frame` {end!r} must be in order, within {total} frames")
     return shown(start, total), shown(end, total)
 
 
@@ -105,7 +101,7 @@ def shown(frame: int, total: int) -> int:
 def total_frames(row: Mapping[str, Any]) -> int:
     total = row.get("total_frames")
     if not isinstance(total, int) or total < 1:
-        raise BadRow(f"`total_frames` is {total!r}; it must be a positive number")
+        raise Unusable(f"`total_frames` is {total!r}; it must be a positive number")
     return total
 
 
@@ -113,7 +109,7 @@ def text(row: Mapping[str, Any], key: str) -> str:
     """A text of the row on one line."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise BadRow(f"`{key}` must be a text")
+        raise Unusable(f"`{key}` must be a text")
     return " ".join(value.split())
 
 
@@ -141,7 +137,7 @@ def convert_file(
             try:
                 good.write(json.dumps(TASKS[task](row, known), ensure_ascii=False) + "\n")
                 counts["rows"] += 1
-            except BadRow as error:
+            except Unusable as error:
                 reject = {"file": str(rows), "row": number, "reason": str(error), "values": row}
                 bad.write(json.dumps(reject, ensure_ascii=False, default=str) + "\n")
                 counts["rejected"] += 1

@@ -1,1 +1,0 @@
-"""One written form of a row a file."""
