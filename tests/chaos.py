@@ -231,6 +231,7 @@ def drive(inputs: Path, out: Path) -> None:
 
     from components.artifacts.context import StepContext
     from components.tracking.runs import SilentTracker
+    from components.train.folder import TrainingFolder
     from components.train.launch.plain_settings import read_settings
     from components.train.launch.ray import fit
     from tests.components.training_set import artifact
@@ -238,7 +239,7 @@ def drive(inputs: Path, out: Path) -> None:
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, configure_logging=False)
     context = StepContext(SilentTracker(), lambda text: None, inputs / "cache", str(out))
     folders = {"shards": artifact(inputs / "shards", "preprocess"), "base": artifact(inputs / "base", "base")}
-    fit(read_settings(f"{inputs}/train.yaml"), folders, f"{out}/checkpoints", context)
+    fit(read_settings(f"{inputs}/train.yaml"), folders, TrainingFolder(str(out)), context)
 
 
 def last_state(place: Place) -> dict[str, Any]:

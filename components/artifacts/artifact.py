@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,9 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from components.artifacts.files import bring, filesystem
 from components.artifacts.manifest import MANIFEST as MANIFEST
 from components.artifacts.manifest import SEAL, BrokenManifest, read_manifest
 from components.artifacts.manifest import content_digest as content_digest
@@ -32,8 +31,6 @@ from components.artifacts.marks import add_mark
 from components.artifacts.sums import GONE, DamagedFile, cure, difference
 from components.artifacts.writer import COPY_BYTES as COPY_BYTES
 from components.artifacts.writer import ArtifactWriter as ArtifactWriter
-
-DOWNLOADS = 2  # of a file that arrives damaged
 
 
 @dataclass(frozen=True)
@@ -115,17 +112,17 @@ class Artifact:
         here = isinstance(fs, LocalFileSystem)
         folder = Path(path) if here else self.cache_dir / "artifacts" / self.manifest.get(SEAL, self.digest)[:20]
 
-        def bring(name: str) -> None:
+        def bring_here(name: str) -> None:
             if here:
                 self.require_sound(name, folder / name)
             else:
                 self._download(fs, f"{path}/{name}", name, folder / name)
 
         if rel is not None:
-            bring(rel)
+            bring_here(rel)
             return folder / rel
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(bring, self.files))
+            list(pool.map(bring_here, self.files))
         return folder
 
     def require_sound(self, rel: str, path: Path) -> None:
@@ -171,42 +168,14 @@ class Artifact:
     def _download(self, fs: Any, remote: str, rel: str, target: Path) -> None:
         if target.exists() and self.problem(rel, target) is None:
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{uuid.uuid4().hex}")  # without the name, which may be as long as a name can be
         try:
-            for _ in range(DOWNLOADS):
-                fs.get_file(remote, str(partial))
-                found = self.problem(rel, partial)
-                if found is None:
-                    partial.replace(target)
-                    return
-                problem = found
+            problem = bring(
+                lambda place: fs.get_file(remote, str(place)), target, lambda place: self.problem(rel, place)
+            )
         except FileNotFoundError:
             problem = GONE
-        finally:
-            partial.unlink(missing_ok=True)
-        raise self.damaged(rel, problem)
-
-
-def filesystem(uri: str, probe: bool = False) -> tuple[Any, str]:
-    """The fsspec filesystem of a URI and the path in it. Listings are never cached: other processes write too.
-
-    S3 is spoken to through `components.storage.client`, which tries again and verifies; with `probe` it gives up early.
-    """
-    if uri.startswith(("s3://", "s3a://")):
-        from components.storage import client as storage_client
-
-        limits = storage_client.PROBE if probe else storage_client.LIMITS
-        client = storage_client.StorageClient(limits=limits)
-        return client, client._strip_protocol(uri).rstrip("/")
-    fs, path = fsspec.core.url_to_fs(uri)
-    return fs, path.rstrip("/")
-
-
-def absolute_uri(uri: str) -> str:
-    """A URI without trailing slash; paths, also as `file://`, become absolute ones (workers run in other folders)."""
-    path = uri.removeprefix("file://").removeprefix("local://")
-    return uri.rstrip("/") if "://" in path else str(Path(path).absolute())
+        if problem is not None:
+            raise self.damaged(rel, problem)
 
 
 def from_root(link: str, root: str) -> str:

@@ -23,7 +23,7 @@ from typing import IO, Any
 import psutil
 from fsspec.implementations.local import LocalFileSystem
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
@@ -33,7 +33,7 @@ SETTLE_SECONDS = 2.0  # until two that take over the same lease have both writte
 
 
 def sole(uri: str, say: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
-    """Hold the key whose resume folder is `uri` while the block runs; waits for another holder, and says so."""
+    """Hold the key that `uri` names while the block runs; waits for another holder, and says so."""
     fs, path = filesystem(uri)
     return _file_lock(f"{path}.lock", say) if isinstance(fs, LocalFileSystem) else _lease(fs, f"{path}.lease", say)
 

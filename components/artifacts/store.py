@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.artifact import Artifact, ArtifactWriter, StepKey, absolute_uri, filesystem, to_root
+from components.artifacts.artifact import Artifact, ArtifactWriter, StepKey, to_root
 from components.artifacts.attempts import mend, new_name, remove, remove_dead, size_of, sizes_below, standing_attempt
+from components.artifacts.files import absolute_uri, filesystem
 from components.artifacts.manifest import MANIFEST, BrokenManifest, Damage, content_digest, read_manifest, sealed
 from components.artifacts.marks import marked, remove_mark
 from components.artifacts.sums import GONE, difference, is_local
@@ -26,32 +27,36 @@ log = logging.getLogger(__name__)
 
 
 class ArtifactStore:
-    """All artifacts below one storage root."""
+    """All artifacts below one storage root; what unfinished steps resume lies below `resume_root`, which may be elsewhere."""
 
-    def __init__(self, root: str, cache_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str, cache_dir: str | os.PathLike[str], resume_root: str | None = None) -> None:
         self.root = absolute_uri(root)
+        self.resume_root = absolute_uri(resume_root) if resume_root else self.uri("resume")
         self.cache_dir = Path(cache_dir).absolute()
         self.fs, self.fs_path = filesystem(self.root)
-        if "://" in self.root and set("*?[") & set(self.root):  # removing or moving below it would expand the pattern
-            raise UserError(f"storage.root {self.root}: must not hold any of * ? [")
+        for key, place in self._roots():
+            if "://" in place and set("*?[") & set(place):  # removing or moving below it would expand the pattern
+                raise UserError(f"{key} {place}: must not hold any of * ? [")
 
     def uri(self, *parts: str) -> str:
         """A URI below the root."""
         return "/".join((self.root, *parts))
 
+    def resume_uri(self, *parts: str) -> str:
+        """A URI below the root of what unfinished steps resume."""
+        return "/".join((self.resume_root, *parts))
+
     def check(self) -> None:
-        """Write, read and delete a small object, and try a hard link. Raises UserError when the root cannot be used."""
-        probe = f"{self.fs_path}/.probe-{uuid.uuid4().hex}"
-        try:
-            if is_local(self.fs):
-                os.makedirs(self.fs_path, exist_ok=True)
-            fs, _ = filesystem(self.root, probe=True)
-            fs.pipe_file(probe, b"probe")
-            if is_local(fs) and not has_links(probe):
-                log.warning("storage.root %s: this disk has no hard links; files are copied instead", self.root)
-            fs.rm_file(probe)
-        except Exception as error:  # botocore, aiohttp and OSError families: each means the same to the user
-            raise UserError(f"storage.root {self.root}: cannot be written: {_short(error)}") from None
+        """Write, read and delete a small object, and try a hard link. Raises UserError when a root cannot be used."""
+        for key, root in self._roots():
+            try:
+                _probe(key, root)
+            except Exception as error:  # botocore, aiohttp and OSError families: each means the same to the user
+                raise UserError(f"{key} {root}: cannot be written: {_short(error)}") from None
+
+    def _roots(self) -> list[tuple[str, str]]:
+        apart = self.resume_root != self.uri("resume")
+        return [("storage.root", self.root), *([("storage.resume_root", self.resume_root)] if apart else [])]
 
     def find(self, key: StepKey) -> Artifact | None:
         """The artifact of a key, if it is there and nothing is known to be wrong with it."""
@@ -233,6 +238,17 @@ def _flush_files(folder: str) -> None:
         if path.is_file():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
+
+
+def _probe(key: str, root: str) -> None:
+    fs, path = filesystem(root, probe=True)
+    if is_local(fs):
+        os.makedirs(path, exist_ok=True)
+    probe = f"{path}/.probe-{uuid.uuid4().hex}"
+    fs.pipe_file(probe, b"probe")
+    if is_local(fs) and not has_links(probe):
+        log.warning("%s %s: this disk has no hard links; files are copied instead", key, root)
+    fs.rm_file(probe)
 
 
 def _short(error: BaseException) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from components.artifacts.artifact import Artifact, ArtifactWriter, filesystem
+from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
+from components.artifacts.files import filesystem
 from components.errors import UserError
 from components.ingest.named import Named
 from components.ingest.parts import SOURCE, Part

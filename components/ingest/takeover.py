@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter, filesystem
+from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter
+from components.artifacts.files import filesystem
 from components.artifacts.sums import DamagedFile
 from components.ingest.sources.origin import SourceFile
 

@@ -11,7 +11,6 @@ import hashlib
 import os
 import stat
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,7 +21,8 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from components.artifacts.artifact import Artifact, artifact_at, filesystem
+from components.artifacts.artifact import Artifact, artifact_at
+from components.artifacts.files import bring, filesystem
 from components.artifacts.sums import GONE, OTHER_CONTENTS, DamagedFile, cure, difference, differs
 from components.errors import UserError
 from components.media_files.path import OutsideRoot, path_below
@@ -82,11 +82,8 @@ class MediaRoot:
             yield Path(target)
             return
         with tempfile.TemporaryDirectory(prefix="media-") as folder:
-            copy = (
-                Path(folder) / f"copy{PurePosixPath(path).suffix[:16]}"
-            )  # an object's name may be too long for a disk
-            self._fetch_sound(path, copy, entry)
-            yield copy
+            suffix = PurePosixPath(path).suffix[:16]  # an object's name may be too long for a disk
+            yield self._bring(path, Path(folder, f"copy{suffix}"), entry)
 
     def local(self, paths: Iterable[str], cache_dir: Path) -> dict[str, Path]:
         """Where each file lies on this machine; what is remote is downloaded once, eight at a time.
@@ -154,24 +151,20 @@ class MediaRoot:
         with contextlib.suppress(MissingMedia), said_of(path, str(place)):
             entry = self.entry(path)
             if not place.exists() or (entry is not None and difference(place, entry)):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                partial = place.with_name(f".{uuid.uuid4().hex}")
-                try:
-                    self._fetch_sound(path, partial, entry)
-                    os.replace(partial, place)
-                finally:
-                    partial.unlink(missing_ok=True)
+                self._bring(path, place, entry)
         return place
 
-    def _fetch_sound(self, path: str, place: Path, entry: Mapping[str, Any] | None) -> None:
-        for _ in range(READINGS):
+    def _bring(self, path: str, place: Path, entry: Mapping[str, Any] | None) -> Path:
+        def get(partial: Path) -> None:
             with self._as_recorded(path, entry):
-                self._fetch(path, place)
-            found = difference(place, entry) if entry is not None else None
-            if found is None:
-                return
-            problem = found
-        raise self._damaged(path, problem)
+                self._fetch(path, partial)
+
+        def problem(partial: Path) -> str | None:
+            return None if entry is None else difference(partial, entry)
+
+        if found := bring(get, place, problem):
+            raise self._damaged(path, found)
+        return place
 
     def _fetch(self, path: str, place: Path) -> None:
         target = self.target(path)

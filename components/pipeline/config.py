@@ -29,6 +29,11 @@ class StorageConfig(Settings):
     """Where artifacts live."""
 
     root: Uri = Field("./runs", description="fsspec URI that holds every artifact: a path or s3://bucket/prefix")
+    resume_root: Uri | None = Field(
+        None,
+        description="where unfinished steps keep what they resume, such as a training's checkpoints; on a cluster every node "
+        "must see it; default: `resume` below root",
+    )
     cache_dir: LocalPath = Field("./runs/cache", description="local folder for downloads and scratch files")
 
 

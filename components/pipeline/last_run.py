@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.artifact import Artifact, StepKey
+from components.artifacts.files import read_json, write_json
 from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import OUTSIDE, Step
@@ -18,11 +18,7 @@ from components.pipeline.steps import OUTSIDE, Step
 
 def remember_key(config: PipelineConfig, store: ArtifactStore, key: StepKey) -> None:
     """Keep the parts of a step's key and where it was worked out, so that the next run can say what changed."""
-    fs, path = filesystem(_uri(config, store, key.step))
-    if "://" not in store.root:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    parts = {**asdict(key), "place": _place()}
-    fs.pipe_file(path, json.dumps(parts, ensure_ascii=False).encode())
+    write_json(_uri(config, store, key.step), {**asdict(key), "place": _place()})
 
 
 def last_key(config: PipelineConfig, store: ArtifactStore, step: str) -> StepKey | None:
@@ -50,12 +46,8 @@ def made_elsewhere(step: Step, config: PipelineConfig, store: ArtifactStore) -> 
 
 
 def _parts(config: PipelineConfig, store: ArtifactStore, step: str) -> Mapping[str, Any] | None:
-    fs, path = filesystem(_uri(config, store, step))
-    try:
-        found = json.loads(fs.cat_file(path))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return None
-    whole = isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("inputs", "config", "code"))
+    found = read_json(_uri(config, store, step))
+    whole = found and all(isinstance(found.get(part), dict) for part in ("inputs", "config", "code"))
     return found if whole else None
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.artifact import Artifact, StepKey
+from components.artifacts.files import filesystem, write_bytes, write_json
 from components.artifacts.store import ArtifactStore
 from components.artifacts.sums import cure
 from components.errors import UserError
@@ -78,7 +79,9 @@ def publish_job(
     """
     inside = config.model_copy(
         update={
-            "storage": StorageConfig(root=store.root, cache_dir=f"{JOB_FOLDER}/cache"),
+            "storage": StorageConfig(
+                root=store.root, resume_root=config.storage.resume_root, cache_dir=f"{JOB_FOLDER}/cache"
+            ),
             "tracking": config.tracking.model_copy(
                 update={"uri": tracking_uri(config.tracking), "state_dir": JOB_FOLDER}
             ),
@@ -86,12 +89,12 @@ def publish_job(
         }
     )
     text = dump_config(inside).encode()
-    config_uri = _put(store.uri("configs", f"{hashlib.sha256(text).hexdigest()[:16]}.yaml"), text)
+    config_uri = write_bytes(store.uri("configs", f"{hashlib.sha256(text).hexdigest()[:16]}.yaml"), text)
     order = {
         "key": asdict(key),
         "inputs": {name: {"step": artifact.step, "key": artifact.key} for name, artifact in inputs.items()},
     }
-    return config_uri, _put(store.uri("configs", f"{key.step}-{key.digest[:20]}.json"), json.dumps(order).encode())
+    return config_uri, write_json(store.uri("configs", f"{key.step}-{key.digest[:20]}.json"), order)
 
 
 def read_order(uri: str, store: ArtifactStore, family: str) -> tuple[StepKey, dict[str, Artifact]]:
@@ -121,14 +124,6 @@ def read_order(uri: str, store: ArtifactStore, family: str) -> tuple[StepKey, di
 
 def _differing(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
-
-
-def _put(uri: str, data: bytes) -> str:
-    fs, path = filesystem(uri)
-    if "://" not in uri:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    fs.pipe_file(path, data)
-    return uri
 
 
 def job_client(address: str) -> Any:

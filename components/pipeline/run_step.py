@@ -9,8 +9,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 
-from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
+from components.artifacts.files import remove
 from components.artifacts.lock import sole
 from components.artifacts.store import ArtifactStore
 from components.artifacts.sums import cure
@@ -38,9 +39,9 @@ def run_step(
 
     Where another process makes the same it is waited for, and its artifact taken, unless a fresh one is asked for.
     """
-    with sole(resume_uri(store, key), context.progress):
+    with sole(shared_uri(store, key), context.progress):
         if context.fresh:
-            remove_resumable(context.resume_uri)
+            remove(context.resume_uri)
         elif made := store.find(key):
             context.progress("made by another run meanwhile: reused")
             return made
@@ -70,7 +71,7 @@ def _make(
     if artifact is None:
         raise UserError(f"{step.name}: its artifact vanished from {store.root} while it was committed; run again")
     try:
-        remove_resumable(context.resume_uri)
+        remove(context.resume_uri)
     except Exception as error:  # of a store: the step is done, and what is left behind harms nobody
         log.warning("%s stays behind: %s", context.resume_uri, " ".join(str(error).split())[:200])
     return artifact
@@ -78,13 +79,12 @@ def _make(
 
 def resume_uri(store: ArtifactStore, key: StepKey) -> str:
     """Where a step with this key may leave what an interrupted attempt can resume."""
+    return store.resume_uri(key.step, STEPS[key.step].resumes(key).digest[:20])
+
+
+def shared_uri(store: ArtifactStore, key: StepKey) -> str:
+    """What names of the attempts at a key begin with that all who make it must see: its lock, and how far a job is."""
     return store.uri("resume", key.step, STEPS[key.step].resumes(key).digest[:20])
-
-
-def remove_resumable(uri: str) -> None:
-    fs, path = filesystem(uri)
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
 
 
 def find_inputs(

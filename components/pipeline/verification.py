@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.artifacts.artifact import Artifact
+from components.artifacts.files import filesystem
 from components.artifacts.manifest import MANIFEST, BrokenManifest
 from components.artifacts.store import ArtifactStore
 from components.artifacts.sums import difference
@@ -15,6 +16,7 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.last_run import last_key
 from components.pipeline.steps import STEPS
 from components.train.checkpoints.sums import METADATA, damage, read_records
+from components.train.folder import TrainingFolder
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Verified:
 def keys_below(store: ArtifactStore) -> Iterator[tuple[str, str]]:
     """(step, key) of everything below a root, keys as their folders are named."""
     for step in STEPS:
-        keys = {*_names(store, f"artifacts/{step}"), *_names(store, f"resume/{step}")}
+        keys = {*_names(store.uri("artifacts", step)), *_names(store.resume_uri(step))}
         yield from ((step, key) for key in sorted(keys))
 
 
@@ -89,10 +91,11 @@ def _noted(artifact: Artifact, rel: str, problem: str) -> Damaged:
 
 
 def _checkpoints(store: ArtifactStore, step: str, key: str, result: Verified) -> Iterator[Damaged]:
-    folder = f"resume/{step}/{key}/checkpoints"
-    for name in _names(store, folder):
-        uri = store.uri(folder, name)
-        if not store.fs.exists(f"{store.fs_path}/{folder}/{name}/{METADATA}"):
+    folder = TrainingFolder(store.resume_uri(step, key)).checkpoints
+    fs, path = filesystem(folder)
+    for name in _names(folder):
+        uri = f"{folder}/{name}"
+        if not fs.exists(f"{path}/{name}/{METADATA}"):
             continue  # being written, or left by a crash: nobody takes it for whole
         records = read_records(uri)
         result.checkpoints += 1
@@ -102,9 +105,11 @@ def _checkpoints(store: ArtifactStore, step: str, key: str, result: Verified) ->
             yield Damaged(uri, problem)
 
 
-def _names(store: ArtifactStore, folder: str) -> list[str]:
+def _names(folder: str) -> list[str]:
+    """The folders in a folder."""
+    fs, path = filesystem(folder)
     try:
-        entries: list[Any] = store.fs.ls(f"{store.fs_path}/{folder}", detail=True)
+        entries: list[Any] = fs.ls(path, detail=True)
     except FileNotFoundError:
         return []
     folders = (entry["name"] for entry in entries if entry["type"] == "directory")

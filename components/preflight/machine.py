@@ -101,9 +101,11 @@ def folders(config: PipelineConfig) -> Iterator[Finding]:
 
 
 def _places(config: PipelineConfig) -> dict[str, str]:
-    root = config.storage.root.removeprefix("file://").removeprefix("local://")
-    named = {"tracking.state_dir": config.tracking.state_dir, "storage.cache_dir": config.storage.cache_dir}
-    return named if "://" in root else {"storage.root": root, **named}
+    storage = config.storage
+    roots = {"storage.root": storage.root, "storage.resume_root": storage.resume_root}
+    local = {key: root.removeprefix("file://").removeprefix("local://") for key, root in roots.items() if root}
+    named = {"tracking.state_dir": config.tracking.state_dir, "storage.cache_dir": storage.cache_dir}
+    return {key: root for key, root in local.items() if "://" not in root} | named
 
 
 def not_writable(folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.media_files.thumbnails import thumbnail
 from components.preprocess.figures import by_source
 from components.preprocess.graph import Report

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.artifacts.sums import OTHER_CONTENTS, DamagedFile, cure
 from components.errors import Unusable, UserError
 from components.preprocess.encode import Encoder

@@ -6,7 +6,7 @@ import itertools
 import json
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.errors import UserError
 from components.preprocess.outcome import Outcome
 

@@ -7,13 +7,14 @@ before it moves the alias, and looks afterwards who else did; whoever moves it l
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from components.register.settings import GateConfig
 
@@ -48,9 +49,9 @@ def alone(state_dir: Path, name: str) -> Iterator[None]:
     """Hold a registered model against other processes of this machine while the block runs."""
     folder = state_dir / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"registry-{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:100]}", "a") as lock:
+    with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.enter_context(FileLock(folder / f"registry-{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:100]}"))
         yield
 
 

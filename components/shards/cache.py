@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from components.artifacts.artifact import DOWNLOADS, Artifact, filesystem
-from components.artifacts.file_lock import locked
+from filelock import FileLock
+
+from components.artifacts.artifact import Artifact
+from components.artifacts.files import filesystem, get_sound
 from components.errors import UserError
 
 ABANDONED_SECONDS = 600  # a download that has not grown for so long is nobody's
@@ -63,7 +65,7 @@ class ShardFiles:
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         slot = int(hashlib.sha256(name.encode()).hexdigest(), 16) % SLOTS
-        with locked(locks / str(slot)):
+        with FileLock(locks / str(slot)):
             with contextlib.suppress(FileNotFoundError):
                 return self._open_cached(rel, name)
             return self._fetch(fs, f"{path}/{rel}", rel, name)
@@ -85,18 +87,18 @@ class ShardFiles:
     def _fetch(self, fs: Any, remote: str, rel: str, name: str) -> IO[bytes]:
         """Download to a temporary name that tells its size, verify, rename, open before anyone can remove it."""
         size = self.artifact.files[rel]["size"]
+
+        def get(place: Path) -> None:
+            fs.get_file(remote, str(place))
+            if place.stat().st_size != size:
+                raise OSError(f"{remote}: {place.stat().st_size} bytes came, {size} were expected")
+
         partial, held = self._reserve(name, size)
         try:
-            for _ in range(DOWNLOADS):
-                fs.get_file(remote, str(partial))
-                if partial.stat().st_size != size:
-                    raise OSError(f"{remote}: {partial.stat().st_size} bytes came, {size} were expected")
-                if (problem := self.artifact.problem(rel, partial)) is None:
-                    break
-            else:
-                raise self.artifact.damaged(rel, str(problem))
+            if problem := get_sound(get, partial, lambda place: self.artifact.problem(rel, place)):
+                raise self.artifact.damaged(rel, problem)
             opened = open(partial, "rb")  # noqa: SIM115  the caller closes it
-            with locked(self._room):  # whoever counts the bytes must not miss this file between its two names
+            with FileLock(self._room):  # whoever counts the bytes must not miss this file between its two names
                 partial.replace(self.folder / name)
             return opened
         finally:
@@ -112,7 +114,7 @@ class ShardFiles:
             raise UserError(f"a shard of {size:,} bytes is more than train.shard_cache_gb allows; raise it")
         partial = self.folder / f"{name}.part-{size}-{uuid.uuid4().hex[:8]}"
         while True:
-            with locked(self._room):
+            with FileLock(self._room):
                 if self._make_room(size):
                     held = open(partial, "ab")  # noqa: SIM115  the caller closes it
                     fcntl.flock(held, fcntl.LOCK_EX)

@@ -7,7 +7,6 @@ removes; two first starts at once wait for each other. What is there but cannot 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import uuid
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock
 
 from components.errors import UserError
 
@@ -51,9 +51,9 @@ def prepare_database(uri: str) -> None:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock beside the file; the kernel frees it with its process."""
-    with open(path.with_name(f".{path.name}.lock"), "a") as lock:
+    with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # a file system without locks: as before, one start at a time
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
         yield
 
 

@@ -10,7 +10,6 @@ what a dead process left is sent by whoever starts next.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +19,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from components.tracking.send import RunRefused, one_line, send
 
@@ -182,7 +183,7 @@ def replay_spools(client: Any, folder: Path) -> int:
             with locked(path):
                 total += send_or_put_aside(client, file)
             failures = 0
-        except BlockingIOError:
+        except Timeout:
             continue  # its process lives
         except Exception as error:
             log.warning("tracking: %s still waits: %s", path, one_line(error))
@@ -230,11 +231,10 @@ def parents_of_waiting(folder: Path) -> set[str]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a spool file against other processes while the block runs. BlockingIOError when another one does."""
+    """Hold a spool file against other processes while the block runs. Timeout when another one does."""
     lock = path.with_suffix(".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with FileLock(lock, blocking=False, thread_local=False):
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import write_bytes
 from components.errors import UserError
 from components.train.checkpoints.saver import Saver
 from components.train.data.loader import StepWork
@@ -150,9 +150,7 @@ class Supervision:
 
 def write_anomalies(folder: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Leave all unsound steps of the run, with all of their records, beside the checkpoints."""
-    fs, path = filesystem(folder)
-    fs.makedirs(path, exist_ok=True)
-    fs.pipe_file(f"{path}/{ANOMALIES}", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_bytes(f"{folder}/{ANOMALIES}", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def require_some(saver: Saver, step: int, most: int) -> None:

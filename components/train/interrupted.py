@@ -5,17 +5,18 @@ Needs no torch: it is asked at every start, and by `--explain`.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem, read_json, write_json
+from components.train.folder import CHECKPOINTS
 
 NOTES = "training.json"
 STATE, METADATA = "state.json", ".metadata"  # as in `components.train.checkpoints.checkpoint`
-CHECKPOINT = re.compile(r"checkpoints/step-(\d+)-\d+/\.metadata$")
+CHECKPOINT = re.compile(rf"{CHECKPOINTS}/step-(\d+)-\d+/\.metadata$")
 INPUTS = {"shards": "the data set", "base": "the base model"}
 SHOWN = 3
 Json = Mapping[str, Any]
@@ -95,12 +96,9 @@ def trainings(folder: str) -> Iterator[tuple[str, dict[str, int]]]:
 
 def read(uri: str, name: str) -> dict[str, Any] | None:
     """A JSON object of a training's folder; None where there is none that can be read."""
-    fs, path = filesystem(uri)
-    try:
-        found = json.loads(fs.cat_file(f"{path}/{name}"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    with contextlib.suppress(OSError):
+        return read_json(f"{uri}/{name}")
+    return None
 
 
 def part(notes: Json, name: str) -> dict[str, Any]:
@@ -130,7 +128,5 @@ def take_notes(
     known = before.get("code_versions")
     versions = (known if isinstance(known, int) else 1) + bool(changed)
     notes = {"pipeline": pipeline, "settings": settings, **inputs, "code": code, "code_versions": versions}
-    fs, path = filesystem(uri)
-    fs.makedirs(path, exist_ok=True)
-    fs.pipe_file(f"{path}/{NOTES}", json.dumps(notes, indent=1).encode())
+    write_json(f"{uri}/{NOTES}", notes, indent=1)
     return changed

@@ -12,6 +12,7 @@ from components.train.checkpoints.room import checkpoint_bytes, require_room_for
 from components.train.data.plan import Cost
 from components.train.data.rejected import Rejected
 from components.train.data.selection import plan_spec
+from components.train.folder import TrainingFolder
 from components.train.measure.validation import require_test_split
 from components.train.model.assembly import check_settings
 from components.train.settings import TrainConfig
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from components.train.model.towers import Trainable
 
 
-def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, checkpoints: str) -> list[Rejected]:
-    """Raises UserError for settings, data and model that do not fit, or no room for the checkpoints at that URI.
+def check(
+    settings: TrainConfig, shards: Artifact, base: Artifact, world: int, folder: TrainingFolder
+) -> list[Rejected]:
+    """Raises UserError for settings, data and model that do not fit, or no room for its checkpoints.
 
     Gives the examples that no pack can hold.
     """
@@ -34,7 +37,7 @@ def check(settings: TrainConfig, shards: Artifact, base: Artifact, world: int, c
         check_settings(model, settings, world)
     except ValueError as error:
         raise UserError(str(error)) from None
-    require_room_for_all(checkpoints, checkpoint_bytes(model, settings), settings)
+    require_room_for_all(folder.checkpoints, checkpoint_bytes(model, settings), settings)
     return left_out
 
 

@@ -17,7 +17,8 @@ from components.train.checkpoints import checkpoint
 from components.train.checkpoints.sums import damage, newest_sound
 from components.train.data.loader import StepWork
 from components.train.effects import of_weights
-from components.train.measure.metrics_log import MetricsLog, live_file
+from components.train.folder import TrainingFolder
+from components.train.measure.metrics_log import MetricsLog
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
 from components.train.update.optimizer import ShardedAdamW
@@ -109,7 +110,7 @@ class Run:
 
 
 def resume(
-    uri: str,
+    place: TrainingFolder,
     identity: Identity,
     model: nn.Module,
     optimizer: ShardedAdamW,
@@ -121,8 +122,8 @@ def resume(
 
     Raises UserError, with what is different, for a checkpoint of another run. The steps of `rolled_back` are left out.
     """
-    folder = newest_for_all(uri, group, send)
-    sink, live = (send, live_file(uri)) if group.rank == 0 else (None, None)
+    folder = newest_for_all(place.checkpoints, group, send)
+    sink, live = (send, place.live_metrics) if group.rank == 0 else (None, None)
     if folder is None:
         counts = {"step": 0, "tokens": 0, "media": 0, "seconds": 0.0, "restarts": 0, "loss": None}
         lists: dict[str, list[Any]] = {"resumed_from": [], "anomalies": [], "left_out": [], "recent_losses": []}

@@ -5,7 +5,6 @@ Everything that can be wrong with the data or the settings is looked at here, be
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import time
@@ -14,14 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter, absolute_uri, filesystem
+from components.artifacts.artifact import COPY_BYTES, Artifact, ArtifactWriter
 from components.artifacts.code_digest import code_of
 from components.artifacts.context import StepContext
+from components.artifacts.files import absolute_uri, filesystem, remove
 from components.errors import UserError
 from components.model_files.settings import model_of
 from components.train import interrupted
 from components.train.data import rejected
 from components.train.effects import FAMILY_PARTS, of_weights
+from components.train.folder import PROFILES, TrainingFolder
 from components.train.settings import TrainConfig
 from plm_model.family import modules
 
@@ -40,25 +41,25 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
     from components.train.watch.signals import forget
 
     began = time.time()
-    checkpoints = f"{absolute_uri(context.resume_uri)}/checkpoints"
+    folder = TrainingFolder(absolute_uri(context.resume_uri))
     if context.fresh:
-        remove(context.resume_uri)
-    versions = note(given, inputs, context)
+        remove(folder.uri)
+    versions = note(given, inputs, folder, context)
     settings = counted_in_steps(given, inputs["shards"])
     if given.epochs is not None:
         context.progress(f"{given.epochs:g} epochs are {settings.steps} steps")
-    left_out = check(settings, inputs["shards"], inputs["base"], settings.workers, checkpoints)
+    left_out = check(settings, inputs["shards"], inputs["base"], settings.workers, folder)
     if left_out:
         context.progress(f"{said_of(left_out)}; see {rejected.FILE}")
-    replay(checkpoints, context)
-    forget(absolute_uri(context.resume_uri))
-    fit(settings, inputs, checkpoints, context)
-    state = publish(checkpoints, settings, out)
-    publish_traces(context, out)
+    replay(folder, context)
+    forget(folder.uri)
+    fit(settings, inputs, folder, context)
+    state = publish(folder, settings, out)
+    publish_traces(folder, out, context)
     if failed := state.get("failed_checkpoints", 0):
         context.progress(f"trained; {failed} checkpoints on the way could not be written, the last one is whole")
     with out.open(rejected.FILE, "w") as file:
-        left_out += rejected.read_rejected(rejected.rejected_uri(checkpoints))
+        left_out += rejected.read_rejected(folder.rejected)
         rejected.write_rejected(file, left_out)
     out.counts |= {
         "skipped": len(left_out),
@@ -75,18 +76,18 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
     }
 
 
-def note(settings: TrainConfig, inputs: Mapping[str, Artifact], context: StepContext) -> int:
+def note(settings: TrainConfig, inputs: Mapping[str, Artifact], folder: TrainingFolder, context: StepContext) -> int:
     """Leave beside the checkpoints what this training is; gives how many versions of the code have worked on it."""
     digests = {name: inputs[name].digest for name in interrupted.INPUTS}
     code = code_of("components.train.step", *modules(model_of(inputs["base"]).family, FAMILY_PARTS))
-    changed = interrupted.take_notes(context.resume_uri, context.pipeline, of_weights(settings), digests, code)
+    changed = interrupted.take_notes(folder.uri, context.pipeline, of_weights(settings), digests, code)
     if changed:
         context.progress(f"begun with other code: {', '.join(changed[:SHOWN_MODULES])} changed since")
-    versions: int = (interrupted.read(context.resume_uri, interrupted.NOTES) or {}).get("code_versions", 1)
+    versions: int = (interrupted.read(folder.uri, interrupted.NOTES) or {}).get("code_versions", 1)
     return versions
 
 
-def replay(checkpoints: str, context: StepContext) -> None:
+def replay(folder: TrainingFolder, context: StepContext) -> None:
     """Tell the tracker what an interrupted attempt had measured up to the checkpoint that is resumed."""
     from components.train.checkpoints.checkpoint import METRICS, STATE, newest, read_metrics, read_state
     from components.train.checkpoints.sums import damage, newest_sound
@@ -95,19 +96,20 @@ def replay(checkpoints: str, context: StepContext) -> None:
     def look(folder: str) -> str | None:
         return damage(folder, only=(STATE, METRICS))  # the workers look at all of it
 
-    if folder := newest_sound(lambda: newest(checkpoints), look, context.progress):
-        for line in read_metrics(folder).splitlines():
+    if found := newest_sound(lambda: newest(folder.checkpoints), look, context.progress):
+        for line in read_metrics(found).splitlines():
             record(json.loads(line), context)
-        context.progress(f"resuming after step {read_state(folder)['step']}")
+        context.progress(f"resuming after step {read_state(found)['step']}")
 
 
-def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dict[str, Any]:
+def publish(training: TrainingFolder, settings: TrainConfig, out: ArtifactWriter) -> dict[str, Any]:
     """Copy the last checkpoint, or the best, into the artifact; returns its state."""
     from components.train.checkpoints.checkpoint import FILES, METRICS, STATE, newest, read_state
     from components.train.checkpoints.retention import best
     from components.train.checkpoints.sums import read_records, set_aside
     from components.train.hooks import ANOMALIES
 
+    checkpoints = training.checkpoints
     folder = newest(checkpoints)
     state: dict[str, Any] = read_state(folder) if folder else {"step": 0}
     if folder is None or state["step"] != settings.steps:
@@ -133,17 +135,15 @@ def publish(checkpoints: str, settings: TrainConfig, out: ArtifactWriter) -> dic
     return state
 
 
-def publish_traces(context: StepContext, out: ArtifactWriter) -> None:
+def publish_traces(folder: TrainingFolder, out: ArtifactWriter, context: StepContext) -> None:
     """Copy what the profiler wrote into the artifact and to the tracker."""
-    from components.train.measure.profiler import FOLDER
-
-    fs, path = filesystem(f"{absolute_uri(context.resume_uri)}/{FOLDER}")
+    fs, path = filesystem(folder.profiles)
     for name in sorted(fs.find(path)):
-        rel = f"{FOLDER}/{name[len(path) :].lstrip('/')}"
+        rel = f"{PROFILES}/{name[len(path) :].lstrip('/')}"
         copy(fs, name, out, rel)
         out.aside.add(rel)
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / Path(rel).name
+        with tempfile.TemporaryDirectory() as scratch:
+            local = Path(scratch) / Path(rel).name
             fs.get_file(name, str(local))
             context.tracker.log_file(local, str(Path(rel).parent))
 
@@ -156,9 +156,3 @@ def copy(fs: Any, source: str, out: ArtifactWriter, rel: str) -> int:
             crc = zlib.crc32(chunk, crc)
             writer.write(chunk)
     return crc
-
-
-def remove(uri: str) -> None:
-    fs, path = filesystem(uri)
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)

@@ -20,8 +20,9 @@ from components.train.checkpoints.saver import Saver
 from components.train.data.loader import prefetched, step_work, steps_ahead
 from components.train.data.plan import whole_cost
 from components.train.data.plan_file import stored_plan
-from components.train.data.rejected import RejectedLog, rejected_uri
+from components.train.data.rejected import RejectedLog
 from components.train.data.selection import plan_spec
+from components.train.folder import TrainingFolder
 from components.train.hooks import Supervision
 from components.train.loop import train
 from components.train.measure.metrics import Gauge
@@ -48,18 +49,13 @@ COMPILED_STEPS = 4  # blocks are compiled at the first pack, and once more when 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a worker needs, free of secrets: it is stored and shown by the cluster. URIs are absolute."""
+    """All that a worker needs, free of secrets: it is stored and shown by the cluster. Its folder is absolute."""
 
     settings: TrainConfig
     shards: Artifact
     base: Artifact
-    checkpoints: str
+    folder: TrainingFolder
     board: str | None = None
-
-    @property
-    def folder(self) -> str:
-        """Where touch files are looked for, and reports are left: beside the checkpoints."""
-        return self.checkpoints.rpartition("/")[0]
 
 
 def ray_worker(job: Mapping[str, TrainJob]) -> str | None:
@@ -90,11 +86,15 @@ def run_rank(
     group, wishes = Group.current(device), Wishes()
     guards = job.settings.guards
     watchdog = Watchdog(
-        group, guards.hang_seconds, job.folder, wishes.stop, first_steps=COMPILED_STEPS if job.settings.compile else 1
+        group,
+        guards.hang_seconds,
+        job.folder.hangs,
+        wishes.stop,
+        first_steps=COMPILED_STEPS if job.settings.compile else 1,
     )
     agreement = Agreement(group, wishes)
     rolled_back: list[Anomaly] = []
-    with watchdog.watching(), touch_files(job.folder, wishes, group), signals_stop(wishes), polled(leaving, wishes):
+    with watchdog.watching(), touch_files(job.folder.uri, wishes, group), signals_stop(wishes), polled(leaving, wishes):
         while True:
             try:
                 return attempt(job, group, send, watchdog, agreement, rolled_back)
@@ -128,7 +128,7 @@ def attempt(
     steps = settings.planned_steps
     plan = stored_plan(plan_spec(index, settings, whole_cost(cost))[0], steps, job.shards.cache_dir / "plans")
     identity = Identity.of(settings, plan.digest, job.shards.digest, job.base.digest)
-    run = resume(job.checkpoints, identity, model, optimizer, group, send, rolled_back)
+    run = resume(job.folder, identity, model, optimizer, group, send, rolled_back)
     files = ShardFiles(job.shards, job.shards.cache_dir / "shards", int(settings.shard_cache_gb * 1e9))
     reader = ShardReader(files, collator_of(job.base))
     works = step_work(
@@ -142,11 +142,11 @@ def attempt(
         processes=settings.loader_workers,
         pin=group.device if group.device.type == "cuda" else None,
     )
-    skipped = RejectedLog(rejected_uri(job.checkpoints))
+    skipped = RejectedLog(job.folder.rejected)
     saver = saver_of(job, model, optimizer, group)
     guard = Guard(settings.guards, group)
     guard.resume(run.state["recent_losses"])
-    profiler = Profiler(job.folder, settings.profile, group, next_step=run.state["step"] + 1)
+    profiler = Profiler(job.folder.uri, settings.profile, group, next_step=run.state["step"] + 1)
     held_out = Validation.of(job.shards, reader, settings) if settings.validate_every else None
     beside = Supervision(
         settings,
@@ -158,7 +158,7 @@ def attempt(
         agreement,
         profiler,
         group,
-        job.folder,
+        job.folder.uri,
         validate=partial(held_out.loss, model, group) if held_out else None,
         saved=run.state["step"],
     )
@@ -175,7 +175,7 @@ def attempt(
 def saver_of(job: TrainJob, model: nn.Module, optimizer: ShardedAdamW, group: Group) -> Saver:
     """What writes the checkpoints of this training, and keeps as many as its settings say."""
     return Saver(
-        job.checkpoints,
+        job.folder.checkpoints,
         partial(checkpoint.tensors, model, optimizer),
         group,
         job.settings.keep_checkpoints,

@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS, known_steps
+from components.pipeline.storage import store_of
 from components.terminal_text import one_line
 from components.tracking.runs import state_dir
 from flows.run.explain import Decision, explain
@@ -56,7 +56,7 @@ def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> tuple[list[d
     refused: list[str] = []
     decisions: list[Decision] = []
     try:
-        decisions = explain(config, ArtifactStore(config.storage.root, config.storage.cache_dir), again)
+        decisions = explain(config, store_of(config), again)
     except UserError as error:  # of the source, mostly, which the findings name, too
         refused = str(error).splitlines()
     for decision in decisions:

@@ -9,7 +9,6 @@ from typing import Any
 
 from components.artifacts.artifact import digest_of
 from components.artifacts.context import StepContext
-from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import dump_config, flatten
@@ -17,6 +16,7 @@ from components.pipeline.last_run import last_key, remember_key
 from components.pipeline.ray_jobs import not_on_cluster, read_order
 from components.pipeline.run_step import find_inputs, ray_session, resume_uri, run_step
 from components.pipeline.steps import STEPS
+from components.pipeline.storage import store_of
 from components.tracking.runs import (
     RunTracker,
     SilentTracker,
@@ -50,7 +50,7 @@ def run_single_step(
         check_start(config, {name}, again, lambda text: Progress().say("note", text))
     prepare_environment(config)
     step = STEPS[name]
-    store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    store = store_of(config)
     store.check()
     progress = _Reporter(name, progress_uri)
     if order_uri:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
+from components.pipeline.storage import store_of
 from components.pipeline.verification import Damaged, keys_below, keys_of, verify
 from flows.servers.environment import prepare_environment
 
@@ -14,7 +14,7 @@ from flows.servers.environment import prepare_environment
 def verify_storage(config: PipelineConfig, one_pipeline: bool) -> dict[str, Any]:
     """Print one line for each damaged file and one on what was looked at; returns both."""
     prepare_environment(config)
-    store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    store = store_of(config)
     result = verify(store, keys_of(config, store) if one_pipeline else keys_below(store), show)
     print(
         f"{store.root}: {result.artifacts} artifacts, {result.checkpoints} checkpoints, {result.files:,} files, "

@@ -75,7 +75,7 @@ def interrupted_notes(step: Step, config: PipelineConfig, store: ArtifactStore, 
     if step.interrupted is None:
         return ()
     here = resume_uri(store, key) if key else None
-    return tuple(step.interrupted(config, store.uri("resume", step.name), key, here))
+    return tuple(step.interrupted(config, store.resume_uri(step.name), key, here))
 
 
 def differences(last: StepKey, now: StepKey) -> list[str]:

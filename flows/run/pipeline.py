@@ -11,14 +11,16 @@ from typing import Any
 
 from components.artifacts.artifact import Artifact, StepKey, digest_of
 from components.artifacts.context import StepContext
+from components.artifacts.files import remove
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import dump_config, flatten
 from components.pipeline.last_run import last_key, remember_key
 from components.pipeline.ray_jobs import check_tracking
-from components.pipeline.run_step import remove_resumable, resume_uri
+from components.pipeline.run_step import resume_uri, shared_uri
 from components.pipeline.steps import STEPS, Step
+from components.pipeline.storage import store_of
 from components.preflight.gate import passable
 from components.tracking.runs import (
     SilentTracker,
@@ -135,7 +137,7 @@ class PipelineRun:
         client = job_client(address)
         config_sha = self.tags()["plm.config_sha"]
         config_uri, order_uri = publish_job(self.config, self.store, key, inputs)
-        progress_uri = f"{resume_uri(self.store, key)}.progress.json"
+        progress_uri = f"{shared_uri(self.store, key)}.progress.json"
         options = [
             "--order",
             order_uri,
@@ -168,7 +170,7 @@ class PipelineRun:
             self.progress.relay(step.name, progress_uri)
 
         submission_id = run_job(client, job, self.config.ray.working_dir, self.config.ray.poll_seconds, on_poll)
-        remove_resumable(progress_uri)
+        remove(progress_uri)
         found = self.store.find(key)
         if found is None:
             raise UserError(
@@ -239,7 +241,7 @@ def pipeline_run(
     """Check storage and tracking, open the parent run, and close everything truthfully however the block ends."""
     from flows.run.tasks import name_flow_run, run_log
 
-    store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+    store = store_of(config)
     store.check()
     check_tracking(config)
     name = name_of_run(config, store, refresh)

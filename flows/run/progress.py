@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import read_json, write_json
 from components.terminal_text import one_line
 
 QUIET_SECONDS = 5.0  # between lines of one step where the output is no terminal
@@ -72,8 +70,7 @@ class Progress:
     def relay(self, step: str, uri: str) -> None:
         """Show what a step elsewhere wrote with `publish_progress`."""
         try:
-            fs, path = filesystem(uri)
-            text = json.loads(fs.cat_file(path))["text"]
+            text = (read_json(uri) or {})["text"]
         except Exception:  # not there yet, or storage hiccups: what is only shown must not stop what runs
             return
         if text != self._relayed:
@@ -93,7 +90,4 @@ class Progress:
 def publish_progress(uri: str, text: str) -> None:
     """Leave a line where another machine's `Progress.relay` finds it; a failure is of no account."""
     with contextlib.suppress(Exception):
-        fs, path = filesystem(uri)
-        if "://" not in uri:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-        fs.pipe_file(path, json.dumps({"text": text, "time": time.time()}).encode())
+        write_json(uri, {"text": text, "time": time.time()})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import read_json, write_json
 from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import flatten
@@ -22,8 +21,8 @@ def name_of_run(config: PipelineConfig, store: ArtifactStore, refresh: frozenset
     `mine` for the first, `mine again` for one that is like the last, `mine steps=5 lr=3e-4 and 2 more` for others.
     """
     now = settings(config)
-    last = _last(config, store)
-    _keep(config, store, now)
+    last = read_json(_uri(config, store))
+    write_json(_uri(config, store), now)
     if last is None:
         return config.name
     said = changes(last, now) + [f"refresh {step}" for step in sorted(refresh)]
@@ -59,19 +58,3 @@ def short(value: Any) -> str:
 
 def _uri(config: PipelineConfig, store: ArtifactStore) -> str:
     return store.uri(config.name, "last", "settings.json")
-
-
-def _last(config: PipelineConfig, store: ArtifactStore) -> Mapping[str, Any] | None:
-    fs, path = filesystem(_uri(config, store))
-    try:
-        found = json.loads(fs.cat_file(path))
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _keep(config: PipelineConfig, store: ArtifactStore, now: Mapping[str, Any]) -> None:
-    fs, path = filesystem(_uri(config, store))
-    if "://" not in store.root:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    fs.pipe_file(path, json.dumps(now).encode())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
+from components.pipeline.storage import store_of
 from components.preflight.finding import Finding
 from components.preflight.start import look, refuse
 from flows.run.explain import explain
@@ -27,7 +27,7 @@ def check_start(
 
 def _reused(config: PipelineConfig, refresh: frozenset[str]) -> set[str]:
     try:
-        store = ArtifactStore(config.storage.root, config.storage.cache_dir)
+        store = store_of(config)
         return {decision.step for decision in explain(config, store, refresh) if decision.reused}
     except Exception:  # of a source or a store: what was found stands
         return set()

@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 
-from components.artifacts.artifact import Artifact, filesystem
+from components.artifacts.artifact import Artifact
+from components.artifacts.files import write_json
 from components.register.step import is_champion
 from flows.run.parent_run import mlflow_run_url
 from flows.run.pipeline import PipelineRun
@@ -67,7 +68,7 @@ def conclude(run: PipelineRun, results: Results) -> dict[str, Any]:
         run.tracker.tag("plm.registered_model_version", name_of_version)
     run.progress.say("gate", str(summary["gate"]))
     _show_report_file(run, summary["report"])
-    _write(run, summary)
+    write_json(run.store.uri(run.config.name, "summary.json"), summary, indent=1)
     return summary
 
 
@@ -100,14 +101,6 @@ def _times(run: PipelineRun) -> dict[str, Any]:
         "work_seconds": round(work - around_loops, 1),
         "startup_seconds": round(wall - work + around_loops, 1),
     }
-
-
-def _write(run: PipelineRun, summary: dict[str, Any]) -> None:
-    uri = run.store.uri(run.config.name, "summary.json")
-    fs, path = filesystem(uri)
-    if "://" not in uri:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    fs.pipe_file(path, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def markdown(summary: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@ nor into logs.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 from pathlib import Path
+
+from filelock import FileLock
 
 NAME = "prefect-login"
 USER = "plm"
@@ -28,8 +29,7 @@ def local_login(state_dir: Path) -> str:
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     path = login_file(state_dir)
-    with open(os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_suffix(".lock"), mode=0o600):
         return _read(path) or _make(path)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -17,7 +16,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock
 
 from components.errors import UserError
 from flows.servers.prefect_door import HOSTS, loopback_hosts
@@ -42,7 +42,7 @@ class PrefectServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._replaced: dict[str, str | None] = {}
         self._socket: socket.socket | None = None
-        self._turn: IO[str] | None = None
+        self._turn: BaseFileLock | None = None
         self._guard, self._answered, self._given_up = threading.Lock(), False, False
         self.api_url = ""
         self.login = ""
@@ -124,7 +124,7 @@ class PrefectServer:
 
     def close(self) -> None:
         if self._turn is not None:
-            self._turn.close()
+            self._turn.release()
         if self._process is not None:
             with self._guard:
                 process, self._process = self._process, None
@@ -155,25 +155,25 @@ def listening(port: int) -> socket.socket:
         raise UserError(f"port {port} on 127.0.0.1: {error.strerror}; name another one") from None
 
 
-def first_start(state_dir: Path) -> IO[str] | None:
+def first_start(state_dir: Path) -> BaseFileLock | None:
     """Wait until no other process makes or upgrades the database of this folder; then it is this one's turn.
 
-    The lock is the open file; None where the database is known to be of this version of Prefect.
+    The lock is held; None where the database is known to be of this version of Prefect.
     """
     if _version_file(state_dir).exists() and _version_file(state_dir).read_text() == version("prefect"):
         return None
     state_dir.mkdir(parents=True, exist_ok=True)
-    lock = open(state_dir / ".prefect.db.lock", "a")  # noqa: SIM115  the caller closes it
+    lock = FileLock(state_dir / ".prefect.db.lock", thread_local=False)
     with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.acquire()
     return lock
 
 
-def started(state_dir: Path, turn: IO[str] | None) -> None:
+def started(state_dir: Path, turn: BaseFileLock | None) -> None:
     """Note that the database is whole, and let the next one start."""
     if turn is not None:
         _version_file(state_dir).write_text(version("prefect"))
-        turn.close()
+        turn.release()
 
 
 def _version_file(state_dir: Path) -> Path:

@@ -34,6 +34,7 @@ from torch import Tensor
 from components.artifacts.context import StepContext
 from components.pipeline.config import PipelineConfig
 from components.pipeline.run_step import ray_session
+from components.train.folder import TrainingFolder
 from components.train.settings import TrainConfig
 from flows.servers.environment import prepare_environment
 from plm_model.families.plm.model import PLM
@@ -98,7 +99,7 @@ def waiting_worker(job: Mapping[str, Any]) -> None:
     def waiting(*arguments: Any, **options: Any) -> Any:
         model, optimizer = prepare(*arguments, **options)
         model.__class__ = type("Waiting", (type(model), WaitingPLM), {})
-        WaitingPLM.starts, WaitingPLM.report = [], Path(job["job"].checkpoints).parent / TIMES
+        WaitingPLM.starts, WaitingPLM.report = [], Path(job["job"].folder.uri) / TIMES
         return model, optimizer
 
     worker.prepare = waiting
@@ -135,7 +136,7 @@ def engine_seconds(folder: Path, steps: int) -> list[float]:
     worker_of_engine, ray_fit.ray_worker = worker.ray_worker, waiting_worker
     context = StepContext(tracker, lambda text: None, folder / "cache", str(folder / "resume"))
     try:
-        ray_fit.fit(settings, inputs, f"{folder}/resume/checkpoints", context)
+        ray_fit.fit(settings, inputs, TrainingFolder(f"{folder}/resume"), context)
     finally:
         ray_fit.ray_worker = worker_of_engine
     tracker.end("FINISHED")

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
 from components.train.checkpoints.checkpoint import attempts
+from components.train.folder import TrainingFolder
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank
 from tests.bench._evidence import bench, evidence
@@ -52,9 +53,9 @@ def measure(examples: int, rounds: int) -> dict[str, Any]:
             log_every=1,
             workers=1,
         )
-        job = TrainJob(settings, shards, base, f"{folder}/whole/checkpoints")
+        job = TrainJob(settings, shards, base, TrainingFolder(f"{folder}/whole"))
         run_rank(job, torch.device("cpu"))
-        names = attempts(job.checkpoints)
+        names = attempts(job.folder.checkpoints)
         chosen = {"early": names[0], "late": names[-2]}
         times: dict[str, list[float]] = {which: [] for which in chosen}
         for _ in range(rounds + 1):
@@ -78,7 +79,7 @@ def measure(examples: int, rounds: int) -> dict[str, Any]:
 
 def resumed(job: TrainJob, name: str, folder: Path) -> float:
     """Seconds from the start of a rank to its first step after a checkpoint."""
-    shutil.copytree(f"{job.checkpoints}/{name}", folder / "checkpoints" / name)
+    shutil.copytree(f"{job.folder.checkpoints}/{name}", folder / "checkpoints" / name)
     logged: list[float] = []
 
     def send(message: Mapping[str, Any]) -> None:
@@ -87,7 +88,7 @@ def resumed(job: TrainJob, name: str, folder: Path) -> float:
 
     began = time.perf_counter()
     try:
-        run_rank(replace(job, checkpoints=f"{folder}/checkpoints"), torch.device("cpu"), send)
+        run_rank(replace(job, folder=TrainingFolder(str(folder))), torch.device("cpu"), send)
     except FirstStep:
         pass
     finally:

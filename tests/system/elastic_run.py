@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from components.artifacts.context import StepContext
 from components.tracking.runs import SilentTracker
 from components.train.checkpoints.checkpoint import newest, read_state
+from components.train.folder import TrainingFolder
 from components.train.launch.ray import fit
 from components.train.settings import TrainConfig
 from tests.components.training_set import tiny_config, write_base, write_shards
@@ -40,7 +41,7 @@ def main(folder: Path) -> None:
             threading.Thread(target=cluster.remove_node, args=(nodes[1], False), daemon=True).start()
 
     context = StepContext(SilentTracker(), remove_once, folder / "cache", str(folder / "resume"))
-    fit(SETTINGS, inputs, f"{folder}/resume/checkpoints", context)
+    fit(SETTINGS, inputs, TrainingFolder(f"{folder}/resume"), context)
     print(json.dumps({"removed": removed.is_set(), **read_state(newest(f"{folder}/resume/checkpoints") or "")}))
     sys.stdout.flush()
     os._exit(0)  # the machines that are left end with their parent

@@ -25,6 +25,7 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
 from components.pipeline.steps import STEPS
 from components.train.checkpoints.checkpoint import newest, read_state
+from components.train.folder import TrainingFolder
 from components.train.watch.signals import Stopped
 from components.train.worker import TrainJob, run_rank
 from plm_model.family import UnknownFamily, families, package
@@ -122,8 +123,8 @@ def train_twice(rank: int, job: TrainJob, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     device = torch.device("cpu")
-    run_rank(replace(job, checkpoints=f"{folder}/whole/checkpoints"), device)
-    broken = replace(job, checkpoints=f"{folder}/broken/checkpoints")
+    run_rank(replace(job, folder=TrainingFolder(f"{folder}/whole")), device)
+    broken = replace(job, folder=TrainingFolder(f"{folder}/broken"))
 
     def stop(line: Mapping[str, Any]) -> None:
         if line["step"] == 2:
@@ -132,7 +133,7 @@ def train_twice(rank: int, job: TrainJob, folder: str) -> None:
     with pytest.raises(Stopped):
         run_rank(broken, device, stop)
     if rank == 0:
-        folder_of = newest(broken.checkpoints) or ""
+        folder_of = newest(broken.folder.checkpoints) or ""
         Path(folder, "stopped").write_text(str(read_state(folder_of)["step"]))
     run_rank(broken, device)
     dist.destroy_process_group()
@@ -142,7 +143,7 @@ def test_its_training_resumes_bit_by_bit_on_two_ranks(
     made: Mapping[str, Artifact], config: Path, tmp_path: Path
 ) -> None:
     settings = replace(load_config(str(config)).train, log_every=1)
-    job = TrainJob(settings, made["preprocess"], made["base"], "")
+    job = TrainJob(settings, made["preprocess"], made["base"], TrainingFolder(""))
     mp.spawn(train_twice, (job, str(tmp_path)), nprocs=2)
     assert 2 <= int((tmp_path / "stopped").read_text()) < STEPS_TRAINED
     whole, broken = (newest(f"{tmp_path}/{name}/checkpoints") or "" for name in ("whole", "broken"))

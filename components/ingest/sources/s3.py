@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 
 from components.ingest.parts import Part
@@ -78,7 +78,8 @@ class S3Origin:
         name = hashlib.sha256(f"{endpoint_of(self.client)}\0{self.uri}".encode()).hexdigest()[:20]
         self.folder = cache_dir / "ingest" / name
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder.with_suffix(".lock"))
+        self._lock = FileLock(self.folder.with_suffix(".lock"), thread_local=False)
+        self._lock.acquire()
 
     def roots(self, part: Part) -> tuple[str, ...]:
         return (self.uri,)
@@ -101,20 +102,9 @@ class S3Origin:
 
     def forget_unless_in_use(self) -> None:
         """The same after it was closed; another ingest that takes from the cache right now removes it itself."""
-        with contextlib.suppress(BlockingIOError), _locked(self.folder.with_suffix(".lock"), fcntl.LOCK_NB):
+        with contextlib.suppress(Timeout), self._lock.acquire(blocking=False):
             self.forget()
 
     def close(self) -> None:
         """Let others in."""
-        self._lock.close()
-
-
-def _locked(path: Path, how: int = 0) -> IO[str]:
-    """An exclusive lock that the kernel frees when the process dies; waits for another holder, unless `how` is LOCK_NB."""
-    lock = path.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | how)
-    except BaseException:
-        lock.close()
-        raise
-    return lock
+        self._lock.release()

@@ -23,12 +23,12 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.train.checkpoints.storage import METADATA, FileRecords, Reader, quiet
 from components.train.checkpoints.sums import FILES as FILES
-from components.train.checkpoints.sums import METRICS as METRICS
 from components.train.checkpoints.sums import STATE as STATE
 from components.train.checkpoints.sums import notes_records, read_records
+from components.train.folder import METRICS as METRICS
 from components.train.update.optimizer import ShardedAdamW
 
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.train.checkpoints.checkpoint import attempts, is_whole, read_state
 from components.train.checkpoints.storage import METADATA
 

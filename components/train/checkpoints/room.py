@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def require_room_for_all(uri: str, one: int, settings: TrainConfig) -> None:
     if free + there < needed:
         raise UserError(
             f"{path}: {stay} checkpoints and one that is written need {needed:,} bytes ({one:,} each), {free + there:,} are "
-            "free. Free some space, lower train.keep_checkpoints, or choose another storage.root"
+            "free. Free some space, lower train.keep_checkpoints, or choose another storage.resume_root"
         )
 
 

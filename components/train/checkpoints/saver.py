@@ -30,7 +30,7 @@ from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.train.checkpoints.checkpoint import write_notes, write_records
 from components.train.checkpoints.retention import prune, remove
 from components.train.checkpoints.room import BESIDE_TENSORS, free_bytes

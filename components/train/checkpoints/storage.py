@@ -15,7 +15,7 @@ from torch.distributed.checkpoint._fsspec_filesystem import FileSystem, FsspecWr
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.train.checkpoints.sums import METADATA as METADATA
 from components.train.checkpoints.sums import READ_BYTES, UNPUBLISHED
 from components.train.checkpoints.sums import FileRecords as FileRecords

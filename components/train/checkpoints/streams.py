@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.model_files.writer import PIECE_BYTES, pieces, raw_bytes
 from components.train.checkpoints.storage import Reader, quiet, read_metadata
 

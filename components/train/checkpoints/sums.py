@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
+from components.train.folder import METRICS
 
 FileRecords = dict[str, dict[str, int]]  # name -> {size, crc32}
 METADATA = ".metadata"
@@ -21,7 +22,6 @@ UNPUBLISHED = ".metadata.unpublished"
 READ_BYTES = 4 << 20
 FILES = "files.json"
 STATE = "state.json"
-METRICS = "metrics.jsonl"
 ASIDE = ".metadata.damaged"
 READINGS = 2  # of a file whose sum differs
 

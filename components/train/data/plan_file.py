@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from components.artifacts.file_lock import locked
 from components.artifacts.sums import difference
 from components.train.data.plan import PackPlan, PlanSpec, first_packs
 
@@ -34,7 +34,7 @@ def stored_plan(spec: PlanSpec, steps: int, folder: Path) -> PackPlan:
     """The plan of so many steps, mapped from `folder`; the first of the processes that ask for it makes it."""
     place = folder / f"{spec.digest[:20]}-{steps}"
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock"):
+    with FileLock(folder / ".lock"):
         if place.exists() and (problem := damage(place)):
             log.warning("%s: %s: the plan is made anew", place, problem)
             shutil.rmtree(place)  # whoever has mapped it keeps it

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem, write_json
 from components.errors import UserError
 
 FILE = "rejected.jsonl"
-FOLDER = "skipped"
 ALLOWED = 10  # corrupt examples that may be met in any case
 MAX_CORRUPT = 0.01  # of the examples read so far
 
@@ -63,15 +62,8 @@ class RejectedLog:
                 )
 
     def write(self, example: Rejected) -> None:
-        fs, folder = filesystem(self.uri)
-        fs.makedirs(folder, exist_ok=True)
         name = hashlib.sha256(f"{example.shard}:{example.row}".encode()).hexdigest()[:20]
-        fs.pipe_file(f"{folder}/{name}.json", json.dumps(asdict(example), ensure_ascii=False).encode())
-
-
-def rejected_uri(checkpoints: str) -> str:
-    """The folder of a training, beside its checkpoints."""
-    return f"{checkpoints.rpartition('/')[0]}/{FOLDER}"
+        write_json(f"{self.uri}/{name}.json", asdict(example))
 
 
 def read_rejected(uri: str) -> list[Rejected]:

@@ -15,12 +15,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from components.artifacts.artifact import Artifact, absolute_uri, artifact_at
+from components.artifacts.artifact import Artifact, artifact_at
+from components.artifacts.files import absolute_uri
 from components.errors import UserError
 from components.processes.parent_death import end_with_parent
 from components.terminal_text import one_line
 from components.train.checkpoints.checkpoint import newest, read_state
 from components.train.data.length import counted_in_steps
+from components.train.folder import TrainingFolder
 from components.train.launch.plain_settings import read_settings
 from components.train.launch.torchrun import STOPPED
 from components.train.measure.metrics_log import describe
@@ -43,8 +45,8 @@ def train_rank(options: argparse.Namespace) -> int:
         cache = Path(tempfile.gettempdir(), "plm-cache") if "://" in options.out else Path(options.out, "cache")
         inputs = folder_artifact(options.shards, cache), folder_artifact(options.base, cache)
         settings = counted_in_steps(settings, inputs[0])
-        job = TrainJob(settings, *inputs, f"{options.out}/checkpoints")
-        left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.checkpoints)
+        job = TrainJob(settings, *inputs, TrainingFolder(options.out))
+        left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.folder)
         if left_out and rank == 0:
             print(one_line(said_of(left_out)), flush=True)
         if not settings.use_gpu:
@@ -113,7 +115,7 @@ def folder_artifact(folder: str, cache: Path) -> Artifact:
 
 def say_result(job: TrainJob, as_json: bool) -> None:
     """Say where the last checkpoint is, for programs."""
-    folder = newest(job.checkpoints) or ""
+    folder = newest(job.folder.checkpoints) or ""
     state = read_state(folder)
     if as_json:
         keys = ("step", "loss", "tokens", "media", "restarts", "world_size", "attempt_seconds")

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 
 from ray.train import UserCallback
 
-from components.artifacts.artifact import Artifact, absolute_uri, filesystem
+from components.artifacts.artifact import Artifact
 from components.artifacts.context import StepContext
+from components.artifacts.files import filesystem
 from components.errors import UserError
+from components.train.folder import TrainingFolder
 from components.train.measure.metrics_log import forwarding
 from components.train.settings import TrainConfig
 from components.train.watch.guards import TrainingDiverged
@@ -40,7 +42,7 @@ class NoRetryOfFinalErrors(UserCallback):
                 raise error
 
 
-def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str, context: StepContext) -> None:
+def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], folder: TrainingFolder, context: StepContext) -> None:
     """Run the workers to the last step. What machines break is retried up to `max_failures` times.
 
     Raises UserError for what would come again, and after a stop that somebody asked for.
@@ -51,7 +53,7 @@ def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str,
     set_ray_train_defaults()
     attempt = uuid.uuid4().hex[:8]
     board = f"metrics-{attempt}"
-    job = TrainJob(settings, inputs["shards"], inputs["base"], checkpoints, board)
+    job = TrainJob(settings, inputs["shards"], inputs["base"], folder, board)
     fewest = settings.min_workers or settings.workers
     workers: Any = settings.workers if fewest == settings.workers else (fewest, settings.workers)
     trainer = TorchTrainer(
@@ -70,13 +72,13 @@ def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], checkpoints: str,
             name=f"ray-{attempt}",
             failure_config=FailureConfig(max_failures=settings.max_failures),
             callbacks=[NoRetryOfFinalErrors()],  # type: ignore[list-item]  # Ray declares its older version
-            **ray_storage(context.resume_uri),
+            **ray_storage(folder.uri),
         ),
     )
     context.progress(f"starting {settings.workers} workers")
     with forwarding(board, settings.planned_steps, context):
         try:
-            result: Any = interruptible(trainer.fit, lambda: ask(job.folder, STOP_NOW))
+            result: Any = interruptible(trainer.fit, lambda: ask(folder.uri, STOP_NOW))
         except Exception as error:
             if final := cause_that_is_final(error):
                 raise UserError(str(final)) from None
@@ -104,7 +106,7 @@ def set_ray_train_defaults() -> None:
 
 def ray_storage(uri: str) -> dict[str, Any]:
     """Where Ray Train keeps its own notes. Object stores go through fsspec, whose credentials come from the environment."""
-    fs, path = filesystem(absolute_uri(uri))
+    fs, path = filesystem(uri)
     if "://" not in uri:
         return {"storage_path": path}
     from pyarrow.fs import FSSpecHandler, PyFileSystem

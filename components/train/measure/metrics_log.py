@@ -17,7 +17,6 @@ from typing import Any
 from components.artifacts.context import StepContext
 
 POLL_SECONDS = 0.5
-METRICS = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -74,11 +73,6 @@ class MetricsLog:
         except OSError as error:  # the checkpoints have the lines too
             log.warning("%s ends here: %s", self._live, error)
             self._live = None
-
-
-def live_file(checkpoints: str) -> Path | None:
-    """`metrics.jsonl` beside a folder of checkpoints, where that is a local one: object stores do not append."""
-    return None if "://" in checkpoints else Path(checkpoints).parent / METRICS
 
 
 def sender(board: str) -> Callable[[dict[str, Any]], None] | None:

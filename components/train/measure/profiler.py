@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
+from components.train.folder import PROFILES
 from components.train.model.parallel import Group
 
 if TYPE_CHECKING:
     from components.train.sections import ProfileSettings
 
-FOLDER = "profiles"
 REQUEST = "profile"
 LOOK_SECONDS = 10.0  # between two looks for the file: it may lie on an object store
 STEPS = 3  # traced for a file that names no number
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Profiler:
-    """Call `after_step` at the end of every step. `uri` is the folder that holds the checkpoints' folder."""
+    """Call `after_step` at the end of every step. `uri` is the training's folder."""
 
     def __init__(self, uri: str, settings: ProfileSettings | None, group: Group, next_step: int) -> None:
         self.uri, self.group = uri, group
@@ -81,7 +81,7 @@ class Profiler:
         self._trace = trace
 
     def _write(self, trace: Any) -> None:
-        fs, path = filesystem(f"{self.uri}/{FOLDER}/step-{self._first:08d}")
+        fs, path = filesystem(f"{self.uri}/{PROFILES}/step-{self._first:08d}")
         fs.makedirs(path, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder)

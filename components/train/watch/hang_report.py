@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import write_bytes
 
 COLLECTIVE = ("torch/distributed/", "torch/autograd/graph.py")  # where a thread waits for other ranks
 OWN_THREADS = {"watchdog", "touch-files", "preemption", "checkpoint", "loader"}
@@ -117,7 +117,5 @@ def process_start(pid: int) -> str:
 
 
 def write_report(folder: str, text: str) -> None:
-    """Leave a report in `hangs/` below `folder`."""
-    fs, path = filesystem(f"{folder}/hangs")
-    fs.makedirs(path, exist_ok=True)
-    fs.pipe_file(f"{path}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.txt", text.encode())
+    """Leave a report in a folder."""
+    write_bytes(f"{folder}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.txt", text.encode())

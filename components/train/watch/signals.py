@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem, write_bytes
 from components.train.model.parallel import Group
 
 CHECKPOINT_NOW = "checkpoint-now"
@@ -80,9 +80,7 @@ class Agreement:
 
 def ask(folder: str, name: str) -> None:
     """Leave a touch file for the ranks that train below `folder`."""
-    fs, path = filesystem(folder)
-    fs.makedirs(path, exist_ok=True)
-    fs.pipe_file(f"{path}/{name}", b"")
+    write_bytes(f"{folder}/{name}", b"")
 
 
 def forget(folder: str) -> None:

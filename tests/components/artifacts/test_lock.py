@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from components.artifacts import lock as step_lock
-from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
+from components.artifacts.files import filesystem
 from components.artifacts.lock import sole
 from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
-from components.pipeline.run_step import resume_uri, run_step
+from components.pipeline.run_step import resume_uri, run_step, shared_uri
 from components.pipeline.steps import STEPS
 
 HOLD = (
@@ -124,16 +125,16 @@ def test_an_owner_that_lost_its_lease_says_so_and_leaves_it(s3_bucket: str, capl
 def test_a_step_that_another_run_made_meanwhile_is_not_made_again(
     tmp_path: Path, step_context: Callable[..., StepContext]
 ) -> None:
-    """Two runs of the same training at once: the second takes the first's artifact."""
+    """Two runs of the same training at once, each with a disk of its own for checkpoints: the second takes the first's."""
     config = PipelineConfig.model_validate({"ingest": {"source": {"kind": "digits", "limit": 3}}})
-    store = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
+    store, other = (ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache", str(tmp_path / name)) for name in "ab")
     step = STEPS["ingest"]
     key = step.key(config, {})
     said: list[str] = []
     made: list[Artifact] = []
     context = step_context(progress=said.append)
-    second = threading.Thread(target=lambda: made.append(run_step(step, key, config, {}, store, context)))
-    with sole(resume_uri(store, key), print):
+    second = threading.Thread(target=lambda: made.append(run_step(step, key, config, {}, other, context)))
+    with sole(shared_uri(store, key), print):
         second.start()
         time.sleep(0.3)
         assert said and "waiting for it" in said[-1]

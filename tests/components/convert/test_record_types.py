@@ -263,7 +263,7 @@ def test_link_to_a_video_out_of_the_root_is_refused(media: Path, tmp_path: Path)
 
 
 def test_video_on_an_object_store_is_read_from_a_copy(s3_bucket: str, media: Path, made: Path, tmp_path: Path) -> None:
-    from components.artifacts.artifact import filesystem
+    from components.artifacts.files import filesystem
 
     fs, root = filesystem(f"s3://{s3_bucket}/videos")
     fs.put_file(str(media / "v.mp4"), f"{root}/v.mp4")

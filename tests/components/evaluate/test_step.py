@@ -295,7 +295,7 @@ def test_an_image_outside_the_root_is_refused() -> None:
 
 
 def test_media_of_a_bucket_are_fetched_once(s3_bucket: str, tmp_path: Path) -> None:
-    from components.artifacts.artifact import filesystem
+    from components.artifacts.files import filesystem
 
     fs, path = filesystem(f"s3://{s3_bucket}/raw")
     fs.pipe_file(f"{path}/images/a.png", b"first")
@@ -315,7 +315,7 @@ def test_a_name_of_a_bucket_that_no_disk_can_have_is_skipped_with_its_reason(
 
 
 def test_an_image_of_a_bucket_may_have_a_name_of_250_characters(s3_bucket: str, tmp_path: Path) -> None:
-    from components.artifacts.artifact import filesystem
+    from components.artifacts.files import filesystem
 
     fs, path = filesystem(f"s3://{s3_bucket}/raw")
     name = "x" * 246 + ".png"

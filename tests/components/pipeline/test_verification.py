@@ -23,10 +23,10 @@ CONFIG = PipelineConfig.model_validate({"name": "mine"})
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    """Two artifacts, the second of the pipeline `mine`, and a checkpoint that could be resumed."""
+    """Two artifacts, the second of the pipeline `mine`, and on another disk a checkpoint that could be resumed."""
     import torch
 
-    store = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache")
+    store = ArtifactStore(str(tmp_path / "runs"), tmp_path / "cache", str(tmp_path / "disk"))
     for number, step in enumerate(("ingest", "convert")):
         key = StepKey(step, config={"n": number})
         with store.create(key) as out:
@@ -34,9 +34,7 @@ def store(tmp_path: Path) -> ArtifactStore:
         if step == "convert":
             remember_key(CONFIG, store, key)
     weight = torch.ones(8)
-    saver = Saver(
-        f"{tmp_path}/runs/resume/train/0123/checkpoints", lambda: {"w": weight}, Group(torch.device("cpu")), 2
-    )
+    saver = Saver(f"{tmp_path}/disk/train/0123/checkpoints", lambda: {"w": weight}, Group(torch.device("cpu")), 2)
     saver.start({"step": 1}, "")
     assert saver.wait() is None
     return store
@@ -60,11 +58,11 @@ def test_each_damaged_file_is_one_line_and_the_status_is_1(
     monkeypatch.chdir(tmp_path)
     (raw,) = Path(store.root).glob("artifacts/ingest/*/*/numbers.json")
     (manifest,) = Path(store.root).glob("artifacts/convert/*/manifest.json")
-    checkpoint = newest(f"{store.root}/resume/train/0123/checkpoints") or ""
+    checkpoint = newest(f"{tmp_path}/disk/train/0123/checkpoints") or ""
     flip(raw)
     manifest.write_bytes(b"[]")
     flip(Path(checkpoint, "__0_0.distcp"))
-    status = main(["verify", f"storage.root={store.root}", "--json"])
+    status = main(["verify", f"storage.root={store.root}", f"storage.resume_root={tmp_path}/disk", "--json"])
     lines = capsys.readouterr().out.splitlines()
     assert status == 1
     assert sorted(lines[:3]) == sorted(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from components.artifacts.artifact import filesystem
+from components.artifacts.files import filesystem
 from components.media_files.root import MediaRoot
 from components.noted import OBSERVATIONS, meaning
 from components.preprocess.audit import LONG_RUN, audit_page, choose, spread, token_runs

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.artifact import Artifact, StepKey, filesystem
+from components.artifacts.artifact import Artifact, StepKey
+from components.artifacts.files import filesystem
 from components.artifacts.store import ArtifactStore
 from components.errors import StorageError, UserError
 from components.media_files.root import MediaRoot, MissingMedia

@@ -24,6 +24,7 @@ from components.train import worker
 from components.train.checkpoints import checkpoint
 from components.train.checkpoints.room import checkpoint_bytes
 from components.train.data.loader import StepWork, step_work
+from components.train.folder import TrainingFolder
 from components.train.measure.metrics_log import describe
 from components.train.model.parallel import Group
 from components.train.preflight import check
@@ -53,16 +54,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(data: Path, out: Path, **settings: Any) -> TrainJob:
     inputs = artifact(data / "shards", "preprocess"), artifact(data / "base", "base")
-    return TrainJob(replace(SETTINGS, **settings), *inputs, f"{out}/checkpoints")
+    return TrainJob(replace(SETTINGS, **settings), *inputs, TrainingFolder(str(out)))
 
 
 def state(work: TrainJob) -> dict[str, Any]:
-    return checkpoint.read_state(checkpoint.newest(work.checkpoints) or "")
+    return checkpoint.read_state(checkpoint.newest(work.folder.checkpoints) or "")
 
 
 def final(work: TrainJob) -> Tensors:
     model, optimizer = prepare(work, Group(CPU))
-    checkpoint.restore(checkpoint.newest(work.checkpoints) or "", model, optimizer)
+    checkpoint.restore(checkpoint.newest(work.folder.checkpoints) or "", model, optimizer)
     return {name: tensor.clone() for name, tensor in checkpoint.tensors(model, optimizer).items()}
 
 
@@ -193,10 +194,10 @@ def epoch_end(work: TrainJob) -> int:
 def test_steps_trained_are_steps_asked_wherever_a_run_was_cut(every_step: TrainJob, tmp_path: Path, point: str) -> None:
     end = epoch_end(every_step)
     cut = {"start": 0, "epoch": end, "after epoch": end + 1, "last": 12}[point]
-    again = replace(every_step, checkpoints=f"{tmp_path}/checkpoints")
-    for name in checkpoint.attempts(every_step.checkpoints):
+    again = replace(every_step, folder=TrainingFolder(str(tmp_path)))
+    for name in checkpoint.attempts(every_step.folder.checkpoints):
         if int(name[5:13]) <= cut:
-            shutil.copytree(Path(every_step.checkpoints, name), Path(again.checkpoints, name))
+            shutil.copytree(Path(every_step.folder.checkpoints, name), Path(again.folder.checkpoints, name))
     run_rank(again, CPU)
     assert same(final(again), final(every_step))
     assert {name: state(again)[name] for name in ("step", "tokens", "updates")} == {
@@ -206,10 +207,10 @@ def test_steps_trained_are_steps_asked_wherever_a_run_was_cut(every_step: TrainJ
 
 def test_a_touch_file_makes_a_checkpoint_now(data: Path, tmp_path: Path) -> None:
     work = job(data, tmp_path, steps=2000, checkpoint_every=2000)
-    ask(work.folder, CHECKPOINT_NOW)
-    with pytest.raises(Stopped), signals(work, lambda: checkpoint.newest(work.checkpoints)):
+    ask(work.folder.uri, CHECKPOINT_NOW)
+    with pytest.raises(Stopped), signals(work, lambda: checkpoint.newest(work.folder.checkpoints)):
         run_rank(work, CPU)
-    assert not Path(work.folder, CHECKPOINT_NOW).exists()
+    assert not Path(work.folder.uri, CHECKPOINT_NOW).exists()
 
 
 @pytest.mark.case("E11")
@@ -219,7 +220,7 @@ def test_a_signal_leaves_a_checkpoint_that_the_next_run_goes_on_from(
 ) -> None:
     work = job(data, tmp_path, steps=2000, checkpoint_every=2000)
     began = time.monotonic()
-    live = Path(work.folder, "metrics.jsonl")
+    live = Path(work.folder.uri, "metrics.jsonl")
     stopped = pytest.raises(Stopped, match=r"stopped after step \d+ of 2000; its checkpoint is whole")
     with stopped, signals(work, lambda: live.exists() and live.stat().st_size, number):
         run_rank(work, CPU)
@@ -286,7 +287,7 @@ def test_checkpoints_that_fail_are_told_at_once_and_counted(data: Path, tmp_path
     assert lines[0].startswith("step 2/12  no checkpoint of step 2 could be written (1 so far): no space left while")
     assert lines[1].startswith("step 4/12  no checkpoint of step 4 could be written (2 so far): no space left while")
     assert len(lines) == 2 and state(work)["failed_checkpoints"] == 2 and state(work)["step"] == 12
-    kept = checkpoint.read_metrics(checkpoint.newest(work.checkpoints) or "")
+    kept = checkpoint.read_metrics(checkpoint.newest(work.folder.checkpoints) or "")
     assert [json.loads(line)["train/failed_checkpoints"] for line in kept.splitlines() if "text" in line] == [1, 2]
 
 
@@ -296,7 +297,7 @@ def test_a_training_whose_checkpoints_all_fail_stops(data: Path, tmp_path: Path)
     message = r"2 checkpoints in a row could not be written, so training ends at step 6 \(.*=2\): no space left"
     with largest_file(40_000), pytest.raises(UserError, match=message):
         run_rank(work, CPU)
-    assert checkpoint.newest(work.checkpoints) is None
+    assert checkpoint.newest(work.folder.checkpoints) is None
     run_rank(work, CPU)
     assert state(work)["step"] == 12
 
@@ -308,10 +309,10 @@ def test_a_disk_without_room_for_all_that_is_kept_is_named_before_the_start(
     work = job(data, tmp_path, keep_checkpoints=2)
     one = checkpoint_bytes(build(tiny_config()), work.settings)
     run_rank(work, CPU)
-    assert sum(path.stat().st_size for path in Path(checkpoint.newest(work.checkpoints) or "").iterdir()) < one
+    assert sum(path.stat().st_size for path in Path(checkpoint.newest(work.folder.checkpoints) or "").iterdir()) < one
     checks = partial(check, work.settings, work.shards, work.base, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * one - 1))
     message = rf"2 checkpoints and one that is written need {3 * one:,} bytes .* {3 * one - 1:,} are free"
     with pytest.raises(UserError, match=message):
-        checks(f"{tmp_path}/elsewhere/checkpoints")
-    assert checks(work.checkpoints) == checks("s3://bucket/checkpoints") == []  # what lies there will go
+        checks(TrainingFolder(f"{tmp_path}/elsewhere"))
+    assert checks(work.folder) == checks(TrainingFolder("s3://bucket")) == []  # what lies there will go

@@ -27,6 +27,7 @@ from components.train.checkpoints import checkpoint
 from components.train.data.loader import MicroBatch, StepWork, step_work
 from components.train.data.plan import Cost, PackPlan
 from components.train.data.selection import plan_spec
+from components.train.folder import TrainingFolder
 from components.train.loop import Hooks, accumulate, train
 from components.train.model.assembly import assemble
 from components.train.model.parallel import Group, MeshShape
@@ -206,7 +207,7 @@ def segment(job: TrainJob, dtype: str, first: int, last: int) -> list[float]:
     """The losses of some steps, from where the segment before ended."""
     settings, group = replace(job.settings, dtype=dtype), Group.current(CPU)
     model, optimizer = prepare(replace(job, settings=settings), group)
-    state, folder = checkpoint.tensors(model, optimizer), f"{job.checkpoints}/{dtype}-"
+    state, folder = checkpoint.tensors(model, optimizer), f"{job.folder.checkpoints}/{dtype}-"
     if first > 1:
         dcp.load(state, checkpoint_id=f"{folder}{first - 1}")
         optimizer.resume_after(first - 1)
@@ -260,7 +261,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     write_base(folder / "base", odd_config(drop_path=0.2))
     settings = replace(PLAIN, steps=50, packs_per_step=3, pack_tokens=64, pack_media=6, log_every=1)
     shards, base = artifact(folder / "shards", "preprocess"), artifact(folder / "base", "base")
-    return TrainJob(settings, shards, base, str(folder / "checkpoints"))
+    return TrainJob(settings, shards, base, TrainingFolder(str(folder)))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from components.pipeline.run_step import resume_uri
 from components.pipeline.steps import STEPS
 from components.train import step
 from components.train.checkpoints import checkpoint
+from components.train.folder import TrainingFolder
 from components.train.watch.signals import Stopped
 from components.train.worker import TrainJob, run_rank
 from flows.run.explain import explain, interrupted_notes
@@ -51,9 +52,11 @@ def train(inputs: Mapping[str, Artifact], store: ArtifactStore, step_context: Ca
 
     def run(wanted: PipelineConfig, stop: bool = False, said: list[str] | None = None) -> dict[str, Any]:
         place = resume_uri(store, STEPS["train"].key(wanted, inputs))
-        job = TrainJob(wanted.train, inputs["shards"], inputs["base"], f"{place}/checkpoints")
+        job = TrainJob(wanted.train, inputs["shards"], inputs["base"], TrainingFolder(str(place)))
         progress = said.append if said is not None else print
-        step.note(wanted.train, inputs, step_context(resume_uri=place, progress=progress, pipeline=wanted.name))
+        step.note(
+            wanted.train, inputs, job.folder, step_context(resume_uri=place, progress=progress, pipeline=wanted.name)
+        )
 
         def send(line: dict[str, Any]) -> None:
             if stop and line["step"] == 4:
@@ -64,7 +67,7 @@ def train(inputs: Mapping[str, Artifact], store: ArtifactStore, step_context: Ca
                 run_rank(replace(job, settings=replace(job.settings, log_every=1, steps=12)), torch.device("cpu"), send)
         else:
             run_rank(job, torch.device("cpu"), send)
-        return checkpoint.read_state(checkpoint.newest(job.checkpoints) or "")
+        return checkpoint.read_state(checkpoint.newest(job.folder.checkpoints) or "")
 
     return run
 

@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from components.artifacts.artifact import filesystem
 from components.artifacts.context import StepContext
+from components.artifacts.files import filesystem
 from components.errors import UserError
 from components.train.checkpoints import checkpoint
 from components.train.data.loader import prefetched
+from components.train.folder import TrainingFolder
 from components.train.model.parallel import Group
 from components.train.sections import ProfileSettings
 from components.train.settings import TrainConfig
@@ -43,12 +44,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(data: Path, checkpoints: Path, **settings: Any) -> TrainJob:
+def job(data: Path, folder: Path, **settings: Any) -> TrainJob:
     return TrainJob(
         replace(SETTINGS, **settings),
         artifact(data / "shards", "preprocess"),
         artifact(data / "base", "base"),
-        str(checkpoints),
+        TrainingFolder(str(folder)),
     )
 
 
@@ -62,14 +63,14 @@ def rank_main(rank: int, world: int, works: list[TrainJob], meeting: str) -> Non
 def final_weights(work: TrainJob) -> dict[str, torch.Tensor]:
     group = Group(CPU)
     model, optimizer = prepare(work, group)
-    folder = checkpoint.newest(work.checkpoints)
+    folder = checkpoint.newest(work.folder.checkpoints)
     assert folder is not None
     checkpoint.restore(folder, model, optimizer)
     return {name: tensor.clone() for name, tensor in checkpoint.tensors(model, optimizer).items()}
 
 
 def metrics(work: TrainJob) -> list[dict[str, float]]:
-    folder = checkpoint.newest(work.checkpoints)
+    folder = checkpoint.newest(work.folder.checkpoints)
     assert folder is not None
     return [json.loads(line) for line in checkpoint.read_metrics(folder).splitlines()]
 
@@ -93,14 +94,14 @@ def test_metrics_hold_the_first_step_the_last_and_every_second(alone: TrainJob) 
 
 
 def test_chosen_steps_leave_a_trace_beside_the_checkpoints(data: Path) -> None:
-    work = job(data, data / "traced" / "checkpoints", steps=3, profile=ProfileSettings(first=2, steps=1))
+    work = job(data, data / "traced", steps=3, profile=ProfileSettings(first=2, steps=1))
     run_rank(work, CPU)
     assert [path.name for path in (data / "traced" / "profiles").rglob("*.gz")] == ["trace.json.gz"]
     assert (data / "traced" / "metrics.jsonl").read_text().count("\n") == 3
 
 
 def test_state_counts_what_was_trained_on(alone: TrainJob) -> None:
-    state = checkpoint.read_state(checkpoint.newest(alone.checkpoints) or "")
+    state = checkpoint.read_state(checkpoint.newest(alone.folder.checkpoints) or "")
     assert state["step"] == 6 and state["restarts"] == 0 and state["tokens"] > 0 and state["media"] > 0
 
 
@@ -121,7 +122,7 @@ def pairs(data: Path) -> dict[str, TrainJob]:
 def interrupted(work: TrainJob) -> TrainJob:
     """Trained in one process, as if its last save had not been finished."""
     run_rank(work, CPU)
-    Path(checkpoint.newest(work.checkpoints) or "", ".metadata").unlink()
+    Path(checkpoint.newest(work.folder.checkpoints) or "", ".metadata").unlink()
     return work
 
 
@@ -140,7 +141,7 @@ def test_two_ranks_train_the_model_that_one_does(pairs: dict[str, TrainJob], alo
 
 
 def test_both_ranks_write_their_part(pairs: dict[str, TrainJob]) -> None:
-    folder = Path(checkpoint.newest(pairs["same"].checkpoints) or "")
+    folder = Path(checkpoint.newest(pairs["same"].folder.checkpoints) or "")
     assert sorted(path.name for path in folder.glob("*.distcp")) == ["__0_0.distcp", "__1_0.distcp"]
 
 
@@ -152,7 +153,7 @@ def test_a_rank_that_never_has_a_pack_changes_nothing(data: Path, pairs: dict[st
 
 def test_a_run_resumes_on_another_number_of_ranks(pairs: dict[str, TrainJob], alone: TrainJob) -> None:
     assert largest_difference(final_weights(pairs["grown"]), final_weights(alone)) < 2e-5
-    assert checkpoint.read_state(checkpoint.newest(pairs["grown"].checkpoints) or "")["restarts"] == 1
+    assert checkpoint.read_state(checkpoint.newest(pairs["grown"].folder.checkpoints) or "")["restarts"] == 1
 
 
 def test_bfloat16_keeps_its_weights_in_float32(pairs: dict[str, TrainJob]) -> None:
@@ -179,10 +180,13 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(data: Path, alone: 
 def test_a_checkpoint_before_the_first_line_since_resuming_has_the_score_from_before(data: Path) -> None:
     work = job(data, data / "scored", checkpoint_every=1, keep_checkpoints=9, log_every=100)
     run_rank(work, CPU)
-    for name in checkpoint.attempts(work.checkpoints)[2:]:
-        Path(work.checkpoints, name, ".metadata").unlink()
+    for name in checkpoint.attempts(work.folder.checkpoints)[2:]:
+        Path(work.folder.checkpoints, name, ".metadata").unlink()
     run_rank(work, CPU)
-    states = [checkpoint.read_state(f"{work.checkpoints}/{name}") for name in checkpoint.attempts(work.checkpoints)]
+    states = [
+        checkpoint.read_state(f"{work.folder.checkpoints}/{name}")
+        for name in checkpoint.attempts(work.folder.checkpoints)
+    ]
     assert [state["restarts"] for state in states] == [0, 0, 1, 1, 1, 1]
     assert states[0]["score"] is not None and {state["score"] for state in states[:-1]} == {states[0]["score"]}
 
@@ -196,10 +200,10 @@ def test_freezing_nothing_that_exists_or_everything_is_refused() -> None:
 
 def test_only_the_newest_checkpoints_stay_and_what_a_crash_left_goes(data: Path) -> None:
     work = job(data, data / "kept", checkpoint_every=1, keep_checkpoints=2, steps=4)
-    crashed = Path(work.checkpoints, "step-00000009-1")
+    crashed = Path(work.folder.checkpoints, "step-00000009-1")
     crashed.mkdir(parents=True)
     run_rank(work, CPU)
-    assert [name[:13] for name in checkpoint.attempts(work.checkpoints)] == ["step-00000003", "step-00000004"]
+    assert [name[:13] for name in checkpoint.attempts(work.folder.checkpoints)] == ["step-00000003", "step-00000004"]
 
 
 def test_other_data_does_not_resume(data: Path) -> None:
@@ -273,13 +277,13 @@ def test_a_vetoed_update_leaves_weights_and_state_as_they_are() -> None:
 
 def test_checkpoints_on_an_object_store_resume_and_are_pruned(data: Path, alone: TrainJob, s3_bucket: str) -> None:
     work = job(data, Path("unused"))
-    work = replace(work, checkpoints=f"s3://{s3_bucket}/resume/checkpoints")
+    work = replace(work, folder=TrainingFolder(f"s3://{s3_bucket}/resume"))
     run_rank(replace(work, settings=replace(work.settings, checkpoint_every=4)), CPU)
-    fs, path = filesystem(checkpoint.newest(work.checkpoints) or "")
+    fs, path = filesystem(checkpoint.newest(work.folder.checkpoints) or "")
     fs.rm_file(f"{path}/.metadata")
     run_rank(work, CPU)
     assert metrics(work)[-1]["train/loss"] == metrics(alone)[-1]["train/loss"]
-    assert [name[:13] for name in checkpoint.attempts(work.checkpoints)] == ["step-00000004", "step-00000006"]
+    assert [name[:13] for name in checkpoint.attempts(work.folder.checkpoints)] == ["step-00000004", "step-00000006"]
 
 
 def test_a_resumed_run_tells_the_tracker_what_was_measured_before(
@@ -287,6 +291,6 @@ def test_a_resumed_run_tells_the_tracker_what_was_measured_before(
 ) -> None:
     said: list[str] = []
     context = step_context(progress=said.append)
-    replay(alone.checkpoints, context)
+    replay(alone.folder, context)
     assert said == ["resuming after step 6"]
     assert context.tracker.metrics["train/loss"] == metrics(alone)[-1]["train/loss"]  # type: ignore[attr-defined]

@@ -19,9 +19,10 @@ import psutil
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from filelock import FileLock
 
-from components.artifacts.artifact import Artifact, filesystem
-from components.artifacts.file_lock import locked
+from components.artifacts.artifact import Artifact
+from components.artifacts.files import filesystem
 from components.artifacts.sums import DamagedFile
 from components.errors import UserError
 from components.shards.cache import ShardFiles
@@ -31,6 +32,7 @@ from components.train.data.loader import PackRequest, StepWork, prefetched, read
 from components.train.data.plan import Cost, PackPlan
 from components.train.data.rejected import Rejected, RejectedLog, TooManyCorrupt, read_rejected
 from components.train.data.selection import plan_spec
+from components.train.folder import TrainingFolder
 from components.train.settings import TrainConfig
 from components.train.worker import TrainJob, run_rank
 from plm_model.families.plm.collator import Collator
@@ -264,10 +266,11 @@ def test_what_was_skipped_is_written_once_however_often_it_is_met(damaged: Artif
 
 def test_training_goes_on_around_a_corrupt_example(damaged: Artifact, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", tiny_config())
-    job = TrainJob(replace(SETTINGS, steps=9), damaged, base, str(tmp_path / "resume" / "checkpoints"))
+    job = TrainJob(replace(SETTINGS, steps=9), damaged, base, TrainingFolder(str(tmp_path / "resume")))
     run_rank(job, torch.device("cpu"))
     lines = [
-        json.loads(line) for line in checkpoint.read_metrics(checkpoint.newest(job.checkpoints) or "").splitlines()
+        json.loads(line)
+        for line in checkpoint.read_metrics(checkpoint.newest(job.folder.checkpoints) or "").splitlines()
     ]
     assert lines[-1]["step"] == 9 and sum(line["train/skipped_examples"] for line in lines) > 0
     assert [one.id for one in read_rejected(str(tmp_path / "resume" / "skipped"))] == ["e11"]
@@ -413,7 +416,7 @@ def test_readers_that_compete_for_a_small_cache_all_get_their_shards(tmp_path: P
                 name = f"train/shard-{shard:05d}.parquet"
                 with files.open(name) as file:
                     assert file.read() == Path(local.uri, name).read_bytes()
-                with locked(files.folder / "locks" / "room"):  # no shard comes or goes while they are counted
+                with FileLock(files.folder / "locks" / "room"):  # no shard comes or goes while they are counted
                     held = sum(cached(files.folder).values())
                 assert held <= files.limit
         except BaseException as error:

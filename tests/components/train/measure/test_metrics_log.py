@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from components.artifacts.context import StepContext
-from components.train.measure.metrics_log import MetricsLog, describe, live_file, record
+from components.train.folder import TrainingFolder
+from components.train.measure.metrics_log import MetricsLog, describe, record
 
 LINE = {"train/loss": 0.5312345678, "train/lr": 1e-3, "train/tokens_per_s": 4210.0, "train/eta_s": 70.0}
 
@@ -49,8 +50,8 @@ def test_neither_a_full_disk_nor_a_lost_listener_stops_the_training(tmp_path: Pa
 
 
 def test_object_stores_have_no_live_file() -> None:
-    assert live_file("s3://bucket/run/checkpoints") is None
-    assert live_file("/data/run/checkpoints") == Path("/data/run/metrics.jsonl")
+    assert TrainingFolder("s3://bucket/run").live_metrics is None
+    assert TrainingFolder("/data/run").live_metrics == Path("/data/run/metrics.jsonl")
 
 
 def test_lines_are_told_in_words() -> None:

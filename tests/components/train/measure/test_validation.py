@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from components.errors import UserError
 from components.train.checkpoints import checkpoint
 from components.train.data.loader import MicroBatch
+from components.train.folder import TrainingFolder
 from components.train.measure.validation import Validation, packs_of, require_test_split
 from components.train.model.parallel import Group, shard
 from components.train.settings import TrainConfig
@@ -85,7 +86,7 @@ def test_a_training_that_validates_takes_the_same_steps_and_measures_at_each_che
     for name, every in (("with", 2), ("without", None)):
         settings = TrainConfig(steps=5, pack_tokens=64, checkpoint_every=4, log_every=1, validate_every=every)
         inputs = (artifact(tmp_path / "shards", "preprocess"), artifact(tmp_path / "base", "base"))
-        run_rank(TrainJob(settings, *inputs, str(tmp_path / name / "checkpoints")), ALONE.device)
+        run_rank(TrainJob(settings, *inputs, TrainingFolder(str(tmp_path / name))), ALONE.device)
         lines[name] = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
     measured = {line["step"]: line["val/loss"] for line in lines["with"] if "val/loss" in line}
     trained = {name: [line["train/loss"] for line in found if "train/loss" in line] for name, found in lines.items()}
@@ -100,10 +101,13 @@ def test_a_checkpoint_is_measured_by_a_validation_of_its_own_step(tmp_path: Path
         settings,
         write_shards(tmp_path / "shards", test=9),
         write_base(tmp_path / "base"),
-        f"{tmp_path}/out/checkpoints",
+        TrainingFolder(f"{tmp_path}/out"),
     )
     run_rank(job, ALONE.device)
-    states = [checkpoint.read_state(f"{job.checkpoints}/{name}") for name in checkpoint.attempts(job.checkpoints)]
+    states = [
+        checkpoint.read_state(f"{job.folder.checkpoints}/{name}")
+        for name in checkpoint.attempts(job.folder.checkpoints)
+    ]
     assert [state["score"] is not None for state in states] == [False, True, False, True, True]
 
 

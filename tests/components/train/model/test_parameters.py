@@ -19,6 +19,7 @@ from components.consolidate import step as consolidate
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.train.checkpoints import checkpoint
+from components.train.folder import TrainingFolder
 from components.train.model.assembly import check_settings, select
 from components.train.model.lora import LoRALinear, add_adapters
 from components.train.model.parallel import Group
@@ -59,9 +60,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, folder: Path, **settings: Any) -> TrainJob:
     """A training of some steps, alone, with its newest checkpoint as `folder/run/checkpoint`."""
     shards, base = artifact(data / "shards", "preprocess"), artifact(data / "base", "base")
-    job = TrainJob(replace(SETTINGS, **settings), shards, base, str(folder / "checkpoints"))
+    job = TrainJob(replace(SETTINGS, **settings), shards, base, TrainingFolder(str(folder)))
     run_rank(job, CPU)
-    newest = Path(checkpoint.newest(job.checkpoints) or "")
+    newest = Path(checkpoint.newest(job.folder.checkpoints) or "")
     shutil.copytree(newest, folder / "run/checkpoint")
     shutil.copy(newest / "state.json", folder / "run/train_state.json")
     return job
@@ -69,7 +70,7 @@ def trained(data: Path, folder: Path, **settings: Any) -> TrainJob:
 
 def restored(job: TrainJob) -> tuple[nn.Module, ShardedAdamW]:
     model, optimizer = prepare(job, Group(CPU))
-    checkpoint.restore(checkpoint.newest(job.checkpoints) or "", model, optimizer)
+    checkpoint.restore(checkpoint.newest(job.folder.checkpoints) or "", model, optimizer)
     return model.eval(), optimizer
 
 
