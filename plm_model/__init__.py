@@ -16,7 +16,7 @@ EXPORTS = {
     "Tokenizer": "plm_model.families.plm.tokenizer",
     "Codec": "plm_model.families.plm.codec",
     "load_model": "plm_model.families.plm.weights",
-    "open_checkpoint": "plm_model.families.plm.layouts.detect",
+    "open_model": "plm_model.families.plm.layouts.detect",
     "generate": "plm_model.families.plm.generation",
 }
 

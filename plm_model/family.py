@@ -4,7 +4,7 @@
     codec        records become what shards keep, questions become prompts; without torch when imported
     collator     what shards keep becomes packs; without torch when imported
     model        the module that gives a loss for each target, and what a step of it costs
-    checkpoint   model directories: the one to start from, what stands beside its tensors, other layouts
+    directory    model directories: the one to start from, what stands beside its tensors, other layouts
     answer       a model directory that answers questions
 
 Another package brings a family by an entry point of the group `plm_model.families`: its name, and the package that has the six
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from plm_model.answers.options import Generation, GenerationOptions, OnText
-    from plm_model.checkpoint.opened import Checkpoint
+    from plm_model.model_directory.opened import ModelDirectory
     from plm_model.nn.cost import StepCost
     from plm_model.packs.batch import Batch
     from plm_model.packs.example import Example
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FAMILIES = {"plm": "plm_model.families.plm"}
 GROUP = "plm_model.families"
 RANDOM = "random"  # a start without weights
-Part = Literal["settings", "codec", "collator", "model", "checkpoint", "answer"]
+Part = Literal["settings", "codec", "collator", "model", "directory", "answer"]
 
 
 class UnknownFamily(ValueError):
@@ -153,17 +153,17 @@ class CollatorPart(Protocol):
     open_collator: Callable[[Any], Collator]
 
 
-class CheckpointPart(Protocol):
+class DirectoryPart(Protocol):
     """Model directories. Errors about what users give are ValueErrors; a StartError says the whole."""
 
     LAYOUTS: Sequence[str]
     LICENCE: str  # a sentence on the published weights, which ends with a new line
-    open_base: Callable[[Start], Checkpoint]
-    write_companions: Callable[[Checkpoint, Path], None]
+    open_base: Callable[[Start], ModelDirectory]
+    write_companions: Callable[[ModelDirectory, Path], None]
     card: Callable[[Any], Mapping[str, str]]
-    assembled: Callable[[str, Path, Mapping[str, Any]], Checkpoint]
-    read_checkpoint: Callable[[Path], Checkpoint]
-    write_checkpoint: Callable[[Checkpoint, Path, str], list[str]]
+    assembled: Callable[[str, Path, Mapping[str, Any]], ModelDirectory]
+    read_directory: Callable[[Path], ModelDirectory]
+    write_directory: Callable[[ModelDirectory, Path, str], list[str]]
 
 
 class AnswerPart(Protocol):
@@ -207,7 +207,7 @@ def part(family: str, name: Literal["collator"]) -> CollatorPart: ...
 @overload
 def part(family: str, name: Literal["model"]) -> ModelPart: ...
 @overload
-def part(family: str, name: Literal["checkpoint"]) -> CheckpointPart: ...
+def part(family: str, name: Literal["directory"]) -> DirectoryPart: ...
 @overload
 def part(family: str, name: Literal["answer"]) -> AnswerPart: ...
 def part(family: str, name: Part) -> Any:

@@ -55,7 +55,7 @@ def repository() -> Path:
 def ray_cluster() -> Iterator[None]:
     """One local Ray for every test that needs one; four logical CPUs, so that workers and data tasks never starve."""
     from components.pipeline.config import PipelineConfig
-    from components.pipeline.run_step import ray_session
+    from components.pipeline.ray_session import ray_session
 
     with ray_session(PipelineConfig.model_validate({"ray": {"num_cpus": 4}})):
         yield

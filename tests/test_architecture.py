@@ -39,13 +39,13 @@ MODEL_ROOMS = {
     "packs": set(),
     "nn": {"parsing"},
     "answers": {"parsing"},
-    "checkpoint": {"family", "nn", "parsing"},
-    "families": {"family", "answers", "checkpoint", "media", "nn", "packs", "parsing", "records"},
+    "model_directory": {"family", "nn", "parsing"},
+    "families": {"family", "answers", "media", "model_directory", "nn", "packs", "parsing", "records"},
 }
 ALLOWED_WORDS: set[str] = set()
 # A room of components -> the rooms that its code imports; a new arrow is drawn here first.
 ROOMS = {
-    "artifacts": {"errors", "storage"},
+    "artifacts": {"errors", "processes", "storage"},
     "base": {"artifacts", "errors", "model_files", "settings"},
     "compare": {"artifacts", "errors", "media_files", "settings"},
     "consolidate": {"artifacts", "errors", "model_files", "settings", "train"},

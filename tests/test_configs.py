@@ -18,7 +18,7 @@ from components.pipeline.config_loading import load_config
 from plm_model.families.plm.model import build
 from plm_model.families.plm.settings import PLMConfig
 from tests.example_sets import example_registry
-from tests.plm_model.checkpoints import preset
+from tests.plm_model.model_directories import preset
 
 SIZES = ("1b", "3b", "8b")
 # stage: steps, global batch, rate, warm-up, tokens, pooling, tiles, frames, LayerScale, drop path, format

@@ -18,7 +18,7 @@ from plm_model.families.plm.model import build
 from plm_model.families.plm.tiles import tile_images
 from plm_model.families.plm.weights import initialise, save_model
 from plm_model.records.record import parse_record
-from tests.plm_model.checkpoints import SCALED, tokenizer
+from tests.plm_model.model_directories import SCALED, tokenizer
 from tests.plm_model.video_files import write_video
 
 CONFIG = replace(SCALED, processor=replace(SCALED.processor, max_num_tiles=1, max_video_frames=4))

@@ -20,10 +20,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-import psutil
 from fsspec.implementations.local import LocalFileSystem
 
 from components.artifacts.files import filesystem
+from components.processes.identity import identity, is_alive
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
@@ -44,9 +44,8 @@ def _waiting_for(owner: Mapping[str, Any]) -> str:
 
 def _owner() -> dict[str, Any]:
     """What names this process: to people, and to other processes of this machine."""
-    started = psutil.Process().create_time()
     name = f"process {os.getpid()} on {socket.gethostname()}"
-    return {"name": name, "machine": this_machine(), "pid": os.getpid(), "started": started, "id": uuid.uuid4().hex}
+    return {"name": name, "machine": this_machine(), **identity(), "id": uuid.uuid4().hex}
 
 
 def this_machine() -> str:
@@ -148,10 +147,7 @@ def _dead(owner: Mapping[str, Any]) -> bool:
     """Whether the owner was a process of this machine that is no more."""
     if owner.get("machine") != this_machine():
         return False
-    try:
-        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0)
-    except psutil.NoSuchProcess:
-        return True
+    return not is_alive(owner)
 
 
 def _read(fs: Any, path: str) -> dict[str, Any]:

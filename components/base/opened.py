@@ -11,13 +11,13 @@ from components.errors import UserError
 from plm_model.family import StartError, part
 
 if TYPE_CHECKING:
-    from plm_model.checkpoint.opened import Checkpoint
+    from plm_model.model_directory.opened import ModelDirectory
 
 
-def open_base(model: ModelConfig) -> Checkpoint:
+def open_base(model: ModelConfig) -> ModelDirectory:
     """The model directory to start from, headers only. UserError, in one line, for whatever cannot be started from."""
     try:
-        return part(model.family, "checkpoint").open_base(model)
+        return part(model.family, "directory").open_base(model)
     except StartError as error:
         raise UserError(str(error)) from None
     except ValueError as error:  # every error of plm_model about its input is one
@@ -32,7 +32,7 @@ def source_state(model: ModelConfig) -> Mapping[str, Any]:
 
 
 def _files(place: Path) -> list[Path]:
-    """The file, or those of a checkpoint directory, also in the subfolder `original` that a release may have."""
+    """The file, or those of a model directory, also in the subfolder `original` that a release may have."""
     if place.is_file():
         return [place]
     found = [*place.glob("*"), *place.glob("original/*")]

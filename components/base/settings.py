@@ -8,8 +8,8 @@ from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_
 
 from components.base.partial import partial
 from components.settings import KeysOf, LocalPath, Seed, Settings
-from plm_model.checkpoint.description import architecture_of
 from plm_model.family import RANDOM, families, package, part
+from plm_model.model_directory.description import architecture_of
 
 
 def architecture_keys(family: str) -> Any:
@@ -38,11 +38,11 @@ class ModelConfig(Settings):
     tower: LocalPath | None = Field(None, description="the .pt of a vision tower, for the first training stage")
     seed: Seed = 0
     tokenizer: LocalPath | None = Field(
-        None, description="tokenizer.json, beside the file that names it; default: the checkpoint's own"
+        None, description="tokenizer.json, beside the file that names it; default: that of model.init"
     )
     architecture: Annotated[dict[str, Any], KeysOf(architectures)] = Field(
         {},
-        description="the whole model where init is random or a tower is given; else what to change of the checkpoint's",
+        description="the whole model where init is random or a tower is given; else what to change of that of model.init",
     )
 
     @field_validator("family")

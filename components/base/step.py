@@ -1,4 +1,4 @@
-"""The base model that training starts from, as a checkpoint directory of our own layout, whatever `model.init` names.
+"""The base model that training starts from, as a model directory of our own layout, whatever `model.init` names.
 
 Weights are streamed a tensor at a time, in the dtypes that they have; memory stays at one tensor.
 """
@@ -17,35 +17,35 @@ from components.model_files.writer import pieces, raw_bytes, write_companions, w
 from plm_model.family import RANDOM
 
 if TYPE_CHECKING:
-    from plm_model.checkpoint.opened import Checkpoint
+    from plm_model.model_directory.opened import ModelDirectory
 
 
 def run(settings: ModelConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Write a checkpoint directory. Raises UserError for weights, a tokenizer or settings that do not fit each other."""
+    """Write a model directory. Raises UserError for weights, a tokenizer or settings that do not fit each other."""
     context.progress(f"opening {settings.init}")
     require_sound(settings.init)
-    checkpoint = open_base(settings)
-    for note in checkpoint.notes:
+    opened = open_base(settings)
+    for note in opened.notes:
         context.progress(note)
-    sizes = [stored.dtype.itemsize * _numbers(stored.shape) for stored in checkpoint.tensors.values()]
+    sizes = [stored.dtype.itemsize * _numbers(stored.shape) for stored in opened.tensors.values()]
     out.counts |= {
-        "parameters": sum(_numbers(stored.shape) for stored in checkpoint.tensors.values()),
+        "parameters": sum(_numbers(stored.shape) for stored in opened.tensors.values()),
         "tensors": len(sizes),
         "bytes": sum(sizes),
     }
     write_tensors(
         out,
-        {name: (stored.dtype, stored.shape) for name, stored in checkpoint.tensors.items()},
-        stream(checkpoint, sum(sizes), context),
+        {name: (stored.dtype, stored.shape) for name, stored in opened.tensors.items()},
+        stream(opened, sum(sizes), context),
     )
     facts = {"Parameters": f"{out.counts['parameters']:,}"}
-    write_companions(out, settings.family, checkpoint, "Base model", summary(settings), facts)
+    write_companions(out, settings.family, opened, "Base model", summary(settings), facts)
 
 
-def stream(checkpoint: Checkpoint, total: int, context: StepContext) -> Iterator[Iterator[memoryview]]:
+def stream(opened: ModelDirectory, total: int, context: StepContext) -> Iterator[Iterator[memoryview]]:
     """The bytes of every tensor, in the model's order; says after each how far it is."""
     done = 0
-    for _, tensor in checkpoint.stream():
+    for _, tensor in opened.stream():
         yield pieces(raw_bytes(tensor))
         done += tensor.nbytes
         context.progress(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB")

@@ -30,8 +30,10 @@ TITLES: Mapping[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that the page tells in numbers. `limit` is set when only the first so many rows were evaluated; `skipped` rows
-    could not be asked, of which `skipped_first` holds the first as {id, reason}."""
+    """Everything that the page tells in numbers. `limit` is set when only the first so many rows were evaluated.
+
+    `rejected` rows could not be asked, of which `rejected_first` holds the first as {id, reason}.
+    """
 
     pipeline: str
     task: str
@@ -42,8 +44,8 @@ class Comparison:
     gain: Interval
     counts: Tally
     limit: int | None
-    skipped: int = 0
-    skipped_first: Sequence[Mapping[str, str]] = ()
+    rejected: int = 0
+    rejected_first: Sequence[Mapping[str, str]] = ()
 
 
 def choose_examples(pairs: Sequence[AnsweredTwice], most: int) -> list[AnsweredTwice]:

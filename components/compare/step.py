@@ -34,8 +34,8 @@ def run(given: CompareSettings, inputs: Mapping[str, Artifact], out: ArtifactWri
         gain=gain_interval(counts, settings.confidence, settings.bootstrap_samples, settings.seed),
         counts=counts,
         limit=results["limit"],
-        skipped=results["skipped"],
-        skipped_first=results["skipped_first"],
+        rejected=results["rejected"],
+        rejected_first=results["rejected_first"],
     )
     context.progress("drawing the report")
     loss_png = draw_loss(read_loss_curve(inputs["checkpoint"]))
@@ -43,8 +43,8 @@ def run(given: CompareSettings, inputs: Mapping[str, Artifact], out: ArtifactWri
     html = render(comparison, examples, MediaRoot.of(inputs["dataset"]), loss_png)
     keep(out, context, {"report.html": html.encode(), "loss.png": loss_png})
     out.write_json("comparison.json", summary(comparison))
-    out.counts |= {"examples": len(examples), "skipped": comparison.skipped, **asdict(counts)}
-    note = f", {comparison.skipped} held-out rows not asked" if comparison.skipped else ""
+    out.counts |= {"examples": len(examples), "rejected": comparison.rejected, **asdict(counts)}
+    note = f", {comparison.rejected} held-out rows not asked" if comparison.rejected else ""
     context.progress(f"{METRIC} {comparison.before.value:.3f} -> {comparison.after.value:.3f}{note}")
 
 
@@ -65,6 +65,6 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "n": c.counts.n,
         "n_fixed": c.counts.fixed,
         "n_broken": c.counts.broken,
-        "n_skipped": c.skipped,
+        "n_rejected": c.rejected,
         "limit": c.limit,
     }

@@ -26,7 +26,7 @@ GROUP_BYTES = 64 << 20
 def run(
     settings: ConsolidateSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext
 ) -> None:
-    """Write the trained model as a checkpoint directory. Raises UserError when the checkpoint is not of the base model."""
+    """Write the trained model as a model directory. Raises UserError when the checkpoint is not of the base model."""
     from components.consolidate.weights import TrainedWeights
     from components.train.checkpoints.streams import StoredTensors
 

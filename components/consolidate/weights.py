@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from components.train.checkpoints.streams import StoredTensors
     from components.train.sections import TrainedParameters
-    from plm_model.checkpoint.description import Described
-    from plm_model.checkpoint.opened import StoredTensor
+    from plm_model.model_directory.description import Described
+    from plm_model.model_directory.opened import StoredTensor
 
 
 class TrainedWeights:
@@ -33,7 +33,7 @@ class TrainedWeights:
     def __init__(
         self, model: Described, settings: TrainedParameters, trained: StoredTensors, base: Callable[[], Path]
     ) -> None:
-        from plm_model.checkpoint.safetensors_reader import stored_tensors
+        from plm_model.model_directory.safetensors_reader import stored_tensors
 
         self.trained, self.lora = trained, settings.lora
         self._shapes = trained_shapes(model, settings)

@@ -40,9 +40,9 @@ def answer(
     from components.artifacts.artifact import require_sound
     from plm_model.answers.options import GenerationOptions
     from plm_model.answers.text_stream import TextStream
-    from plm_model.checkpoint.description import family_at
-    from plm_model.checkpoint.hub import local_directory
     from plm_model.family import part
+    from plm_model.model_directory.description import family_at
+    from plm_model.model_directory.hub import local_directory
 
     require_sound(ckpt)
     try:
@@ -63,7 +63,7 @@ def answer(
         "prompt_tokens": prompt[0].length,
         "question": question,
         "media": list(media),
-        "checkpoint": ckpt,
+        "model": ckpt,
         "notes": list(answerer.notes),
     }
 

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on the held-out rows with lmms-eval: one number, and the answer to every question."""
+"""Measure a model on the held-out rows with lmms-eval: one number, and the answer to every question."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HELD_OUT = "heldout"  # the task as lmms-eval knows it; people see `evaluate.tas
 
 
 def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Inputs: model (a checkpoint directory), dataset. Writes results.json, samples.jsonl and rejected.jsonl."""
+    """Inputs: model (a model directory), dataset. Writes results.json, samples.jsonl and rejected.jsonl."""
     started = time.monotonic()
     context.progress("fetching the held-out rows")
     held_out = read_questions(inputs["dataset"], settings.limit)
@@ -47,8 +47,8 @@ def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactW
     local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
     codec = codec_of(inputs["model"])
     questions, unanswerable = answerable(asked, local, codec)
-    skipped = [*held_out.skipped, *unanswerable]
-    require_few(skipped, held_out.rows - held_out.beyond_limit, settings.max_bad_fraction)
+    rejected = [*held_out.rejected, *unanswerable]
+    require_few(rejected, held_out.rows - held_out.beyond_limit, settings.max_bad_fraction)
     too_long = targets_too_long(questions, codec, settings.max_new_tokens)
     if too_long:
         context.progress(
@@ -57,15 +57,15 @@ def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactW
         )
     result = measure(settings, inputs["model"], questions, local, context)
     answers = matched(questions, result["answers"])
-    results = tidy(settings, result, held_out, skipped)
+    results = tidy(settings, result, held_out, rejected)
     write_lines(out, "samples.jsonl", [sample(q, answer) for q, answer in zip(questions, answers, strict=True)])
-    write_lines(out, "rejected.jsonl", [asdict(row) for row in skipped])
+    write_lines(out, "rejected.jsonl", [asdict(row) for row in rejected])
     out.write_json("results.json", results)
-    record(settings, results, skipped, context)
+    record(settings, results, rejected, context)
     out.counts |= {
         "rows": held_out.rows,
         "questions": len(questions),
-        "skipped": len(skipped),
+        "rejected": len(rejected),
         "beyond_limit": held_out.beyond_limit,
         "not_asked": len(results["not_asked"]),
         "targets_too_long": len(too_long),
@@ -95,7 +95,7 @@ def measure(
         documents = Path(scratch) / "documents.jsonl"
         write_documents(questions, local, documents)
         request = Request(
-            checkpoint=str(model.local()),
+            model=str(model.local()),
             task=HELD_OUT,
             documents=str(documents),
             result=str(Path(scratch) / "result.json"),
@@ -138,20 +138,20 @@ def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tidy(
-    settings: EvaluateConfig, result: Mapping[str, Any], held_out: HeldOut, skipped: Sequence[Rejected]
+    settings: EvaluateConfig, result: Mapping[str, Any], held_out: HeldOut, rejected: Sequence[Rejected]
 ) -> dict[str, Any]:
     """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated.
 
-    rows = n + skipped + beyond_limit; `not_asked` are questions, of built-in tasks, that were counted as answered by nothing.
+    rows = n + rejected + beyond_limit; `not_asked` are questions, of built-in tasks, that were counted as answered by nothing.
     """
     flat = {name: flat_metrics(values) for name, values in result["results"].items()}
     return {
         "metrics": flat.pop(HELD_OUT),
         "builtin": flat,
         "rows": held_out.rows,
-        "n": held_out.rows - held_out.beyond_limit - len(skipped),
-        "skipped": len(skipped),
-        "skipped_first": [asdict(row) for row in skipped[:SHOWN]],
+        "n": held_out.rows - held_out.beyond_limit - len(rejected),
+        "rejected": len(rejected),
+        "rejected_first": [asdict(row) for row in rejected[:SHOWN]],
         "beyond_limit": held_out.beyond_limit,
         "not_asked": result["not_asked"],
         "limit": settings.limit,
@@ -160,7 +160,7 @@ def tidy(
 
 
 def record(
-    settings: EvaluateConfig, results: Mapping[str, Any], skipped: Sequence[Rejected], context: StepContext
+    settings: EvaluateConfig, results: Mapping[str, Any], rejected: Sequence[Rejected], context: StepContext
 ) -> None:
     """Send the metrics to the tracker as eval/<task>/<metric>; what was not asked is said, and a limited run marked."""
     tasks = {settings.task: results["metrics"], **results["builtin"]}
@@ -170,8 +170,8 @@ def record(
     if settings.limit is not None:
         context.tracker.tag("eval.limit", str(settings.limit))
         note = f" (limited to the first {settings.limit})"
-    if skipped:
-        note += f", {len(skipped)} not asked: {named(skipped)}"
+    if rejected:
+        note += f", {len(rejected)} not asked: {named(rejected)}"
     for lost in results["not_asked"][:1]:
         note += (
             f"; {len(results['not_asked'])} questions of {', '.join(sorted({each['task'] for each in results['not_asked']}))} "

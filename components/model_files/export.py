@@ -12,7 +12,7 @@ from components.errors import UserError
 from components.layers import read_file
 
 if TYPE_CHECKING:
-    from plm_model.checkpoint.opened import Checkpoint
+    from plm_model.model_directory.opened import ModelDirectory
 
 
 def export(source: str, target: str, layout: str, tower: str | None = None, model: str | None = None) -> dict[str, Any]:
@@ -47,22 +47,22 @@ def export(source: str, target: str, layout: str, tower: str | None = None, mode
 
 def _write(
     source: str, target: Path, layout: str, tower: str | None, model: str | None
-) -> tuple[Checkpoint, list[str]]:
+) -> tuple[ModelDirectory, list[str]]:
     """Write the model to `target`; gives it, and notes on what was assumed or could not be kept."""
-    from plm_model.checkpoint.description import family_at
-    from plm_model.checkpoint.hub import local_directory
     from plm_model.family import FAMILIES, part
+    from plm_model.model_directory.description import family_at
+    from plm_model.model_directory.hub import local_directory
 
     if (tower is None) != (model is None):
         raise UserError("--tower and --model go together: the encoder's .pt and the YAML file of the model to assemble")
     if tower is None or model is None:
         directory = local_directory(source)
-        family = part(family_at(directory), "checkpoint")
-        opened = family.read_checkpoint(directory)
+        family = part(family_at(directory), "directory")
+        opened = family.read_directory(directory)
     else:
         values = read_file(model).values
-        family = part(values.get("family", next(iter(FAMILIES))), "checkpoint")
+        family = part(values.get("family", next(iter(FAMILIES))), "directory")
         opened = family.assembled(source, Path(tower), values.get("architecture", {}))
     if layout not in family.LAYOUTS:
         raise UserError(f"--format {layout}: this model is written as {', '.join(family.LAYOUTS)}")
-    return opened, [*opened.notes, *family.write_checkpoint(opened, target, layout)]
+    return opened, [*opened.notes, *family.write_directory(opened, target, layout)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from components.artifacts.artifact import Artifact
-from plm_model.checkpoint.description import CONFIG, Described, described
 from plm_model.family import Codec, Collator, part
+from plm_model.model_directory.description import CONFIG, Described, described
 
 
 def model_of(model: Artifact) -> Described:

@@ -1,4 +1,4 @@
-"""The files of a checkpoint directory as an artifact: tensors streamed in, with config, tokenizer, model card and notice."""
+"""The files of a model directory as an artifact: tensors streamed in, with config, tokenizer, model card and notice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from components.model_files.settings import model_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plm_model.checkpoint.opened import Checkpoint
+    from plm_model.model_directory.opened import ModelDirectory
 
 README, LICENCE = "README.md", "LICENSE-NOTICE"
 SHARD_BYTES = 5 * 10**9
@@ -50,13 +50,13 @@ Answer a question about an image:
 
 
 def write_companions(
-    out: ArtifactWriter, family: str, opened: Checkpoint, name: str, summary: str, facts: Mapping[str, Any]
+    out: ArtifactWriter, family: str, opened: ModelDirectory, name: str, summary: str, facts: Mapping[str, Any]
 ) -> None:
     """Write all of a model directory but the tensors: what its family has, model card and licence notice."""
     from plm_model.family import part
 
     with tempfile.TemporaryDirectory() as folder:
-        part(family, "checkpoint").write_companions(opened, Path(folder))
+        part(family, "directory").write_companions(opened, Path(folder))
         write_card(Path(folder), family, opened.config, name, summary, facts)
         out.add_tree(folder)
 
@@ -82,12 +82,12 @@ def write_card(folder: Path, family: str, architecture: Any, name: str, summary:
     """Write the model card, in Markdown, and the notice; `facts` are further rows of the card's table."""
     from plm_model.family import part
 
-    checkpoint = part(family, "checkpoint")
-    rows = {**checkpoint.card(architecture), **facts}
+    family_part = part(family, "directory")
+    rows = {**family_part.card(architecture), **facts}
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     card = CARD.format(name=name, summary=summary, rows=table)
     (folder / README).write_text(card, encoding="utf-8")
-    (folder / LICENCE).write_text(NOTICE + checkpoint.LICENCE, encoding="utf-8")
+    (folder / LICENCE).write_text(NOTICE + family_part.LICENCE, encoding="utf-8")
 
 
 def write_tensors(
@@ -95,8 +95,8 @@ def write_tensors(
 ) -> Mapping[str, Mapping[str, Any]]:
     """Stream `model.safetensors`, or several files and their index: `entries` gives (dtype, shape) by name, `data` the bytes of
     each in the same order. Gives the entries of each file."""
-    from plm_model.checkpoint.files import INDEX, WEIGHTS, index_of
-    from plm_model.checkpoint.safetensors_writer import header, shard_files
+    from plm_model.model_directory.files import INDEX, WEIGHTS, index_of
+    from plm_model.model_directory.safetensors_writer import header, shard_files
 
     files = shard_files(entries, max_shard_bytes, WEIGHTS)
     stream = iter(data)

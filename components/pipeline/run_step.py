@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
@@ -19,9 +17,7 @@ from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.last_run import made_elsewhere
 from components.pipeline.steps import STEPS, Step
-from components.processes.local_ray import local_ray, said_by
-from components.processes.machine import usable_cores
-from components.processes.ray_signals import sigterm_as_before
+from components.processes.local_ray import said_by
 
 log = logging.getLogger(__name__)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -128,23 +124,3 @@ def _upstream(
         say(f"{step.name} as made at {elsewhere[1]}; copies of its files are not compared")
         return elsewhere[0]
     raise problem
-
-
-@contextlib.contextmanager
-def ray_session(config: PipelineConfig) -> Iterator[None]:
-    """A Ray to work on: the cluster that this process already belongs to, or a local one that ends with the block."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    if "RAY_ADDRESS" not in os.environ:
-        with local_ray(config.ray.num_cpus or max(usable_cores(), config.train.workers + 1)):
-            yield
-        return
-    with sigterm_as_before():
-        ray.init(log_to_driver=False, configure_logging=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -151,7 +151,7 @@ def _interrupted_trainings(config: PipelineConfig, folder: str, key: StepKey | N
 
 
 def _lapsed(config: PipelineConfig, artifact: Artifact, leads: Callable[[str], bool]) -> str | None:
-    from components.register.step import lapse
+    from components.register.registry import lapse
 
     return lapse(config.tracking, artifact, leads)
 
@@ -197,7 +197,7 @@ STEPS: dict[str, Step] = {
             state=_tokenizer,
             outside=_weights_on_disk,
             libraries=MODEL_LIBRARIES,
-            family_parts=("settings", "checkpoint"),
+            family_parts=("settings", "directory"),
         ),
         Step(
             "preprocess",
@@ -236,7 +236,7 @@ STEPS: dict[str, Step] = {
             lambda config: ConsolidateSettings(config.consolidate, config.train.trained),
             libraries=MODEL_LIBRARIES,
             on_cluster=True,
-            family_parts=("settings", "model", "checkpoint"),
+            family_parts=("settings", "model", "directory"),
         ),
         *(
             Step(

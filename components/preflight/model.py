@@ -12,8 +12,8 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import file_digest
 from components.preflight.data import Peek, peek
 from components.preflight.finding import Finding
-from plm_model.checkpoint.description import architecture_of
 from plm_model.family import RANDOM, part
+from plm_model.model_directory.description import architecture_of
 
 STEP = "base"
 SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has
@@ -35,7 +35,7 @@ def weights(config: PipelineConfig) -> Iterator[Finding]:
 
 
 def _checkpoint(place: str) -> Iterator[str]:
-    from plm_model.checkpoint.hub import HubError, pinned
+    from plm_model.model_directory.hub import HubError, pinned
 
     folder = Path(place)
     if not folder.exists():

@@ -31,7 +31,7 @@ COUNTED = ("rows", "examples", "used", "repaired", "rejected")
 
 
 def run(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Encode the rows of `inputs["dataset"]` for the checkpoint `inputs["model"]` on the initialised Ray.
+    """Encode the rows of `inputs["dataset"]` for the model `inputs["model"]` on the initialised Ray.
 
     UserError when there are no rows, when more are bad than `preprocess.max_bad_fraction` allows, or when a path leads
     out of the data root.

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from components.errors import UserError
+from components.processes.identity import identity, is_alive
 from components.processes.ray_signals import groups_of_their_own, sigterm_as_before
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def local_ray(num_cpus: int) -> Iterator[None]:
     node = _node()
     session = Path(node.get_session_dir_path())
     with contextlib.suppress(OSError):
-        (session / OWNER).write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+        (session / OWNER).write_text("{pid} {started}".format(**identity()))
     watch = Watch(node)
     try:
         with watch:
@@ -198,9 +199,8 @@ def remove_dead_sessions() -> None:
 
 def _lives(owner: Path) -> bool:
     try:
-        pid, started = owner.read_text().split()
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) < 1.0)
-    except (OSError, ValueError, psutil.NoSuchProcess):
+        return is_alive(dict(zip(("pid", "started"), owner.read_text().split(), strict=False)))
+    except OSError:
         return False
 
 

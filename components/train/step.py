@@ -62,7 +62,7 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
         left_out += rejected.read_rejected(folder.rejected)
         rejected.write_rejected(file, left_out)
     out.counts |= {
-        "skipped": len(left_out),
+        "rejected": len(left_out),
         "steps": state["step"],
         "tokens": state["tokens"],
         "media": state["media"],

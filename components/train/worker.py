@@ -37,8 +37,8 @@ from components.train.update.optimizer import ShardedAdamW
 from components.train.watch.guards import Anomaly, Guard, RollBack
 from components.train.watch.signals import Agreement, Stopped, Wishes, polled, signals_stop, touch_files
 from components.train.watch.watchdog import Watchdog
-from plm_model.checkpoint.files import load_weights
 from plm_model.family import part
+from plm_model.model_directory.files import load_weights
 
 if TYPE_CHECKING:
     from components.train.model.towers import Trainable
@@ -142,7 +142,7 @@ def attempt(
         processes=settings.loader_workers,
         pin=group.device if group.device.type == "cuda" else None,
     )
-    skipped = RejectedLog(job.folder.rejected)
+    rejected = RejectedLog(job.folder.rejected)
     saver = saver_of(job, model, optimizer, group)
     guard = Guard(settings.guards, group)
     guard.resume(run.state["recent_losses"])
@@ -164,7 +164,7 @@ def attempt(
     )
     agreement.before_first_step(run.state["step"], steps)
     try:
-        with prefetched(skipped.noted(works), steps_ahead(settings.packs_per_step, group.world)) as ready:
+        with prefetched(rejected.noted(works), steps_ahead(settings.packs_per_step, group.world)) as ready:
             train(model, optimizer, beside.arriving(run.counted(ready)), settings, group, beside.hooks(), gauge)
         beside.finish()
     except RollBack:

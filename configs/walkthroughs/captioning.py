@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from plm_model import Codec, generate, open_checkpoint
+from plm_model import Codec, generate, open_model
 from plm_model.answers.options import GenerationOptions
-from plm_model.checkpoint.hub import local_directory
 from plm_model.families.plm.answer import Prompt, image_prompt, video_prompt
 from plm_model.media.images import decode_image
+from plm_model.model_directory.hub import local_directory
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 QUESTIONS = {
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cuda = torch.cuda.is_available()
     device, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
     try:
-        model, tokenizer = open_checkpoint(local_directory(arguments.ckpt), device, dtype)
+        model, tokenizer = open_model(local_directory(arguments.ckpt), device, dtype)
         codec = Codec(tokenizer, model.config)
         asked = [(file, ask) for file in arguments.files for ask in arguments.question or QUESTIONS[kind_of(file)]]
         prompts = [prompt_of(codec, file, ask) for file, ask in asked]

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from plm_model import Codec, generate, open_checkpoint
+from plm_model import Codec, generate, open_model
 from plm_model.answers.options import GenerationOptions
-from plm_model.checkpoint.hub import local_directory
 from plm_model.families.plm.answer import image_prompt
 from plm_model.media.images import decode_image
+from plm_model.model_directory.hub import local_directory
 from plm_model.records.regions import SLACK, Box, BoxError, box_text, corners, draw_box, find_boxes, overhang
 
 FIND = "Where in the image is this: {what}? Answer with its bounding box, [x1, y1, x2, y2]."
@@ -33,7 +33,7 @@ Ask = Callable[[Image.Image, str], str]
 def asker(place: str, max_gen_len: int) -> Ask:
     """The answers of a checkpoint to questions about an image."""
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    model, tokenizer = open_checkpoint(local_directory(place), device, dtype)
+    model, tokenizer = open_model(local_directory(place), device, dtype)
     codec = Codec(tokenizer, model.config)
 
     def ask(image: Image.Image, question: str) -> str:

@@ -14,7 +14,8 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import dump_config, flatten
 from components.pipeline.last_run import last_key, remember_key
 from components.pipeline.ray_jobs import not_on_cluster, read_order
-from components.pipeline.run_step import find_inputs, ray_session, resume_uri, run_step
+from components.pipeline.ray_session import ray_session
+from components.pipeline.run_step import find_inputs, resume_uri, run_step
 from components.pipeline.steps import STEPS
 from components.pipeline.storage import store_of
 from components.tracking.runs import (

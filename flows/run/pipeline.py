@@ -183,7 +183,7 @@ class PipelineRun:
         import ray
 
         if not ray.is_initialized():
-            from components.pipeline.run_step import ray_session
+            from components.pipeline.ray_session import ray_session
 
             started = time.time()
             self.progress.say("ray", "starting a local Ray")

@@ -19,10 +19,10 @@ from uuid import UUID
 from components.artifacts.lock import this_machine
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
+from components.processes.identity import identity, is_alive
 from components.processes.local_ray import before_sudden_end
 from components.tracking.runs import spool_dir, state_dir, tracking_client
 from components.tracking.spool import PARENT_TAG, parents_of_waiting, replay_spools
-from flows.servers.processes import identity, is_alive
 
 log = logging.getLogger(__name__)
 OPEN_STATES = ("RUNNING", "PENDING")

@@ -13,7 +13,7 @@ import psutil
 
 from components.artifacts.artifact import Artifact
 from components.artifacts.files import write_json
-from components.register.step import is_champion
+from components.register.registry import is_champion
 from flows.run.parent_run import mlflow_run_url
 from flows.run.pipeline import PipelineRun
 from flows.run.tasks import link, show_place, show_report

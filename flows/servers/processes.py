@@ -1,4 +1,4 @@
-"""Processes that must not outlive us: started with a death signal, told apart from others by pid and start time."""
+"""Processes that must not outlive us: started with a death signal, and stopped with their children."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-DYING_CHILD = Path(__file__).with_name("dying_child.py")
+from components.processes import parent_death
 
 
 def start_child(
@@ -25,7 +25,7 @@ def start_child(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(DYING_CHILD), str(os.getpid()), *command],
+            [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -46,20 +46,6 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         process.wait()
-
-
-def identity(pid: int) -> dict[str, float]:
-    """What names a process for ever: its pid and start time."""
-    return {"pid": pid, "started": psutil.Process(pid).create_time()}
-
-
-def is_alive(process: Mapping[str, float]) -> bool:
-    """Whether the process of an `identity` still runs (a zombie does not)."""
-    try:
-        found = psutil.Process(int(process["pid"]))
-        return bool(abs(found.create_time() - process["started"]) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.NoSuchProcess, KeyError):
-        return False
 
 
 def wait_until(check: Callable[[], object], timeout_s: float, interval_s: float = 0.2) -> bool:

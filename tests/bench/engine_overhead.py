@@ -33,7 +33,7 @@ from torch import Tensor
 
 from components.artifacts.context import StepContext
 from components.pipeline.config import PipelineConfig
-from components.pipeline.run_step import ray_session
+from components.pipeline.ray_session import ray_session
 from components.train.folder import TrainingFolder
 from components.train.settings import TrainConfig
 from flows.servers.environment import prepare_environment

@@ -29,7 +29,7 @@ from plm_model.families.plm.model import PLM, build
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.packs.example import Example, example
 from tests.bench._evidence import bench, evidence
-from tests.plm_model.checkpoints import SCALED, reference
+from tests.plm_model.model_directories import SCALED, reference
 
 TEXTS = (12, 20, 24, 28, 32, 40, 48, 64)
 TILES = (1, 2, 1, 3, 2, 1, 2, 0)

@@ -83,9 +83,9 @@ SHARD_SCHEMA = pa.schema(
 
 def write_base(folder: Path, config: PLMConfig | None = None) -> Artifact:
     """A base checkpoint without a tokenizer, which training does not need."""
-    from plm_model.checkpoint.files import save_tensors
     from plm_model.families.plm.model import build
     from plm_model.families.plm.weights import initialise
+    from plm_model.model_directory.files import save_tensors
 
     config = config or tiny_config()
     folder.mkdir(parents=True)

@@ -13,7 +13,7 @@ from plm_model.families.plm.model import PLM, build
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.weights import initialise
 from plm_model.packs.example import Example
-from tests.plm_model.checkpoints import SCALED
+from tests.plm_model.model_directories import SCALED
 
 IMAGE = 90
 Prompt = tuple[Example, np.ndarray]

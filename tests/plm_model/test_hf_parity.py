@@ -15,7 +15,7 @@ from plm_model.families.plm.layouts.hf_keys import from_hf, hf_name
 from plm_model.families.plm.model import PLM, build
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.packs.example import Example
-from tests.plm_model.checkpoints import IDS, VARIANTS, reference
+from tests.plm_model.model_directories import IDS, VARIANTS, reference
 
 pytest.importorskip("timm")
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plm_model.checkpoint.safetensors_writer import WeightsError
-from plm_model.families.plm.layouts.detect import read_checkpoint, write_checkpoint
+from plm_model.families.plm.layouts.detect import read_directory, write_directory
 from plm_model.families.plm.weights import load, load_model
-from tests.plm_model.checkpoints import own_checkpoint
+from plm_model.model_directory.safetensors_writer import WeightsError
+from tests.plm_model.model_directories import own_directory
 
 pytestmark = pytest.mark.case("R17")
 DEEP = b"[" * 100_000
@@ -33,9 +33,9 @@ DESCRIPTIONS = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small model in every layout."""
     folder = tmp_path_factory.mktemp("malformed")
-    own_checkpoint(folder / "plm")
+    own_directory(folder / "plm")
     for layout in ("hf", "meta"):
-        write_checkpoint(read_checkpoint(folder / "plm"), folder / layout, layout)
+        write_directory(read_directory(folder / "plm"), folder / layout, layout)
     return folder
 
 
@@ -59,7 +59,7 @@ def changed(models: Path) -> Iterator[Any]:
 def refused(directory: Path) -> str:
     """The one line that a directory is refused with."""
     with pytest.raises(ValueError, match=str(directory)) as error:
-        read_checkpoint(directory)
+        read_directory(directory)
     line = str(error.value)
     assert "\n" not in line and len(line) < 500 and str(directory) in line, line
     return line
@@ -98,7 +98,7 @@ def test_any_value_of_a_description_may_be_odd(models: Path, changed: Any, layou
             holder[path[-1]] = value
             changed(models / layout / name, json.dumps(values).encode())
             try:
-                read_checkpoint(models / layout)
+                read_directory(models / layout)
             except ValueError as error:
                 assert "\n" not in str(error) and len(str(error)) < 500, (path, value, error)
 
@@ -201,11 +201,11 @@ def test_weights_that_are_not_finite_are_refused_by_name(
     tensors[FIRST][3, 5] = value
     changed(file, b"")
     save_file(tensors, file)
-    checkpoint = read_checkpoint(models / "plm")
+    opened = read_directory(models / "plm")
     message = f"tensor {FIRST} holds values that are not finite"
     for use in (
-        lambda: load(checkpoint, "cpu", torch.float32),
-        lambda: write_checkpoint(checkpoint, tmp_path / "hf", "hf"),
+        lambda: load(opened, "cpu", torch.float32),
+        lambda: write_directory(opened, tmp_path / "hf", "hf"),
         lambda: load_model(models / "plm"),
     ):
         with pytest.raises(WeightsError, match=message):
@@ -213,6 +213,6 @@ def test_weights_that_are_not_finite_are_refused_by_name(
 
 
 def test_large_finite_numbers_whose_sum_overflows_are_kept() -> None:
-    from plm_model.checkpoint.finite import is_finite
+    from plm_model.model_directory.finite import is_finite
 
     assert is_finite(torch.full((4,), 3e38)) and not is_finite(torch.tensor([1e38, float("-inf")]))

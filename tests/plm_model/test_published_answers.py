@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from components.evaluate.ask import answer
-from plm_model.families.plm.layouts.detect import read_checkpoint
+from plm_model.families.plm.layouts.detect import read_directory
 
 pytestmark = pytest.mark.weights
 
@@ -35,7 +35,7 @@ ANSWERS = [
 
 @pytest.fixture
 def given(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
-    """A file or checkpoint of the directory that the command line names; the test is skipped where it is absent."""
+    """A file or model of the directory that the command line names; the test is skipped where it is absent."""
     root = request.config.getoption("--weights")
 
     def found(name: str) -> Path:
@@ -76,7 +76,7 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def test_published_token_ids(given: Callable[[str], Path]) -> None:
-    tokenizer = read_checkpoint(given("Perception-LM-1B")).tokenizer
+    tokenizer = read_directory(given("Perception-LM-1B")).tokenizer
     assert tokenizer.encode("This is a test sentence.") == [2028, 374, 264, 1296, 11914, 13]
     assert tokenizer.encode("\n\n") == [271]
     assert [tokenizer.encode(role) for role in ("user", "system", "assistant")] == [[882], [9125], [78191]]

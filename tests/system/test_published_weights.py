@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from tests.example_sets import CONFIGS, example_registry
-from tests.plm_model.checkpoints import SCALED, reference_checkpoint
+from tests.plm_model.model_directories import SCALED, reference_directory
 from tests.system.conftest import Workplace
 
 
 @pytest.mark.e2e
 def test_a_published_checkpoint_learns_from_registered_data_sets(tmp_path: Path, repository: Path) -> None:
     place = Workplace(tmp_path, repository)
-    reference_checkpoint(tmp_path / "published")
+    reference_directory(tmp_path / "published")
     config = write_config(tmp_path)
     done = place.plm("finetune", config, "--json", *place.overrides)
     assert done.returncode == 0, done.stderr

@@ -14,10 +14,10 @@ from PIL import Image
 
 from components.processes.machine import usable_cores
 from plm_model.answers.options import GenerationOptions
-from plm_model.checkpoint.description import family_at
 from plm_model.family import part
 from plm_model.media.image_file import ImageError
 from plm_model.media.video import VideoError
+from plm_model.model_directory.description import family_at
 from plm_model.packs.example import Example
 from plm_model.records.record import RecordError, VideoClip
 

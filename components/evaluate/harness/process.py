@@ -24,7 +24,7 @@ MODULE = "components.evaluate.harness.process"
 class Request:
     """What to evaluate. `documents` are the held-out questions, `result` is the file to write, `parent` who asked."""
 
-    checkpoint: str
+    model: str
     task: str
     documents: str
     result: str
@@ -72,14 +72,14 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
 
     from components.evaluate.harness.entry_point import MODEL_ID
     from components.evaluate.tasks.heldout import task_config
-    from plm_model.checkpoint.description import family_at
     from plm_model.family import part
+    from plm_model.model_directory.description import family_at
 
-    name = part(family_at(Path(request.checkpoint)), "answer").HARNESS_NAME
+    name = part(family_at(Path(request.model)), "answer").HARNESS_NAME
     manager = TaskManager(include_defaults=bool(request.builtin_tasks), model_name=name)
     config = task_config(request.task, Path(request.documents), request.max_new_tokens)
     model = adapter_class(MODEL_ID)(
-        pretrained=request.checkpoint,
+        pretrained=request.model,
         batch_size=request.batch_size,
         device=request.device,
         max_new_tokens=request.max_new_tokens,

@@ -77,19 +77,19 @@ class HeldOut:
     """The held-out rows: questions, what is none and why, and how many there are, those beyond the limit included."""
 
     questions: list[Question]
-    skipped: list[Rejected]
+    rejected: list[Rejected]
     rows: int
 
     @property
     def beyond_limit(self) -> int:
         """Rows that a limit leaves out."""
-        return self.rows - len(self.questions) - len(self.skipped)
+        return self.rows - len(self.questions) - len(self.rejected)
 
 
 def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
     """The first `limit` rows of `test.jsonl` (all of them when None). Raises UserError when there is none."""
     questions: list[Question] = []
-    skipped: list[Rejected] = []
+    rejected: list[Rejected] = []
     rows = 0
     with dataset.open("test.jsonl", "r") as file:
         for rows, line in enumerate(file, start=1):
@@ -99,10 +99,10 @@ def read_questions(dataset: Artifact, limit: int | None) -> HeldOut:
                 questions.append(question_of(line))
             except (RecordError, json.JSONDecodeError) as error:
                 id, place = name_of(line)
-                skipped.append(Rejected(id or f"test.jsonl line {rows}", str(error), place))
+                rejected.append(Rejected(id or f"test.jsonl line {rows}", str(error), place))
     if not rows:
         raise UserError("there are no held-out rows to evaluate on; raise convert.test_fraction or add data")
-    return HeldOut(questions, skipped, rows)
+    return HeldOut(questions, rejected, rows)
 
 
 def question_of(line: str) -> Question:
@@ -134,10 +134,10 @@ def answerable(
     with ThreadPoolExecutor() as pool:
         reasons = list(pool.map(lambda question: hindrance(question, local, codec), questions))
     kept = [question for question, reason in zip(questions, reasons, strict=True) if reason is None]
-    skipped = [
+    rejected = [
         Rejected(q.id, reason, q.place) for q, reason in zip(questions, reasons, strict=True) if reason is not None
     ]
-    return kept, skipped
+    return kept, rejected
 
 
 def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> str | None:
@@ -151,23 +151,23 @@ def hindrance(question: Question, local: Mapping[str, Path], codec: Codec) -> st
     return None
 
 
-def require_few(skipped: Sequence[Rejected], n: int, most: float) -> None:
-    """Raises UserError when more than the share `most` of n questions had to be skipped, or all of them."""
-    if len(skipped) > most * n:
+def require_few(rejected: Sequence[Rejected], n: int, most: float) -> None:
+    """Raises UserError when more than the share `most` of n questions had to be rejected, or all of them."""
+    if len(rejected) > most * n:
         raise UserError(
-            f"{len(skipped)} of {n} held-out rows cannot be evaluated, more than evaluate.max_bad_fraction={most:g} allows: "
-            f"{named(skipped)}"
+            f"{len(rejected)} of {n} held-out rows cannot be evaluated, more than evaluate.max_bad_fraction={most:g} allows: "
+            f"{named(rejected)}"
         )
-    if len(skipped) == n:
-        raise UserError(f"none of the {n} held-out rows can be evaluated: {named(skipped)}")
+    if len(rejected) == n:
+        raise UserError(f"none of the {n} held-out rows can be evaluated: {named(rejected)}")
 
 
-def named(skipped: Sequence[Rejected]) -> str:
+def named(rejected: Sequence[Rejected]) -> str:
     """The first rows that were set aside with their reasons, in one line."""
     shown = "; ".join(
-        f"{row.place or row.id}: {' '.join(row.reason.split())[:SHOWN_REASON]}" for row in skipped[:SHOWN]
+        f"{row.place or row.id}: {' '.join(row.reason.split())[:SHOWN_REASON]}" for row in rejected[:SHOWN]
     )
-    return shown + (f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
+    return shown + (f"; and {len(rejected) - SHOWN} more" if len(rejected) > SHOWN else "")
 
 
 def write_documents(questions: Sequence[Question], local: Mapping[str, Path], path: Path) -> None:

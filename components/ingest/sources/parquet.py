@@ -60,7 +60,7 @@ class ParquetSource(Settings):
 
     def problems(self) -> Iterator[str]:
         """Neither a folder nor one commit of the hub."""
-        from plm_model.checkpoint.hub import HubError, pinned
+        from plm_model.model_directory.hub import HubError, pinned
 
         if not Path(self.path).exists():
             try:

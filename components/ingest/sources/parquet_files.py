@@ -37,7 +37,7 @@ def chosen_files(path: str, files: str | None) -> Chosen:
 
     Where `files` names them, these; else all, without those of a test or validation split beside others.
     """
-    from plm_model.checkpoint.hub import HubError, dataset_directory
+    from plm_model.model_directory.hub import HubError, dataset_directory
 
     wanted = files or EVERY
     try:

@@ -34,7 +34,7 @@ class MicroBatch:
     """One pack for one rank. `number` counts packs since the start of training; the weight of a filler is 0.
 
     `ids` and `sources` name the record and the data set of each document of the batch, in order; empty for a filler.
-    `skipped` are the documents that count nothing because they could not be read.
+    `rejected` are the documents that count nothing because they could not be read.
     """
 
     batch: Batch
@@ -42,7 +42,7 @@ class MicroBatch:
     weight: float
     ids: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    skipped: tuple[Rejected, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -61,9 +61,9 @@ class StepWork:
     media: int
 
     @property
-    def skipped(self) -> tuple[Rejected, ...]:
+    def rejected(self) -> tuple[Rejected, ...]:
         """Examples of this rank's packs that could not be read."""
-        return tuple(example for micro in self.micro_batches for example in micro.skipped)
+        return tuple(example for micro in self.micro_batches for example in micro.rejected)
 
 
 @dataclass(frozen=True)
@@ -155,23 +155,23 @@ class PackReader:
 def read_pack(reader: ShardReader, request: PackRequest) -> MicroBatch:
     """A pack, read and collated; a filler if there is nothing to read, or nothing in it can be."""
     items: list[Item] = []
-    skipped: list[Rejected] = []
+    rejected: list[Rejected] = []
     for place, source in zip(request.places, request.sources, strict=True):
         try:
             items.append(reader.read(place))
         except CorruptExample as error:
-            skipped.append(Rejected(reader.id_of(place), source, *place, reason=str(error)))
-            items.append(reader.collator.blank(skipped[-1].id))
+            rejected.append(Rejected(reader.id_of(place), source, *place, reason=str(error)))
+            items.append(reader.collator.blank(rejected[-1].id))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror or error} (row {place.row} of {place.shard})") from error
         except Exception as error:
             error.add_note(f"while reading row {place.row} of {place.shard}")
             raise
-    if len(skipped) == len(items):
-        return MicroBatch(reader.collator.filler(), request.number, 0.0, skipped=tuple(skipped))
+    if len(rejected) == len(items):
+        return MicroBatch(reader.collator.filler(), request.number, 0.0, rejected=tuple(rejected))
     batch = reader.collator.batch(items)
     ids = tuple(item.id for item in items)
-    return MicroBatch(batch, request.number, 1.0, ids, request.sources, tuple(skipped))
+    return MicroBatch(batch, request.number, 1.0, ids, request.sources, tuple(rejected))
 
 
 def steps_ahead(packs_per_step: int, world: int) -> int:

@@ -44,14 +44,14 @@ class RejectedLog:
     met: int = 0
 
     def noted(self, works: Iterable[Any]) -> Iterator[Any]:
-        """The same work; what was skipped in it is written on the way. Raises TooManyCorrupt."""
+        """The same work; what was rejected in it is written on the way. Raises TooManyCorrupt."""
         for work in works:
             self.read += sum(len(micro.ids) for micro in work.micro_batches)
-            self.add(work.skipped)
+            self.add(work.rejected)
             yield work
 
-    def add(self, skipped: Iterable[Rejected]) -> None:
-        for example in skipped:
+    def add(self, rejected: Iterable[Rejected]) -> None:
+        for example in rejected:
             self.met += 1
             self.write(example)
             if self.met > max(ALLOWED, MAX_CORRUPT * self.read):

@@ -32,7 +32,7 @@ def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec
             f"raise it, or preprocess again with smaller limits"
         )
     ids = index.ids(left_out) if len(left_out) else []
-    skipped = [
+    rejected = [
         Rejected(id, index.source(n), *index.place(n), reason=oversize(index, settings, n))
         for id, n in zip(ids, left_out.tolist(), strict=True)
     ]
@@ -46,7 +46,7 @@ def plan_spec(index: Index, settings: TrainConfig, cost: Cost) -> tuple[PlanSpec
         packs_per_step=settings.packs_per_step,
         cost=cost,
     )
-    return spec, skipped
+    return spec, rejected
 
 
 def size_of_largest(index: Index, settings: TrainConfig) -> str:

@@ -73,7 +73,7 @@ class Window:
     tokens: int = 0
     media: int = 0
     steps: int = 0
-    skipped: int = 0  # examples of this rank that could not be read
+    rejected: int = 0  # examples of this rank that could not be read
     waited: float = 0.0  # seconds without data
     aside: float = 0.0  # seconds that are not training
     started: float = field(default_factory=time.perf_counter)
@@ -105,7 +105,7 @@ class Window:
         self.tokens += work.tokens
         self.media += work.media
         self.steps += 1
-        self.skipped += len(work.skipped)
+        self.rejected += len(work.rejected)
         self.waited += waited
         self.drop()
 
@@ -162,8 +162,8 @@ def summarise(
     kinds = len(window.targets)
     device_sums = (*window.losses.tolist(), *window.targets.tolist())
     seconds = max(time.perf_counter() - window.started - window.aside, 1e-9)  # after the wait: the device's time counts
-    own = (*device_sums, window.squares, window.positions, window.waited, window.skipped)
-    *sums, squares, positions, waited, skipped = group.sum(*own)
+    own = (*device_sums, window.squares, window.positions, window.waited, window.rejected)
+    *sums, squares, positions, waited, rejected = group.sum(*own)
     losses, targets = sums[:kinds], sums[kinds:]
     loss = sum(losses) / sum(targets) if any(targets) else math.nan
     return {
@@ -174,7 +174,7 @@ def summarise(
         "train/tokens_per_s": window.tokens / seconds,
         "train/media_per_s": window.media / seconds,
         **utilisation(window, squares, seconds * group.world),
-        "train/skipped_examples": skipped,
+        "train/rejected_examples": rejected,
         "train/padding": 1 - window.tokens / max(positions, 1),
         "train/data_wait": waited / (seconds * group.world),
         "train/memory_gib": group.most(memory(group.device)) / GIB,

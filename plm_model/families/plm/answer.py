@@ -1,6 +1,6 @@
 """A model directory that answers: a question about images, a video or nothing becomes a prompt, and prompts become answers.
 
-    model, tokenizer = open_checkpoint("DIR")
+    model, tokenizer = open_model("DIR")
     codec = Codec(tokenizer, model.config)
     prompts = [image_prompt(codec, "What is this?", [image]), video_prompt(codec, "What happens?", "clip.mp4")]
     first, second = generate(model, tokenizer, prompts)
@@ -40,9 +40,9 @@ class Answerer:
     """
 
     def __init__(self, directory: Path) -> None:
-        from plm_model.families.plm.layouts.detect import read_checkpoint
+        from plm_model.families.plm.layouts.detect import read_directory
 
-        self._opened = read_checkpoint(directory)
+        self._opened = read_directory(directory)
         self.notes = self._opened.notes
         self.codec = Codec(self._opened.tokenizer, self._opened.config)
 

@@ -1,7 +1,7 @@
 """The numbers that define a PLM model: every size, every constant, checked when it is written down.
 
 Frozen dataclasses without torch, so that a command line or a form can read them in milliseconds. `PLMConfig.from_dict` and
-`to_dict` are the JSON form kept in a checkpoint's `config.json`; an unknown key or a wrong value is a `ConfigError` naming
+`to_dict` are the JSON form kept in a model directory's `config.json`; an unknown key or a wrong value is a `ConfigError` naming
 the field.
 """
 
@@ -90,7 +90,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """How media and conversations become tokens: what a checkpoint must remember to be used as it was trained.
+    """How media and conversations become tokens: what a model directory must remember to be used as it was trained.
 
     `jpeg_dct_scaling` decodes a large JPEG at the smallest DCT scale not below its tiles' size: faster, not the same pixels.
     `sixteen_bit_white` is the value of 16-bit grey that is white, such as 4095 where 12 bits are stored in 16.

@@ -1,4 +1,4 @@
-"""Checkpoint directories: written and read a tensor at a time, refused when one is missing, extra or of another shape.
+"""Model directories: written and read a tensor at a time, refused when one is missing, extra or of another shape.
 
 A directory holds `config.json`, `tokenizer.json`, `processor_config.json` and `model.safetensors`, or several files of
 tensors and `model.safetensors.index.json`. Memory stays near the model plus one tensor. Fresh weights depend on the seed and
@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from plm_model.checkpoint.description import CONFIG, described, description
-from plm_model.checkpoint.files import load_weights, save_tensors
-from plm_model.checkpoint.json_files import read_json
-from plm_model.checkpoint.opened import Checkpoint
-from plm_model.checkpoint.safetensors_writer import SafetensorsWriter, WeightsError
 from plm_model.families.plm.model import PLM, build
 from plm_model.families.plm.settings import PLMConfig
+from plm_model.model_directory.description import CONFIG, described, description
+from plm_model.model_directory.files import load_weights, save_tensors
+from plm_model.model_directory.json_files import read_json
+from plm_model.model_directory.opened import ModelDirectory
+from plm_model.model_directory.safetensors_writer import SafetensorsWriter, WeightsError
 from plm_model.nn.tensors import copy_into, materialise, seed_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def save_model(
     directory: str | Path,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write a checkpoint directory from a model or its full (unsharded) state dict, in the tensors' own dtypes."""
+    """Write a model directory from a model or its full (unsharded) state dict, in the tensors' own dtypes."""
     state = model.state_dict() if isinstance(model, nn.Module) else model
     sharded = [name for name, tensor in state.items() if isinstance(tensor, DTensor)]
     if sharded:
@@ -122,7 +122,7 @@ def shapes_of(config: PLMConfig) -> dict[str, tuple[int, ...]]:
 def load_model(
     directory: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[PLM, Tokenizer]:
-    """The model, in evaluation mode, and the tokenizer of a checkpoint directory. WeightsError when it is not whole."""
+    """The model, in evaluation mode, and the tokenizer of a model directory. WeightsError when it is not whole."""
     from plm_model.families.plm.tokenizer import Tokenizer
 
     config = load_config(directory)
@@ -133,7 +133,7 @@ def load_model(
 
 
 def load_config(directory: str | Path) -> PLMConfig:
-    """The `config.json` of a checkpoint directory."""
+    """The `config.json` of a model directory."""
     path = Path(directory) / CONFIG
     values = read_json(path)
     try:
@@ -145,18 +145,18 @@ def load_config(directory: str | Path) -> PLMConfig:
     return found.architecture
 
 
-def load_into(model: PLM, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+def load_into(model: PLM, opened: ModelDirectory, device: torch.device | str = "cpu") -> None:
     """Fill a model, converting to its dtypes; one on `meta` is materialised on `device`. Sharded parameters take their part."""
     materialise(model, device)
     parameters = model.state_dict()
-    for name, tensor in checkpoint.stream():
+    for name, tensor in opened.stream():
         copy_into(parameters[name], tensor)
 
 
-def load(checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype) -> PLM:
-    """The model of a checkpoint, in evaluation mode."""
-    model = build(checkpoint.config).to(dtype)
-    load_into(model, checkpoint, device)
+def load(opened: ModelDirectory, device: torch.device | str, dtype: torch.dtype) -> PLM:
+    """The model of an opened directory, in evaluation mode."""
+    model = build(opened.config).to(dtype)
+    load_into(model, opened, device)
     return model.eval()
 
 

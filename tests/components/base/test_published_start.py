@@ -1,4 +1,4 @@
-"""From a checkpoint in a published layout and registered data sets to losses, step by step in one process."""
+"""From a model in a published layout and registered data sets to losses, step by step in one process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from components.pipeline.run_step import run_step
 from components.pipeline.steps import STEPS
 from components.preprocess.encode import Encoder
 from plm_model.families.plm.collator import collate, tiles_of
-from plm_model.families.plm.layouts.detect import read_checkpoint
+from plm_model.families.plm.layouts.detect import read_directory
 from plm_model.families.plm.weights import load, load_model
 from plm_model.packs.example import Example
 from tests.example_sets import CONFIGS, example_registry
-from tests.plm_model.checkpoints import reference_checkpoint, release
+from tests.plm_model.model_directories import reference_directory, release
 
 SETS = tuple(yaml.safe_load((CONFIGS / "datasets.yaml").read_text()))
 
@@ -38,13 +38,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["hf", "meta"])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "hf":
-        reference_checkpoint(tmp_path / "hf")
+        reference_directory(tmp_path / "hf")
     else:
         release(tmp_path)
     return tmp_path / request.param
 
 
-def test_registered_data_reach_the_weights_of_a_published_checkpoint(
+def test_registered_data_reach_the_weights_of_a_published_model(
     published: Path, registry: Path, tmp_path: Path, step_context: Callable[..., Any]
 ) -> None:
     config = PipelineConfig.model_validate(
@@ -79,7 +79,7 @@ def test_registered_data_reach_the_weights_of_a_published_checkpoint(
     ]
     tiles = [tiles_of(row["media"], model.config, row["id"]) for row in chosen]
     batch = collate(examples, tiles, model.config)
-    theirs = load(read_checkpoint(published), "cpu", torch.float32)
+    theirs = load(read_directory(published), "cpu", torch.float32)
     with torch.no_grad():
         losses = model(batch)
         assert losses.isfinite().all() and torch.equal(losses, theirs(batch))

@@ -1,4 +1,4 @@
-"""Starting weights: from a seed, from a checkpoint in any layout, from a Llama and a tower; and what is refused."""
+"""Starting weights: from a seed, from a model directory in any layout, from a Llama and a tower; and what is refused."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
 from components.pipeline.steps import STEPS
-from plm_model.checkpoint.opened import Checkpoint
-from plm_model.families.plm.layouts.detect import read_checkpoint
+from plm_model.families.plm.layouts.detect import read_directory
 from plm_model.families.plm.model import build
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.weights import initialise as fresh
 from plm_model.families.plm.weights import load_model
-from tests.plm_model.checkpoints import (
+from plm_model.model_directory.opened import ModelDirectory
+from tests.plm_model.model_directories import (
     SCALED,
     STAGE_1,
     TOKENIZER,
     encoder,
     llama,
-    own_checkpoint,
+    own_directory,
     random_state,
-    reference_checkpoint,
+    reference_directory,
     release,
 )
 
@@ -76,14 +76,14 @@ def random(initialized: Initialize, demo: PipelineConfig) -> Initialize:
     return make
 
 
-def same(checkpoint: Checkpoint, artifact: Artifact) -> bool:
-    """Whether the artifact has the checkpoint's tensors, to the bit, and its tokenizer."""
-    made = read_checkpoint(artifact.local())
-    before, after = dict(checkpoint.stream()), dict(made.stream())
+def same(opened: ModelDirectory, artifact: Artifact) -> bool:
+    """Whether the artifact has the opened tensors, to the bit, and its tokenizer."""
+    made = read_directory(artifact.local())
+    before, after = dict(opened.stream()), dict(made.stream())
     return (
         before.keys() == after.keys()
         and all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
-        and made.tokenizer.source == checkpoint.tokenizer.source
+        and made.tokenizer.source == opened.tokenizer.source
     )
 
 
@@ -100,19 +100,19 @@ def test_the_same_seed_gives_the_same_artifact(random: Initialize) -> None:
 
 
 @pytest.mark.parametrize("layout", ["plm", "hf", "meta"])
-def test_a_checkpoint_brings_its_own_architecture_and_tokenizer(
+def test_a_model_directory_brings_its_own_architecture_and_tokenizer(
     layout: str, initialized: Initialize, tmp_path: Path
 ) -> None:
     folder = tmp_path / "meta" if layout == "meta" else tmp_path / "there"
     if layout == "meta":
         release(tmp_path, dtype=torch.bfloat16)
     elif layout == "hf":
-        reference_checkpoint(folder)
+        reference_directory(folder)
     else:
-        own_checkpoint(folder, dtype=torch.bfloat16)
-    found = read_checkpoint(folder)
+        own_directory(folder, dtype=torch.bfloat16)
+    found = read_directory(folder)
     artifact = initialized(init=str(folder))
-    assert same(found, artifact) and read_checkpoint(artifact.local()).config == found.config
+    assert same(found, artifact) and read_directory(artifact.local()).config == found.config
     if layout == "meta":
         assert artifact.read_json("original_params.json") == found.original_params
     assert artifact.counts["parameters"] == sum(tensor.numel() for _, tensor in found.stream())
@@ -127,16 +127,16 @@ def test_a_commit_on_the_hub_is_downloaded_once(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     snapshot = tmp_path / "hub" / "models--someone--model" / "snapshots" / COMMIT
-    reference_checkpoint(snapshot)
+    reference_directory(snapshot)
     artifact = initialized(init=f"someone/model@{COMMIT}")
-    assert same(read_checkpoint(snapshot), artifact)
+    assert same(read_directory(snapshot), artifact)
     assert f"The weights of `someone/model@{COMMIT}`" in artifact.open("README.md", "r").read()
     with pytest.raises(UserError, match="cannot download it"):
         initialized(init=f"someone/model@{COMMIT[::-1]}")
 
 
 def test_settings_that_no_tensor_depends_on_may_be_changed(initialized: Initialize, tmp_path: Path) -> None:
-    own_checkpoint(tmp_path / "there")
+    own_directory(tmp_path / "there")
     changes = {
         "pooling_ratio": 4,
         "processor": {"max_num_tiles": 9},
@@ -144,7 +144,7 @@ def test_settings_that_no_tensor_depends_on_may_be_changed(initialized: Initiali
         "decoder": {"max_seq_len": 99},
     }
     artifact = initialized(init=str(tmp_path / "there"), architecture=changes)
-    made = read_checkpoint(artifact.local()).config
+    made = read_directory(artifact.local()).config
     assert made == replace(
         SCALED,
         pooling_ratio=4,
@@ -168,7 +168,7 @@ def test_settings_that_no_tensor_depends_on_may_be_changed(initialized: Initiali
 def test_settings_of_other_weights_are_refused(
     changes: dict[str, Any], message: str, initialized: Initialize, tmp_path: Path
 ) -> None:
-    own_checkpoint(tmp_path / "there")
+    own_directory(tmp_path / "there")
     with pytest.raises(UserError, match=message):
         initialized(init=str(tmp_path / "there"), architecture=changes)
 
@@ -178,7 +178,7 @@ def test_a_llama_and_a_tower_become_the_model_of_the_first_stage(initialized: In
     artifact = initialized(
         init=str(tmp_path / "llama"), tower=str(tmp_path / "pe.pt"), seed=3, architecture=STAGE_1.to_dict()
     )
-    made = read_checkpoint(artifact.local())
+    made = read_directory(artifact.local())
     projector = random_state(STAGE_1, 3)
     for name, tensor in made.stream():
         source = decoder.get(name, tower.get(name.removeprefix("vision_model."), projector[name]))
@@ -187,9 +187,9 @@ def test_a_llama_and_a_tower_become_the_model_of_the_first_stage(initialized: In
 
 
 def test_the_second_stage_gains_layer_scale_and_pooling(initialized: Initialize, tmp_path: Path) -> None:
-    state = own_checkpoint(tmp_path / "stage_1", STAGE_1).state_dict()
+    state = own_directory(tmp_path / "stage_1", STAGE_1).state_dict()
     changes = {"vision": {"layer_scale_init": 0.1, "drop_path": 0.1}, "pooling_ratio": 2}
-    made = read_checkpoint(initialized(init=str(tmp_path / "stage_1"), architecture=changes).local())
+    made = read_directory(initialized(init=str(tmp_path / "stage_1"), architecture=changes).local())
     tensors = dict(made.stream())
     gammas = tensors.keys() - state.keys()
     assert len(gammas) == 4 and all((tensors[name] == 0.1).all() for name in gammas)
@@ -198,13 +198,13 @@ def test_the_second_stage_gains_layer_scale_and_pooling(initialized: Initialize,
 
 
 def test_the_tokenizer_may_come_from_another_file_of_the_same_entries(initialized: Initialize, tmp_path: Path) -> None:
-    own_checkpoint(tmp_path / "there")
+    own_directory(tmp_path / "there")
     other = tmp_path / "tokenizer.json"
     other.write_text(TOKENIZER.read_text().replace("<|reserved_special_token_1|>", "<|video|>"))
-    made = read_checkpoint(initialized(init=str(tmp_path / "there"), tokenizer=str(other)).local())
+    made = read_directory(initialized(init=str(tmp_path / "there"), tokenizer=str(other)).local())
     assert made.tokenizer.source == other.read_bytes()
     other.write_text(TOKENIZER.read_text().replace('"!": 0,', '"¡": 0,').replace('"¡": 94,', '"!": 94,'))
-    with pytest.raises(UserError, match=r"tokenizer\.json is not the tokenizer of the checkpoint"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is not the tokenizer of the model"):
         initialized(init=str(tmp_path / "there"), tokenizer=str(other))
 
 
@@ -225,8 +225,8 @@ def test_what_cannot_be_started_from_is_one_readable_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_refused(initialized: Initialize, tmp_path: Path) -> None:
-    own_checkpoint(tmp_path / "there")
+def test_a_damaged_model_directory_is_refused(initialized: Initialize, tmp_path: Path) -> None:
+    own_directory(tmp_path / "there")
     weights = tmp_path / "there" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"model\.init .*model\.safetensors: cannot read"):
@@ -238,7 +238,7 @@ def key_of(step: str = "base", **model: Any) -> str:
 
 
 def test_the_key_follows_the_files_of_the_weights(tmp_path: Path) -> None:
-    own_checkpoint(tmp_path / "there")
+    own_directory(tmp_path / "there")
     before = key_of(init=str(tmp_path / "there"))
     assert key_of(init=str(tmp_path / "there")) == before
     (tmp_path / "there" / "model.safetensors").touch()

@@ -69,8 +69,8 @@ def evaluation(store: ArtifactStore, name: str, answers: list[str], ids: list[st
 
     def fill(out: ArtifactWriter) -> None:
         lines(out, "samples.jsonl", rows)
-        results = {"task": "held", "metrics": {}, "n": len(rows), "limit": None, "skipped": 4}
-        results["skipped_first"] = [{"id": f"lost {n}", "reason": f"reason {n} <b>"} for n in range(3)]
+        results = {"task": "held", "metrics": {}, "n": len(rows), "limit": None, "rejected": 4}
+        results["rejected_first"] = [{"id": f"lost {n}", "reason": f"reason {n} <b>"} for n in range(3)]
         out.write_json("results.json", results)
 
     return made(store, "evaluate", fill, name=name)
@@ -168,7 +168,7 @@ def test_report_names_the_questions_that_were_not_asked(compared: Artifact) -> N
     html = " ".join(compared.open("report.html", "r").read().split())
     assert "4 held-out rows could not be asked and are in no number here: lost 0 (reason 0 &lt;b&gt;); lost 1" in html
     assert "lost 2 (reason 2 &lt;b&gt;) and more." in html
-    assert (compared.counts["skipped"], compared.read_json("comparison.json")["n_skipped"]) == (4, 4)
+    assert (compared.counts["rejected"], compared.read_json("comparison.json")["n_rejected"]) == (4, 4)
 
 
 def test_report_loads_nothing(compared: Artifact) -> None:

@@ -19,10 +19,10 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.train.checkpoints.storage import UnsafeCheckpoint
 from components.train.checkpoints.streams import StoredTensors
-from plm_model.checkpoint.files import load_weights
 from plm_model.families.plm.model import build
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import initialise, save_companions
+from plm_model.model_directory.files import load_weights
 from tests.components.training_set import artifact, tiny_config, write_base
 
 TOKENIZER = Path(__file__).parents[3] / "configs/tokenizers/plm_tiny/tokenizer.json"

@@ -100,7 +100,7 @@ def dataset(place: Path, store: ArtifactStore) -> Artifact:
 
 @pytest.fixture(scope="module")
 def model(place: Path, store: ArtifactStore, repository: Path) -> Artifact:
-    """A random checkpoint of 40,000 parameters."""
+    """A random model of 40,000 parameters."""
     from plm_model.families.plm.model import build
     from plm_model.families.plm.tokenizer import Tokenizer
     from plm_model.families.plm.weights import initialise, save_model
@@ -114,8 +114,8 @@ def model(place: Path, store: ArtifactStore, repository: Path) -> Artifact:
         image_token_id=tokenizer.image_id,
         processor=ProcessorConfig(vision_input_type="tile", max_num_tiles=1),
     )
-    save_model(initialise(build(config), seed=0), config, tokenizer, place / "checkpoint")
-    return made(store, "base", lambda out: out.add_tree(place / "checkpoint"))
+    save_model(initialise(build(config), seed=0), config, tokenizer, place / "model")
+    return made(store, "base", lambda out: out.add_tree(place / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def evaluated(store: ArtifactStore, model: Artifact, dataset: Artifact) -> Simpl
 
 def request(place: Path, **changes: Any) -> Request:
     fields = {
-        "checkpoint": str(place / "nowhere"),
+        "model": str(place / "nowhere"),
         "task": "tiny",
         "documents": str(place / "documents.jsonl"),
         "result": str(place / "result.json"),
@@ -221,11 +221,11 @@ def test_missing_and_damaged_images_are_skipped_with_their_reason(
         asking("gone", "images/gone.png"),
     ]
     local = MediaRoot.of(dataset).local((rel for question in asked for rel in question.media), place / "cache")
-    kept, skipped = answerable(asked, local, codec_of(model))
+    kept, rejected = answerable(asked, local, codec_of(model))
     assert len(kept) == ROWS - 2
-    assert [row.id for row in skipped] == ["row-5", "row-11", "gone"]
-    assert "damaged image" in skipped[1].reason
-    assert skipped[2].reason == "images/gone.png: no such file"
+    assert [row.id for row in rejected] == ["row-5", "row-11", "gone"]
+    assert "damaged image" in rejected[1].reason
+    assert rejected[2].reason == "images/gone.png: no such file"
 
 
 @pytest.mark.case("E6")
@@ -245,21 +245,21 @@ def test_rows_that_are_no_question_are_set_aside_with_their_reason(store: Artifa
 
     held_out = read_questions(made(store, "no_questions", fill), limit=4)
     assert [(question.text, question.target) for question in held_out.questions] == [("a", "b")]
-    assert [(row.id, row.reason.partition(":")[0]) for row in held_out.skipped] == [
+    assert [(row.id, row.reason.partition(":")[0]) for row in held_out.rejected] == [
         ("none", "no question is followed by an answer"),
         ("tag", "the questions hold 1 <image> tag, but the row names no image or video that is read"),
         ("test.jsonl line 4", "Expecting property name enclosed in double quotes"),
     ]
     assert (held_out.rows, held_out.beyond_limit) == (5, 1)
-    assert named(held_out.skipped).startswith("labels.csv:7: no question is followed by an answer; tag: the questions")
+    assert named(held_out.rejected).startswith("labels.csv:7: no question is followed by an answer; tag: the questions")
 
 
 @pytest.mark.case("D16")
 def test_boxes_on_an_image_of_another_size_are_not_asked(dataset: Artifact, model: Artifact, place: Path) -> None:
     row = {"id": "b", "image": "images/0.png", "bbox": [[2, 2, 9, 9]], "width": 40, "height": 20, "text": "<|bbox0|>"}
     local = MediaRoot.of(dataset).local(["images/0.png"], place / "cache")
-    _, skipped = answerable([question_of(json.dumps(row))], local, codec_of(model))
-    assert [row.reason for row in skipped] == [
+    _, rejected = answerable([question_of(json.dumps(row))], local, codec_of(model))
+    assert [row.reason for row in rejected] == [
         "`bbox` counts on an image of 40x20 (`width`, `height`), but upright images/0.png has 20x20"
     ]
 
@@ -273,20 +273,20 @@ def test_a_name_that_no_image_can_have_is_skipped_with_its_reason(
         question_of(json.dumps({"id": "v", "video": name, "text": "t"})),
     ]
     local = MediaRoot.of(dataset).local([name], place / "cache")
-    kept, skipped = answerable(asked, local, codec_of(model))
-    assert not kept and [row.id for row in skipped] == ["bad", "v"]
+    kept, rejected = answerable(asked, local, codec_of(model))
+    assert not kept and [row.id for row in rejected] == ["bad", "v"]
     expected = "is a folder" if name == "images" else "no file can have this name"
-    assert all(expected in row.reason for row in skipped)
+    assert all(expected in row.reason for row in rejected)
 
 
 def test_too_many_damaged_rows_stop_the_evaluation(dataset: Artifact, model: Artifact, place: Path) -> None:
     asked = read_questions(dataset, None).questions
     local = MediaRoot.of(dataset).local((r for q in asked for r in q.media), place / "cache")
-    _, skipped = answerable(asked, local, codec_of(model))
+    _, rejected = answerable(asked, local, codec_of(model))
     with pytest.raises(UserError, match=r"2 of 12 .*max_bad_fraction=0 allows: row-5: the prompt has .*; row-11: "):
-        require_few(skipped, len(asked), most=0.0)
+        require_few(rejected, len(asked), most=0.0)
     with pytest.raises(UserError, match="none of the 2 held-out rows can be evaluated: row-5: "):
-        require_few(skipped, len(skipped), most=1.0)
+        require_few(rejected, len(rejected), most=1.0)
 
 
 def test_an_image_outside_the_root_is_refused() -> None:
@@ -310,8 +310,8 @@ def test_a_name_of_a_bucket_that_no_disk_can_have_is_skipped_with_its_reason(
     s3_bucket: str, model: Artifact, tmp_path: Path, name: str
 ) -> None:
     local = MediaRoot(f"s3://{s3_bucket}/raw").local([name], tmp_path)
-    (skipped,) = answerable([asking("bad", name)], local, codec_of(model))[1]
-    assert "no file can have this name" in skipped.reason
+    (rejected,) = answerable([asking("bad", name)], local, codec_of(model))[1]
+    assert "no file can have this name" in rejected.reason
 
 
 def test_an_image_of_a_bucket_may_have_a_name_of_250_characters(s3_bucket: str, tmp_path: Path) -> None:
@@ -353,14 +353,14 @@ def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) ->
 
 @pytest.mark.case("E6")
 def test_rows_that_cannot_be_asked_are_set_aside_counted_and_named(evaluated: SimpleNamespace) -> None:
-    skipped = [json.loads(line) for line in evaluated.artifact.open("rejected.jsonl", "r")]
-    assert [row["id"] for row in skipped] == ["row-5", "row-11"]
-    assert skipped[0]["reason"].startswith("the prompt has ") and skipped[0]["reason"].endswith("no room below 512")
+    rejected = [json.loads(line) for line in evaluated.artifact.open("rejected.jsonl", "r")]
+    assert [row["id"] for row in rejected] == ["row-5", "row-11"]
+    assert rejected[0]["reason"].startswith("the prompt has ") and rejected[0]["reason"].endswith("no room below 512")
     counts, results = evaluated.artifact.manifest["counts"], evaluated.artifact.read_json("results.json")
-    assert counts["rows"] == ROWS == counts["questions"] + counts["skipped"] + counts["beyond_limit"]
-    assert (results["rows"], results["n"], results["skipped"], results["beyond_limit"]) == (ROWS, ROWS - 2, 2, 0)
-    assert results["skipped_first"] == skipped and results["not_asked"] == []
-    assert f"on 10 held-out rows, 2 not asked: row-5: {skipped[0]['reason']}; row-11: " in evaluated.progress[-1]
+    assert counts["rows"] == ROWS == counts["questions"] + counts["rejected"] + counts["beyond_limit"]
+    assert (results["rows"], results["n"], results["rejected"], results["beyond_limit"]) == (ROWS, ROWS - 2, 2, 0)
+    assert results["rejected_first"] == rejected and results["not_asked"] == []
+    assert f"on 10 held-out rows, 2 not asked: row-5: {rejected[0]['reason']}; row-11: " in evaluated.progress[-1]
 
 
 def test_metrics_are_logged_by_task(evaluated: SimpleNamespace) -> None:
@@ -478,10 +478,10 @@ def test_videos_that_cannot_be_shown_are_skipped_with_their_reason(films: Path, 
     rows = [VIDEO_ROW, VIDEO_ROW | {"video": "w.mp4"}, VIDEO_ROW | {"video": "x.mp4"}, VIDEO_ROW | {"start_time": 9}]
     asked = [question_of(json.dumps(row)) for row in rows]
     local = MediaRoot(str(films)).local((path for question in asked for path in question.media), films)
-    kept, skipped = answerable(asked, local, codec_of(model))
+    kept, rejected = answerable(asked, local, codec_of(model))
     assert kept == asked[:1]
-    assert [row.reason.partition(":")[0] for row in skipped] == ["w.mp4", "x.mp4", "v.mp4"]
-    assert "no such file" in skipped[1].reason and "start_time 9 s" in skipped[2].reason
+    assert [row.reason.partition(":")[0] for row in rejected] == ["w.mp4", "x.mp4", "v.mp4"]
+    assert "no such file" in rejected[1].reason and "start_time 9 s" in rejected[2].reason
 
 
 def test_a_process_that_left_no_reason_is_told_by_its_last_lines(place: Path) -> None:

@@ -19,7 +19,8 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.preflight.gate import passable
 from components.register import gate as promotion
-from components.register.step import is_champion, lapse, run
+from components.register.registry import is_champion, lapse
+from components.register.step import run
 from components.tracking.runs import tracking_client
 
 Register = Callable[..., Artifact]

@@ -12,7 +12,6 @@ import yaml
 
 from components.errors import ConfigError
 from components.pipeline.config import PipelineConfig
-from components.train.launch.plain_settings import build
 from components.train.sections import GuardSettings, LoRASettings, ParallelSettings, ParameterGroup, ProfileSettings
 from components.train.settings import TrainConfig
 from plm_model.answers.options import GenerationOptions
@@ -20,6 +19,7 @@ from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionCo
 from plm_model.nn.config import DecoderConfig, RopeScaling
 from plm_model.parsing.bounds import Range, complaints, hints
 from plm_model.parsing.dataclass import ConfigError as ModelConfigError
+from plm_model.parsing.dataclass import parse
 
 pytestmark = pytest.mark.case("E12")
 GIVEN = {ParameterGroup: {"pattern": "x"}, LoRASettings: {"pattern": "x"}}
@@ -86,16 +86,16 @@ def test_every_number_has_a_range() -> None:
 )
 def test_the_config_and_the_plain_settings_refuse_alike(train: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(TrainConfig, yaml.safe_load(yaml.safe_dump(train)), "train")
+        parse(TrainConfig, yaml.safe_load(yaml.safe_dump(train)), "train.")
     with pytest.raises(ValueError, match="seed" if message == "seed" else message):
         PipelineConfig.model_validate({"train": train})
 
 
 def test_plain_settings_name_the_whole_key() -> None:
     with pytest.raises(ValueError, match=r"^train\.guards\.spike_factor is -3\.0; it must be positive"):
-        build(TrainConfig, {"guards": {"spike_factor": -3}}, "train")
-    with pytest.raises(ValueError, match=r"^train\.steps cannot be inf"):
-        build(TrainConfig, {"steps": math.inf}, "train")
+        parse(TrainConfig, {"guards": {"spike_factor": -3}}, "train.")
+    with pytest.raises(ValueError, match=r"^train\.steps is inf; it must be a whole number"):
+        parse(TrainConfig, {"steps": math.inf}, "train.")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_plain_settings_name_the_whole_key() -> None:
         ({"decoder": {"layers": 20_000}}, "decoder.layers is 20000; it must be at most 1,000"),
         ({"vision": {"image_size": 10_000, "patch_size": 1}}, "vision.image_size / patch_size is 10000; .* 1024"),
         ({"vision": {"mlp_ratio": 1e-9}}, "vision.mlp_ratio is 1e-09; it gives an MLP without width"),
-        ({"processor": {"system_prompt": None}}, "processor.system_prompt must be of type str"),
+        ({"processor": {"system_prompt": None}}, "processor.system_prompt is None; it must be text"),
     ],
 )
 def test_a_model_that_cannot_be_is_named(values: dict[str, Any], message: str) -> None:

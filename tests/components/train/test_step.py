@@ -107,7 +107,7 @@ def test_both_workers_write_their_part_of_the_checkpoint(training: Training) -> 
 def test_the_artifact_tells_how_training_went(training: Training) -> None:
     state = training.made.read_json("train_state.json")
     assert (state["step"], state["world_size"], state["restarts"]) == (6, 2, 0)
-    assert training.made.counts["skipped"] == 0 and training.made.files["rejected.jsonl"]["size"] == 0
+    assert training.made.counts["rejected"] == 0 and training.made.files["rejected.jsonl"]["size"] == 0
     assert training.made.counts["steps"] == 6 and training.made.counts["seconds_around_loop"] > 0
 
 

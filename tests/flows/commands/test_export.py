@@ -12,14 +12,14 @@ import yaml
 from safetensors.torch import load_file
 
 from flows.cli import main
-from tests.plm_model.checkpoints import SCALED, own_checkpoint
+from tests.plm_model.model_directories import SCALED, own_directory
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    own_checkpoint(tmp_path / "own", dtype=torch.bfloat16)
+    own_directory(tmp_path / "own", dtype=torch.bfloat16)
     return tmp_path / "own"
 
 

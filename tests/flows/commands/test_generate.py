@@ -18,8 +18,8 @@ from plm_model.answers.options import GenerationOptions
 from plm_model.families.plm.answer import image_prompt, text_prompt, video_prompt
 from plm_model.families.plm.codec import Codec
 from plm_model.families.plm.generation import generate
-from plm_model.families.plm.layouts.detect import open_checkpoint, read_checkpoint, write_checkpoint
-from tests.plm_model.checkpoints import own_checkpoint
+from plm_model.families.plm.layouts.detect import open_model, read_directory, write_directory
+from tests.plm_model.model_directories import own_directory
 from tests.plm_model.video_files import write_video
 
 QUESTION = "Which digit?"
@@ -29,9 +29,9 @@ QUESTION = "Which digit?"
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same model in each layout."""
     root = tmp_path_factory.mktemp("checkpoints")
-    own_checkpoint(root / "plm")
+    own_directory(root / "plm")
     for layout in ("hf", "meta"):
-        write_checkpoint(read_checkpoint(root / "plm"), root / layout, layout)
+        write_directory(read_directory(root / "plm"), root / layout, layout)
     return {layout: root / layout for layout in ("plm", "hf", "meta")}
 
 
@@ -65,7 +65,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def expected(place: Path, pictures: list[str], clip: tuple[str, float | None] | None = None) -> str:
     """The answer, without the command; a clip is a file and where it starts."""
-    model, tokenizer = open_checkpoint(place)
+    model, tokenizer = open_model(place)
     codec = Codec(tokenizer, model.config)
     if clip:
         prompt = video_prompt(codec, QUESTION, *clip)

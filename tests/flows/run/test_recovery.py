@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from components.pipeline.config import PipelineConfig
+from components.processes.identity import identity, is_alive
 from components.tracking.runs import open_tracking, spool_dir, start_run, tracking_client
 from components.tracking.spool import SpoolFile, locked
 from flows.run import recovery
 from flows.run.recovery import Lease, close_dead_runs, lease
-from flows.servers.processes import identity, is_alive, wait_until
+from flows.servers.processes import wait_until
 from tests.prefect_page import page_session
 
 

@@ -51,10 +51,10 @@ def test_a_child_is_the_command_itself_and_ends_when_its_parent_is_killed(tmp_pa
 
 
 def test_a_child_whose_parent_is_gone_before_it_can_ask_does_not_start(tmp_path: Path) -> None:
-    from flows.servers.processes import DYING_CHILD
+    from components.processes import parent_death
 
     made = tmp_path / "made"
-    subprocess.run([sys.executable, str(DYING_CHILD), "1", "touch", str(made)], check=True, timeout=60)
+    subprocess.run([sys.executable, parent_death.__file__, "1", "touch", str(made)], check=True, timeout=60)
     assert not made.exists()
 
 

@@ -26,9 +26,9 @@ HARNESS_NAME = "mean_colour"
 
 class Answerer:
     def __init__(self, directory: Path) -> None:
-        from mean_colour.checkpoint import read_checkpoint
+        from mean_colour.directory import read_directory
 
-        self._opened = read_checkpoint(directory)
+        self._opened = read_directory(directory)
         self.notes: Sequence[str] = ()
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:

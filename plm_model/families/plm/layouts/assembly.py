@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from plm_model.checkpoint.opened import Checkpoint, StoredTensor, exactly, same_numbers
-from plm_model.checkpoint.safetensors_writer import WeightsError
 from plm_model.families.plm.layouts.meta import EMBEDDING, IGNORED, OUTPUT, TIED, mapped, read_tokenizer, stored_tensors
 from plm_model.families.plm.settings import PLMConfig, VisionConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import initial, require_tokenizer_fits, shapes_of
+from plm_model.model_directory.opened import ModelDirectory, StoredTensor, exactly, same_numbers
+from plm_model.model_directory.safetensors_writer import WeightsError
 from plm_model.nn.tensors import seed_of
 
 TOWER, PROJECTOR = "vision_model.", "vision_projector."
@@ -30,7 +30,7 @@ BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
 NOT_OURS = re.compile(r"(ln_post|attn_pool|proj|rope)(\.|$)")
 
 
-def assemble(config: PLMConfig, llama: Path, tower: Path, seed: int = 0) -> Checkpoint:
+def assemble(config: PLMConfig, llama: Path, tower: Path, seed: int = 0) -> ModelDirectory:
     """A model of `config` with the decoder of a Llama release, the tower of a PE `.pt` and a fresh projector.
 
     Position embeddings are resized to the config's grid. WeightsError names a tensor that is missing, extra or misshapen.
@@ -46,20 +46,20 @@ def assemble(config: PLMConfig, llama: Path, tower: Path, seed: int = 0) -> Chec
     require_tokenizer_fits(tokenizer, config)
     require_tower(config, found | fresh, tower)
     tensors = exactly(shapes_of(config), found | fresh, llama)
-    return Checkpoint(llama, "meta", config, tokenizer, tensors, notes=notes_on(fresh))
+    return ModelDirectory(llama, "meta", config, tokenizer, tensors, notes=notes_on(fresh))
 
 
-def fresh(config: PLMConfig, tokenizer: Tokenizer, seed: int = 0) -> Checkpoint:
+def fresh(config: PLMConfig, tokenizer: Tokenizer, seed: int = 0) -> ModelDirectory:
     """A model of `config` whose every tensor has the starting value of the seed, in fp32."""
     require_tokenizer_fits(tokenizer, config)
-    return Checkpoint(Path("fresh"), "own", config, tokenizer, fresh_tensors(config, seed, re.compile(""), {}))
+    return ModelDirectory(Path("fresh"), "own", config, tokenizer, fresh_tensors(config, seed, re.compile(""), {}))
 
 
-def continued(checkpoint: Checkpoint, config: PLMConfig, seed: int = 0) -> Checkpoint:
+def continued(opened: ModelDirectory, config: PLMConfig, seed: int = 0) -> ModelDirectory:
     """The same weights under another config: another pooling, processor or length, and LayerScale where there was none."""
-    fresh = fresh_tensors(config, seed, LAYER_SCALE, checkpoint.tensors)
-    tensors = exactly(shapes_of(config), {**checkpoint.tensors, **fresh}, checkpoint.directory)
-    return replace(checkpoint, config=config, tensors=tensors, notes=(*checkpoint.notes, *notes_on(fresh)))
+    fresh = fresh_tensors(config, seed, LAYER_SCALE, opened.tensors)
+    tensors = exactly(shapes_of(config), {**opened.tensors, **fresh}, opened.directory)
+    return replace(opened, config=config, tensors=tensors, notes=(*opened.notes, *notes_on(fresh)))
 
 
 def fresh_tensors(

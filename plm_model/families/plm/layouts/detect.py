@@ -13,12 +13,6 @@ from typing import Literal, get_args
 
 import torch
 
-from plm_model.checkpoint.description import CONFIG
-from plm_model.checkpoint.files import save_tensors
-from plm_model.checkpoint.json_files import read_json
-from plm_model.checkpoint.opened import Checkpoint, exactly
-from plm_model.checkpoint.safetensors_reader import stored_tensors
-from plm_model.checkpoint.safetensors_writer import WeightsError
 from plm_model.families.plm.layouts.hf import read_hf, write_hf
 from plm_model.families.plm.layouts.hf_config import MODEL_TYPE as HF_MODEL_TYPE
 from plm_model.families.plm.layouts.meta import PARAMS, read_meta, write_meta
@@ -33,25 +27,31 @@ from plm_model.families.plm.weights import (
     save_companions,
     shapes_of,
 )
+from plm_model.model_directory.description import CONFIG
+from plm_model.model_directory.files import save_tensors
+from plm_model.model_directory.json_files import read_json
+from plm_model.model_directory.opened import ModelDirectory, exactly
+from plm_model.model_directory.safetensors_reader import stored_tensors
+from plm_model.model_directory.safetensors_writer import WeightsError
 
 Layout = Literal["own", "hf", "meta"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
-def open_checkpoint(
+def open_model(
     directory: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[PLM, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a directory in any layout; what was assumed becomes a warning.
 
     WeightsError names the file, key or tensor that is wrong. Memory: the model and one tensor.
     """
-    checkpoint = read_checkpoint(directory)
-    for note in checkpoint.notes:
+    opened = read_directory(directory)
+    for note in opened.notes:
         warnings.warn(note, stacklevel=2)
-    return load(checkpoint, device, dtype), checkpoint.tokenizer
+    return load(opened, device, dtype), opened.tokenizer
 
 
-def read_checkpoint(directory: str | Path) -> Checkpoint:
+def read_directory(directory: str | Path) -> ModelDirectory:
     """Open a directory in any layout, reading headers only."""
     layout, root = detect_layout(Path(directory))
     return {"own": read_own, "hf": read_hf, "meta": read_meta}[layout](root)
@@ -70,28 +70,28 @@ def detect_layout(directory: Path) -> tuple[Layout, Path]:
     for folder in (directory, directory / "original"):
         if (folder / PARAMS).exists():
             return "meta", folder
-    raise WeightsError(f"{directory}: not a checkpoint, it has neither {CONFIG} nor {PARAMS}")
+    raise WeightsError(f"{directory}: not a model directory, it has neither {CONFIG} nor {PARAMS}")
 
 
-def read_own(directory: Path) -> Checkpoint:
+def read_own(directory: Path) -> ModelDirectory:
     """Open a directory in our own layout."""
     config = load_config(directory)
     tokenizer = Tokenizer.from_file(directory)
     require_tokenizer_fits(tokenizer, config)
     tensors = exactly(shapes_of(config), stored_tensors(directory), directory)
     params = read_original_params(directory)
-    return Checkpoint(directory, "own", config, tokenizer, tensors, original_params=params)
+    return ModelDirectory(directory, "own", config, tokenizer, tensors, original_params=params)
 
 
-def write_own(checkpoint: Checkpoint, directory: Path) -> list[str]:
-    """Write a checkpoint in our own layout, tensor by tensor in their own dtypes."""
-    save_companions(checkpoint.config, checkpoint.tokenizer, directory)
-    write_original_params(checkpoint, directory)
-    entries = {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
-    save_tensors(directory, entries, checkpoint.stream())
+def write_own(opened: ModelDirectory, directory: Path) -> list[str]:
+    """Write a model in our own layout, tensor by tensor in their own dtypes."""
+    save_companions(opened.config, opened.tokenizer, directory)
+    write_original_params(opened, directory)
+    entries = {name: (tensor.dtype, tensor.shape) for name, tensor in opened.tensors.items()}
+    save_tensors(directory, entries, opened.stream())
     return []
 
 
-def write_checkpoint(checkpoint: Checkpoint, directory: str | Path, layout: Layout) -> list[str]:
-    """Write a checkpoint in a layout; returns notes on what could not be kept. Not atomic: write to a fresh directory."""
-    return {"own": write_own, "hf": write_hf, "meta": write_meta}[layout](checkpoint, Path(directory))
+def write_directory(opened: ModelDirectory, directory: str | Path, layout: Layout) -> list[str]:
+    """Write a model in a layout; returns notes on what could not be kept. Not atomic: write to a fresh directory."""
+    return {"own": write_own, "hf": write_hf, "meta": write_meta}[layout](opened, Path(directory))

@@ -1,4 +1,4 @@
-"""The Hugging Face `perception_lm` layout: read as a Checkpoint, written so that `transformers` loads it and its processor.
+"""The Hugging Face `perception_lm` layout: read as a ModelDirectory, written so that `transformers` loads it and its processor.
 
 A directory holds `config.json`, `generation_config.json`, sharded or single safetensors, `tokenizer.json` with its config, the
 chat template and the three processor files. One without processor files is read with the tower's defaults and a note.
@@ -14,11 +14,6 @@ from typing import Any
 
 import torch
 
-from plm_model.checkpoint.files import save_tensors
-from plm_model.checkpoint.json_files import read_json, section
-from plm_model.checkpoint.opened import Checkpoint, StoredTensor, exactly, same_numbers, write_json
-from plm_model.checkpoint.safetensors_reader import stored_tensors
-from plm_model.checkpoint.safetensors_writer import Entries, WeightsError
 from plm_model.families.plm.layouts import hf_keys as key_maps
 from plm_model.families.plm.layouts.hf_config import read_config
 from plm_model.families.plm.layouts.hf_config_files import config_json, processor_files
@@ -27,6 +22,11 @@ from plm_model.families.plm.layouts.release_params import read_original_params, 
 from plm_model.families.plm.settings import PLMConfig, untied
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import require_tokenizer_fits, shapes_of
+from plm_model.model_directory.files import save_tensors
+from plm_model.model_directory.json_files import read_json, section
+from plm_model.model_directory.opened import ModelDirectory, StoredTensor, exactly, same_numbers, write_json
+from plm_model.model_directory.safetensors_reader import stored_tensors
+from plm_model.model_directory.safetensors_writer import Entries, WeightsError
 
 IGNORED = "rotary_emb.inv_freq"
 HEAD = "lm_head.weight"
@@ -34,7 +34,7 @@ EMBEDDING = key_maps.hf_name("tok_embeddings.weight")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def read_hf(directory: Path) -> Checkpoint:
+def read_hf(directory: Path) -> ModelDirectory:
     """Open a Hugging Face directory; WeightsError naming file, key or tensor when it is not a whole `perception_lm`."""
     stored = {key: tensor for key, tensor in stored_tensors(directory).items() if not key.endswith(IGNORED)}
     path = directory / "config.json"
@@ -51,7 +51,7 @@ def read_hf(directory: Path) -> Checkpoint:
             notes.append(f"{HEAD} is not the embedding, though config.json says tie_word_embeddings: read as untied")
     tokenizer = Tokenizer.from_file(directory)
     require_tokenizer_fits(tokenizer, config)
-    return Checkpoint(
+    return ModelDirectory(
         directory=directory,
         layout="hf",
         config=config,
@@ -91,10 +91,10 @@ def read_one(name: str, stored: StoredTensor, head_dim: int) -> torch.Tensor:
     return key_maps.from_hf(name, stored.read(), head_dim)
 
 
-def write_hf(checkpoint: Checkpoint, directory: Path, max_shard_bytes: int = 5 * 10**9) -> list[str]:
-    """Write a checkpoint in this layout, tensor by tensor in their own dtypes; returns notes on what could not be kept."""
-    config, dtype = checkpoint.config, str(checkpoint.dtype).removeprefix("torch.")
-    source, notes = hf_tokenizer_json(checkpoint.tokenizer)
+def write_hf(opened: ModelDirectory, directory: Path, max_shard_bytes: int = 5 * 10**9) -> list[str]:
+    """Write a model in this layout, tensor by tensor in their own dtypes; returns notes on what could not be kept."""
+    config, dtype = opened.config, str(opened.dtype).removeprefix("torch.")
+    source, notes = hf_tokenizer_json(opened.tokenizer)
     tokenizer = Tokenizer(source)
     ids = token_ids(tokenizer)
     directory.mkdir(parents=True, exist_ok=True)
@@ -108,8 +108,8 @@ def write_hf(checkpoint: Checkpoint, directory: Path, max_shard_bytes: int = 5 *
     for name, content in files.items():
         write_json(directory / name, content)
     write_chat_template(directory, config.processor.system_prompt)
-    write_original_params(checkpoint, directory)
-    save_tensors(directory, hf_entries(checkpoint), hf_stream(checkpoint), max_shard_bytes)
+    write_original_params(opened, directory)
+    save_tensors(directory, hf_entries(opened), hf_stream(opened), max_shard_bytes)
     return notes
 
 
@@ -133,13 +133,13 @@ def generation_config(ids: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def hf_entries(checkpoint: Checkpoint) -> Entries:
+def hf_entries(opened: ModelDirectory) -> Entries:
     return {
         key_maps.hf_name(name): (tensor.dtype, key_maps.hf_shape(name, tensor.shape))
-        for name, tensor in checkpoint.tensors.items()
+        for name, tensor in opened.tensors.items()
     }
 
 
-def hf_stream(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, tensor in checkpoint.stream():
-        yield key_maps.hf_name(name), key_maps.to_hf(name, tensor, checkpoint.config.decoder.head_dim)
+def hf_stream(opened: ModelDirectory) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in opened.stream():
+        yield key_maps.hf_name(name), key_maps.to_hf(name, tensor, opened.config.decoder.head_dim)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from plm_model.checkpoint.json_files import require_numbers, section
-from plm_model.checkpoint.safetensors_writer import WeightsError
 from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.model_directory.json_files import require_numbers, section
+from plm_model.model_directory.safetensors_writer import WeightsError
 from plm_model.nn.config import DecoderConfig, RopeScaling
 
 MODEL_TYPE = "perception_lm"

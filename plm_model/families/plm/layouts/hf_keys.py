@@ -1,4 +1,4 @@
-"""Which tensor of a Hugging Face `perception_lm` checkpoint is which of ours: one table, read in both directions.
+"""Which tensor of a Hugging Face `perception_lm` model is which of ours: one table, read in both directions.
 
 Our names are those of Meta's releases, so that layout needs no table. Two kinds of tensors also change form:
 

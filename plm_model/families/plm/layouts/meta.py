@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from plm_model.checkpoint.json_files import read_json
-from plm_model.checkpoint.opened import Checkpoint, StoredTensor, exactly, same_numbers, write_json
-from plm_model.checkpoint.safetensors_writer import WeightsError
 from plm_model.families.plm.layouts.meta_params import params_json, read_params
 from plm_model.families.plm.layouts.meta_tokenizer import RanksError, rank_file, tokenizer_json
 from plm_model.families.plm.settings import untied
 from plm_model.families.plm.tokenizer import FILE_NAME, Tokenizer
 from plm_model.families.plm.weights import require_tokenizer_fits, shapes_of
+from plm_model.model_directory.json_files import read_json
+from plm_model.model_directory.opened import ModelDirectory, StoredTensor, exactly, same_numbers, write_json
+from plm_model.model_directory.safetensors_writer import WeightsError
 
 PARAMS = "params.json"
 RANKS = "tokenizer.model"
@@ -29,7 +29,7 @@ EMBEDDING, OUTPUT, TIED = "tok_embeddings.weight", "output.weight", "output.tied
 IGNORED = ("rope.freqs", "rope_embeddings.freqs_cis")
 
 
-def read_meta(directory: Path) -> Checkpoint:
+def read_meta(directory: Path) -> ModelDirectory:
     """Open a release directory; WeightsError naming file, key or tensor when it is not whole."""
     stored = {name: tensor for name, tensor in stored_tensors(directory).items() if name not in IGNORED}
     embedding = stored.get(EMBEDDING)
@@ -46,7 +46,7 @@ def read_meta(directory: Path) -> Checkpoint:
     if config.decoder.tied and (head := stored.pop(TIED, None)) and not same_numbers(head, embedding):
         config, stored = untied(config), stored | {OUTPUT: head}
         notes.append(f"{directory / PARAMS}: {TIED} is not the embedding, though weight_tying is true: read as untied")
-    return Checkpoint(
+    return ModelDirectory(
         directory=directory,
         layout="meta",
         config=config,
@@ -109,19 +109,17 @@ def read_tokenizer(directory: Path, vocab_size: int) -> Tokenizer:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def write_meta(checkpoint: Checkpoint, directory: Path) -> list[str]:
-    """Write a checkpoint in this layout, in the tensors' own dtypes; returns notes on what could not be kept.
+def write_meta(opened: ModelDirectory, directory: Path) -> list[str]:
+    """Write a model in this layout, in the tensors' own dtypes; returns notes on what could not be kept.
 
     What is mapped from disk is copied from there; only queries and keys coming from Hugging Face are held in memory.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    notes, tokenizer_file = write_tokenizer(checkpoint.tokenizer, directory)
-    params: dict[str, Any] = params_json(
-        checkpoint.config, checkpoint.dtype, tokenizer_file, checkpoint.original_params
-    )
+    notes, tokenizer_file = write_tokenizer(opened.tokenizer, directory)
+    params: dict[str, Any] = params_json(opened.config, opened.dtype, tokenizer_file, opened.original_params)
     write_json(directory / PARAMS, params)
-    state = {name: tensor.contiguous() for name, tensor in checkpoint.stream()}
-    if checkpoint.config.decoder.tied:
+    state = {name: tensor.contiguous() for name, tensor in opened.stream()}
+    if opened.config.decoder.tied:
         state[TIED] = state[EMBEDDING]
     torch.save(state, directory / WHOLE)
     return notes

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from plm_model.checkpoint.json_files import require_numbers, section
 from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.model_directory.json_files import require_numbers, section
 from plm_model.nn.config import DecoderConfig, RopeScaling
 
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plm_model.checkpoint.json_files import read_json
-from plm_model.checkpoint.opened import Checkpoint, write_json
+from plm_model.model_directory.json_files import read_json
+from plm_model.model_directory.opened import ModelDirectory, write_json
 
 ORIGINAL_PARAMS = "original_params.json"
 
@@ -17,6 +17,6 @@ def read_original_params(directory: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def write_original_params(checkpoint: Checkpoint, directory: Path) -> None:
-    if checkpoint.original_params is not None:
-        write_json(directory / ORIGINAL_PARAMS, checkpoint.original_params)
+def write_original_params(opened: ModelDirectory, directory: Path) -> None:
+    if opened.original_params is not None:
+        write_json(directory / ORIGINAL_PARAMS, opened.original_params)

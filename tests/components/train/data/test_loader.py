@@ -149,7 +149,7 @@ def test_processes_read_what_the_thread_reads(damaged: Artifact) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     for one, other in zip(here, there, strict=True):
         for left, right in zip(one.micro_batches, other.micro_batches, strict=True):
-            assert (left.number, left.ids, left.skipped) == (right.number, right.ids, right.skipped)
+            assert (left.number, left.ids, left.rejected) == (right.number, right.ids, right.rejected)
             assert torch.equal(left.batch.tokens, right.batch.tokens) and torch.equal(
                 left.batch.media["tiles"], right.batch.media["tiles"]
             )
@@ -216,12 +216,12 @@ def test_loader_processes_end_when_the_training_is_killed(shards: Artifact, tmp_
 
 def test_a_corrupt_example_counts_nothing_and_is_named(damaged: Artifact) -> None:
     steps = works(damaged, steps=4)
-    skipped = [one for work in steps for one in work.skipped]
-    assert {(one.id, one.source, one.shard, one.row) for one in skipped} == {
+    rejected = [one for work in steps for one in work.rejected]
+    assert {(one.id, one.source, one.shard, one.row) for one in rejected} == {
         ("e11", "test", "train/shard-00001.parquet", 2)
     }
-    assert "image" in skipped[0].reason
-    pack = next(micro for work in steps for micro in work.micro_batches if micro.skipped)
+    assert "image" in rejected[0].reason
+    pack = next(micro for work in steps for micro in work.micro_batches if micro.rejected)
     document = pack.ids.index("e11") + 1
     assert len(pack.ids) > 1 and (pack.batch.doc == document).sum() == 1
     assert (pack.batch.targets[pack.batch.doc == document] == -100).all() and pack.supervised == 2 * (len(pack.ids) - 1)
@@ -229,7 +229,7 @@ def test_a_corrupt_example_counts_nothing_and_is_named(damaged: Artifact) -> Non
 
 def test_a_pack_of_nothing_else_becomes_a_filler(damaged: Artifact) -> None:
     micro = read_pack(reader_of(damaged), PackRequest(7, (Place("train/shard-00001.parquet", 2),), ("test",)))
-    assert (micro.number, micro.weight, micro.supervised, micro.ids) == (7, 0.0, 0, ()) and len(micro.skipped) == 1
+    assert (micro.number, micro.weight, micro.supervised, micro.ids) == (7, 0.0, 0, ()) and len(micro.rejected) == 1
 
 
 def test_an_example_whose_tiles_do_not_fit_its_tokens_is_corrupt(tmp_path: Path) -> None:
@@ -252,13 +252,13 @@ def test_bytes_lost_inside_a_shard_are_corrupt_a_shard_that_is_gone_is_an_error(
     path.write_bytes(data)
     shards = artifact(Path(shards.uri), "preprocess")  # they were lost before anything was recorded
     micro = read_pack(reader_of(shards), PackRequest(0, (Place("train/shard-00000.parquet", 0),), ("test",)))
-    assert micro.skipped[0].id == "row 0 of train/shard-00000.parquet" and micro.skipped[0].reason
+    assert micro.rejected[0].id == "row 0 of train/shard-00000.parquet" and micro.rejected[0].reason
     with pytest.raises(OSError, match=r"row 3 of train/shard-00009.parquet"):
         read_pack(reader_of(shards), PackRequest(0, (Place("train/shard-00009.parquet", 3),), ("test",)))
 
 
-def test_what_was_skipped_is_written_once_however_often_it_is_met(damaged: Artifact, tmp_path: Path) -> None:
-    log = RejectedLog(str(tmp_path / "skipped"))
+def test_what_was_rejected_is_written_once_however_often_it_is_met(damaged: Artifact, tmp_path: Path) -> None:
+    log = RejectedLog(str(tmp_path / "rejected"))
     assert len(list(log.noted(works(damaged, steps=12)))) == 12 and log.met > 1
     assert [one.id for one in read_rejected(log.uri)] == ["e11"]
     assert read_rejected(str(tmp_path / "nothing")) == []
@@ -272,7 +272,7 @@ def test_training_goes_on_around_a_corrupt_example(damaged: Artifact, tmp_path: 
         json.loads(line)
         for line in checkpoint.read_metrics(checkpoint.newest(job.folder.checkpoints) or "").splitlines()
     ]
-    assert lines[-1]["step"] == 9 and sum(line["train/skipped_examples"] for line in lines) > 0
+    assert lines[-1]["step"] == 9 and sum(line["train/rejected_examples"] for line in lines) > 0
     assert [one.id for one in read_rejected(str(tmp_path / "resume" / "skipped"))] == ["e11"]
 
 

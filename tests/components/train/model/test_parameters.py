@@ -29,9 +29,9 @@ from components.train.settings import TrainConfig
 from components.train.update.optimizer import ShardedAdamW
 from components.train.update.param_groups import UnknownParameter
 from components.train.worker import TrainJob, prepare, run_rank
-from plm_model.checkpoint.files import load_weights
 from plm_model.families.plm.model import build
 from plm_model.families.plm.weights import initialise, load_model
+from plm_model.model_directory.files import load_weights
 from plm_model.packs.batch import Batch
 from tests.components.train.test_gradients import EXAMPLES, odd_config
 from tests.components.training_set import artifact, tiny_config, write_base, write_shards

@@ -18,7 +18,7 @@ from plm_model.families.plm.tiles import tile_image, video_tiles
 from plm_model.families.plm.weights import initialise
 from plm_model.media.video import VideoError
 from plm_model.records.turns import RecordError
-from tests.plm_model.checkpoints import SCALED, tokenizer
+from tests.plm_model.model_directories import SCALED, tokenizer
 from tests.plm_model.video_files import write_video
 
 CONFIG = replace(SCALED, processor=replace(SCALED.processor, max_num_tiles=4, max_video_frames=6))

@@ -17,7 +17,7 @@ from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.weights import initialise
 from plm_model.packs.batch import Batch
 from plm_model.packs.example import Example
-from tests.plm_model.checkpoints import preset
+from tests.plm_model.model_directories import preset
 
 Prompt = tuple[Example, np.ndarray]
 

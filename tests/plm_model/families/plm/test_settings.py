@@ -38,10 +38,10 @@ def test_missing_keys_keep_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"vison": {}}, "unknown key vison; did you mean vision"),
-        ({"decoder": {"dims": 4}}, r"unknown key decoder\.dims; did you mean decoder\.dim\?"),
-        ({"decoder": {"dim": "64"}}, r"decoder\.dim must be of type int"),
-        ({"decoder": {"dim": True}}, r"decoder\.dim must be of type int"),
+        ({"vison": {}}, "vison: unknown key; did you mean vision"),
+        ({"decoder": {"dims": 4}}, r"decoder\.dims: unknown key; did you mean decoder\.dim\?"),
+        ({"decoder": {"dim": "64"}}, r"decoder\.dim is .64.; it must be a whole number"),
+        ({"decoder": {"dim": True}}, r"decoder\.dim is True; it must be a whole number"),
         ({"decoder": 3}, "decoder must be a mapping"),
         ({"decoder": {"heads": 30, "kv_heads": 8}}, r"decoder\.dim is 2048; it must be a multiple of heads"),
         ({"decoder": {"kv_heads": 5}}, r"decoder\.heads is 32; it must be a multiple of kv_heads"),

@@ -1,4 +1,4 @@
-"""A checkpoint directory holds exactly the model, and says which tensor does not fit."""
+"""A model directory holds exactly the model, and says which tensor does not fit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from plm_model.checkpoint.files import load_weights, save_tensors
-from plm_model.checkpoint.safetensors_writer import SafetensorsWriter, WeightsError
 from plm_model.families.plm.model import PLM, build
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import initialise, load_config, load_model, save_model, shapes_of
+from plm_model.model_directory.files import load_weights, save_tensors
+from plm_model.model_directory.safetensors_writer import SafetensorsWriter, WeightsError
 from plm_model.nn.tensors import copy_into
 
 TOKENIZER = Path(__file__).parents[4] / "configs" / "tokenizers" / "plm_tiny" / "tokenizer.json"

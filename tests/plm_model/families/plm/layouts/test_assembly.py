@@ -9,12 +9,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from plm_model.checkpoint.safetensors_writer import WeightsError
 from plm_model.families.plm.layouts.assembly import assemble, continued
-from plm_model.families.plm.layouts.detect import read_checkpoint
+from plm_model.families.plm.layouts.detect import read_directory
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.weights import load
-from tests.plm_model.checkpoints import SCALED, STAGE_1, UNTIED, VARIANTS, encoder, llama, own_checkpoint, random_state
+from plm_model.model_directory.safetensors_writer import WeightsError
+from tests.plm_model.model_directories import (
+    SCALED,
+    STAGE_1,
+    UNTIED,
+    VARIANTS,
+    encoder,
+    llama,
+    own_directory,
+    random_state,
+)
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
@@ -23,13 +32,13 @@ def test_every_tensor_comes_from_its_source(
     config: PLMConfig, prefix: str, wrapper: str | None, tmp_path: Path
 ) -> None:
     decoder, tower = llama(tmp_path, config), encoder(tmp_path / "pe.pt", config, prefix, wrapper)
-    checkpoint = assemble(config, tmp_path / "llama", tmp_path / "pe.pt", seed=3)
+    opened = assemble(config, tmp_path / "llama", tmp_path / "pe.pt", seed=3)
     fresh = random_state(config, 3)
-    for name, tensor in checkpoint.stream():
+    for name, tensor in opened.stream():
         source = decoder.get(name, tower.get(name.removeprefix("vision_model."), fresh[name]))
         assert torch.equal(tensor, source)
-    assert "vision_projector.projector.0.weight" in checkpoint.notes[0]
-    assert not load(checkpoint, "cpu", torch.float32).training
+    assert "vision_projector.projector.0.weight" in opened.notes[0]
+    assert not load(opened, "cpu", torch.float32).training
 
 
 def test_position_embeddings_are_resized_to_the_grid_and_the_class_token_keeps_its_own(tmp_path: Path) -> None:
@@ -57,10 +66,10 @@ def test_a_llama_whose_output_is_not_its_embedding_does_not_become_a_tied_model(
 def test_layer_scale_that_the_encoder_lacks_starts_at_its_value_and_is_named(tmp_path: Path) -> None:
     llama(tmp_path, SCALED)
     encoder(tmp_path / "pe.pt", STAGE_1)
-    checkpoint = assemble(SCALED, tmp_path / "llama", tmp_path / "pe.pt")
-    gamma = dict(checkpoint.stream())["vision_model.transformer.resblocks.1.ls_2.gamma"]
+    opened = assemble(SCALED, tmp_path / "llama", tmp_path / "pe.pt")
+    gamma = dict(opened.stream())["vision_model.transformer.resblocks.1.ls_2.gamma"]
     assert (gamma == 0.1).all()
-    assert "vision_model.transformer.resblocks.*.ls_2.gamma" in checkpoint.notes[0]
+    assert "vision_model.transformer.resblocks.*.ls_2.gamma" in opened.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +93,8 @@ def test_a_tensor_of_the_encoder_that_does_not_fit_is_named(
 
 
 def test_a_later_stage_goes_on_with_layer_scale_and_another_pooling(tmp_path: Path) -> None:
-    own_checkpoint(tmp_path, STAGE_1)
-    before = read_checkpoint(tmp_path)
+    own_directory(tmp_path, STAGE_1)
+    before = read_directory(tmp_path)
     after = continued(before, SCALED)
     assert after.config == SCALED and "ls_1.gamma" in after.notes[0]
     state = dict(after.stream())
@@ -94,7 +103,7 @@ def test_a_later_stage_goes_on_with_layer_scale_and_another_pooling(tmp_path: Pa
 
 
 def test_another_architecture_does_not_go_on(tmp_path: Path) -> None:
-    own_checkpoint(tmp_path, SCALED)
+    own_directory(tmp_path, SCALED)
     deeper = replace(SCALED, decoder=replace(SCALED.decoder, layers=3))
     with pytest.raises(WeightsError, match=r"tensor layers\.2\.attention_norm\.weight is missing"):
-        continued(read_checkpoint(tmp_path), deeper)
+        continued(read_directory(tmp_path), deeper)

@@ -13,21 +13,29 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from plm_model.answers.options import GenerationOptions
-from plm_model.checkpoint.safetensors_writer import WeightsError
 from plm_model.families.plm.answer import image_prompt, prompt, text_prompt
 from plm_model.families.plm.codec import Codec
 from plm_model.families.plm.collator import collate
 from plm_model.families.plm.generation import generate
-from plm_model.families.plm.layouts.detect import open_checkpoint, read_checkpoint, write_checkpoint
+from plm_model.families.plm.layouts.detect import open_model, read_directory, write_directory
 from plm_model.families.plm.layouts.hf_config import read_config
 from plm_model.families.plm.model import PLM
 from plm_model.families.plm.settings import PLMConfig, ProcessorConfig
 from plm_model.families.plm.tiles import tile_image
 from plm_model.families.plm.weights import save_model
+from plm_model.model_directory.safetensors_writer import WeightsError
 from plm_model.nn.config import RopeScaling
 from plm_model.packs.example import Example
 from plm_model.records.record import Record, parse_record
-from tests.plm_model.checkpoints import IDS, SCALED, UNTIED, VARIANTS, own_checkpoint, reference_checkpoint, tokenizer
+from tests.plm_model.model_directories import (
+    IDS,
+    SCALED,
+    UNTIED,
+    VARIANTS,
+    own_directory,
+    reference_directory,
+    tokenizer,
+)
 
 pytest.importorskip("timm")
 from transformers import AutoProcessor, PerceptionLMForConditionalGeneration
@@ -64,9 +72,9 @@ def our_logits(model: PLM, codec: Codec, size: tuple[int, int]) -> tuple[torch.T
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_what_transformers_saved_gives_its_logits(config: PLMConfig, tmp_path: Path) -> None:
-    reference = reference_checkpoint(tmp_path, config, shard="200KB")
+    reference = reference_directory(tmp_path, config, shard="200KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    model, own_tokenizer = open_checkpoint(tmp_path)
+    model, own_tokenizer = open_model(tmp_path)
     assert replace(model.config, vision=replace(model.config.vision, drop_path=0.1)) == config
     logits, tokens, tiles = our_logits(model, Codec(own_tokenizer, model.config), (150, 60))
     torch.testing.assert_close(logits, their_logits(reference, tokens, tiles), atol=1e-4, rtol=0)
@@ -75,8 +83,8 @@ def test_what_transformers_saved_gives_its_logits(config: PLMConfig, tmp_path: P
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_transformers_loads_what_we_write(config: PLMConfig, tmp_path: Path) -> None:
-    model = own_checkpoint(tmp_path / "own", config)
-    notes = write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
+    model = own_directory(tmp_path / "own", config)
+    notes = write_directory(read_directory(tmp_path / "own"), tmp_path / "hf", "hf")
     reference, report = PerceptionLMForConditionalGeneration.from_pretrained(
         tmp_path / "hf", output_loading_info=True, dtype=torch.float32
     )
@@ -90,9 +98,9 @@ def test_reading_back_gives_the_same_model(tmp_path: Path) -> None:
         vision_input_type="tile", max_num_tiles=1, jpeg_dct_scaling=True, system_prompt='Say "yes".'
     )
     config = replace(SCALED, processor=processor)
-    model = own_checkpoint(tmp_path / "own", config, torch.bfloat16)
-    write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
-    back = read_checkpoint(tmp_path / "hf")
+    model = own_directory(tmp_path / "own", config, torch.bfloat16)
+    write_directory(read_directory(tmp_path / "own"), tmp_path / "hf", "hf")
+    back = read_directory(tmp_path / "hf")
     assert back.config == config and back.layout == "hf" and back.notes == ()
     assert back.dtype == torch.bfloat16
     state = model.state_dict()
@@ -101,8 +109,8 @@ def test_reading_back_gives_the_same_model(tmp_path: Path) -> None:
 
 def test_the_processor_loads_and_gives_our_prompt_and_pixels(tmp_path: Path) -> None:
     config = replace(SCALED, processor=ProcessorConfig(max_num_tiles=4))
-    own_checkpoint(tmp_path / "own", config)
-    write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / "hf", "hf")
+    own_directory(tmp_path / "own", config)
+    write_directory(read_directory(tmp_path / "own"), tmp_path / "hf", "hf")
     processor = AutoProcessor.from_pretrained(tmp_path / "hf")
     image = photo((100, 60))
     content = [{"type": "image"}, {"type": "text", "text": "Which digit?"}]
@@ -115,16 +123,16 @@ def test_the_processor_loads_and_gives_our_prompt_and_pixels(tmp_path: Path) -> 
 
 
 def test_a_directory_without_processor_files_takes_the_towers_defaults_and_says_so(tmp_path: Path) -> None:
-    reference_checkpoint(tmp_path)
-    checkpoint = read_checkpoint(tmp_path)
-    assert checkpoint.config.processor == ProcessorConfig()
-    assert "no processor files: assuming the tower's tiles of 56x56" in checkpoint.notes[0]
+    reference_directory(tmp_path)
+    opened = read_directory(tmp_path)
+    assert opened.config.processor == ProcessorConfig()
+    assert "no processor files: assuming the tower's tiles of 56x56" in opened.notes[0]
     with pytest.warns(UserWarning, match="no processor files"):
-        open_checkpoint(tmp_path)
+        open_model(tmp_path)
 
 
 def test_what_transformers_leaves_out_of_a_config_is_its_default(tmp_path: Path) -> None:
-    reference_checkpoint(tmp_path)
+    reference_directory(tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
     # As version 4 wrote it: scaling apart from theta, nothing that equals a default.
@@ -135,7 +143,7 @@ def test_what_transformers_leaves_out_of_a_config_is_its_default(tmp_path: Path)
     values.pop("tie_word_embeddings")
     path.write_text(json.dumps(values))
     before = replace(SCALED, vision=replace(SCALED.vision, drop_path=0.1))
-    assert read_checkpoint(tmp_path).config == before
+    assert read_directory(tmp_path).config == before
 
 
 def rewrite(directory: Path, change: dict[str, torch.Tensor | None]) -> None:
@@ -158,30 +166,30 @@ QUERIES = "model.language_model.layers.0.self_attn.q_proj.weight"
 def test_a_tensor_that_does_not_fit_is_named(
     change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
 ) -> None:
-    reference_checkpoint(tmp_path)
+    reference_directory(tmp_path)
     rewrite(tmp_path, change)
     with pytest.raises(WeightsError, match=message):
-        read_checkpoint(tmp_path)
+        read_directory(tmp_path)
 
 
 def test_what_older_versions_stored_too_is_passed_over(tmp_path: Path) -> None:
-    embedding = reference_checkpoint(tmp_path).get_input_embeddings().weight.data
+    embedding = reference_directory(tmp_path).get_input_embeddings().weight.data
     key = "model.language_model.layers.0.self_attn.rotary_emb.inv_freq"
     rewrite(tmp_path, {key: torch.zeros(8), "lm_head.weight": embedding.clone()})
-    assert read_checkpoint(tmp_path).config.decoder.tied
+    assert read_directory(tmp_path).config.decoder.tied
 
 
 @pytest.mark.case("E3")
 def test_an_output_that_is_not_the_embedding_is_kept_though_the_config_says_tied(tmp_path: Path) -> None:
-    embedding = reference_checkpoint(tmp_path).get_input_embeddings().weight.data
+    embedding = reference_directory(tmp_path).get_input_embeddings().weight.data
     head = embedding.clone()
     head[-1, -1] += 1
     rewrite(tmp_path, {"lm_head.weight": head})
-    checkpoint = read_checkpoint(tmp_path)
-    assert not checkpoint.config.decoder.tied
-    assert torch.equal(dict(checkpoint.stream())["output.weight"], head)
-    assert any("lm_head.weight is not the embedding" in note for note in checkpoint.notes)
-    write_checkpoint(checkpoint, tmp_path / "again", "hf")
+    opened = read_directory(tmp_path)
+    assert not opened.config.decoder.tied
+    assert torch.equal(dict(opened.stream())["output.weight"], head)
+    assert any("lm_head.weight is not the embedding" in note for note in opened.notes)
+    write_directory(opened, tmp_path / "again", "hf")
     assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
     assert torch.equal(load_file(tmp_path / "again" / "model.safetensors")["lm_head.weight"], head)
 
@@ -196,29 +204,29 @@ def test_an_output_that_is_not_the_embedding_is_kept_though_the_config_says_tied
     ],
 )
 def test_another_architecture_is_refused(section: str | None, change: dict, message: str, tmp_path: Path) -> None:
-    reference_checkpoint(tmp_path)
+    reference_directory(tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
     (values[section] if section else values).update(change)
     path.write_text(json.dumps(values))
     with pytest.raises(WeightsError, match=message):
-        read_checkpoint(tmp_path)
+        read_directory(tmp_path)
 
 
 def test_the_tokenizer_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    model = own_checkpoint(tmp_path / "own", UNTIED)
+    model = own_directory(tmp_path / "own", UNTIED)
     other = replace(UNTIED, image_token_id=5)
     save_model(model, other, tokenizer(), tmp_path / "other")
     with pytest.raises(WeightsError, match=r"<\|image\|> is 1002; the model has 1,010 and 5"):
-        read_checkpoint(tmp_path / "other")
+        read_directory(tmp_path / "other")
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_greedy_answers_are_those_of_transformers_alone_and_in_a_batch_of_four(
     config: PLMConfig, tmp_path: Path
 ) -> None:
-    reference = reference_checkpoint(tmp_path, config)
-    model, own_tokenizer = open_checkpoint(tmp_path)
+    reference = reference_directory(tmp_path, config)
+    model, own_tokenizer = open_model(tmp_path)
     processor = ProcessorConfig(max_num_tiles=4)
     codec = Codec(own_tokenizer, replace(model.config, processor=processor))
     frames = np.random.default_rng(0).integers(0, 256, (8, 3, 56, 56), dtype=np.uint8)
@@ -262,8 +270,8 @@ def their_answer(
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of ours in this layout, as a person who has `transformers` alone gets it."""
     folder = tmp_path_factory.mktemp("exported")
-    reference_checkpoint(folder / "theirs")
-    write_checkpoint(read_checkpoint(folder / "theirs"), folder / "hf", "hf")
+    reference_directory(folder / "theirs")
+    write_directory(read_directory(folder / "theirs"), folder / "hf", "hf")
     return folder / "hf"
 
 
@@ -286,7 +294,7 @@ def test_a_batch_of_two_chats_of_an_export_gives_our_answers_in_transformers(exp
     )
     theirs = PerceptionLMForConditionalGeneration.from_pretrained(exported, dtype=torch.float32)
     whole = theirs.generate(**inputs, max_new_tokens=12)[:, inputs["input_ids"].shape[1] :].tolist()
-    model, own_tokenizer = open_checkpoint(exported)
+    model, own_tokenizer = open_model(exported)
     prompts = [text_prompt(Codec(own_tokenizer, model.config), question) for question in questions]
     ours = generate(model, own_tokenizer, prompts, GenerationOptions(max_new_tokens=12))
     stops = {IDS["end_of_text"], IDS["eot"]}
@@ -304,7 +312,7 @@ def test_a_long_video_has_as_many_frames_in_transformers_as_in_ours(exported: Pa
     shown = [number * 150 // 32 for number in range(32)]
     frames = np.ascontiguousarray(video[shown].transpose(0, 3, 1, 2))
     torch.testing.assert_close(inputs["pixel_values_videos"], normalised(frames), atol=1e-6, rtol=0)
-    model, own_tokenizer = open_checkpoint(exported)
+    model, own_tokenizer = open_model(exported)
     one = prompt(Codec(own_tokenizer, model.config), "What happens?", [frames])
     ids = torch.where(inputs["input_ids"] == IDS["video"], SCALED.image_token_id, inputs["input_ids"])
     assert ids[0].tolist() == one[0].tokens.tolist()

@@ -8,7 +8,7 @@ import torch
 from plm_model.families.plm.layouts.hf_keys import TABLE, from_hf, hf_name, hf_shape, our_name, our_shape, to_hf
 from plm_model.families.plm.model import build
 from plm_model.families.plm.settings import PLMConfig
-from tests.plm_model.checkpoints import SCALED, VARIANTS
+from tests.plm_model.model_directories import SCALED, VARIANTS
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)

@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from plm_model.checkpoint.files import save_tensors
-from plm_model.checkpoint.safetensors_writer import WeightsError
-from plm_model.families.plm.layouts.detect import detect_layout, open_checkpoint, read_checkpoint, write_checkpoint
+from plm_model.families.plm.layouts.detect import detect_layout, open_model, read_directory, write_directory
 from plm_model.families.plm.layouts.meta_params import params_json, read_params
 from plm_model.families.plm.settings import PLMConfig, ProcessorConfig
 from plm_model.families.plm.weights import save_companions, shapes_of
-from tests.plm_model.checkpoints import (
+from plm_model.model_directory.files import save_tensors
+from plm_model.model_directory.safetensors_writer import WeightsError
+from tests.plm_model.model_directories import (
     SCALED,
     TOKENIZER,
     UNTIED,
     VARIANTS,
-    reference_checkpoint,
+    reference_directory,
     release,
     tokenizer,
 )
@@ -64,11 +64,11 @@ def merge(values: dict[str, Any], change: dict[str, Any]) -> None:
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_a_release_reads_back_as_the_same_model(config: PLMConfig, dtype: torch.dtype, tmp_path: Path) -> None:
     state = release(tmp_path, config, dtype)
-    checkpoint = read_checkpoint(tmp_path / "meta")
-    assert checkpoint.config == config and checkpoint.layout == "meta" and checkpoint.notes == ()
-    assert all(torch.equal(state[name], tensor) for name, tensor in checkpoint.stream())
+    opened = read_directory(tmp_path / "meta")
+    assert opened.config == config and opened.layout == "meta" and opened.notes == ()
+    assert all(torch.equal(state[name], tensor) for name, tensor in opened.stream())
     text = "Which digit is in the image? <|image|> 123"
-    assert checkpoint.tokenizer.encode(text) == read_checkpoint(tmp_path / "own").tokenizer.encode(text)
+    assert opened.tokenizer.encode(text) == read_directory(tmp_path / "own").tokenizer.encode(text)
 
 
 @pytest.mark.case("E3")
@@ -76,9 +76,9 @@ def test_a_tied_output_with_other_numbers_is_kept_as_an_output_of_its_own(tmp_pa
     state = release(tmp_path)
     head = state["tok_embeddings.weight"] * 2
     torch.save(state | {"output.tied_module.weight": head}, tmp_path / "meta" / "consolidated.pth")
-    checkpoint = read_checkpoint(tmp_path / "meta")
-    assert not checkpoint.config.decoder.tied and "is not the embedding" in checkpoint.notes[0]
-    assert torch.equal(dict(checkpoint.stream())["output.weight"], head)
+    opened = read_directory(tmp_path / "meta")
+    assert not opened.config.decoder.tied and "is not the embedding" in opened.notes[0]
+    assert torch.equal(dict(opened.stream())["output.weight"], head)
 
 
 def test_a_tied_output_is_a_second_name_for_one_copy(tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ def test_a_tied_output_is_a_second_name_for_one_copy(tmp_path: Path) -> None:
 def test_parts_and_wrapped_states_are_read(tmp_path: Path) -> None:
     state = release(tmp_path, UNTIED)
     folder = tmp_path / "meta"
-    expected = {name: tensor.clone() for name, tensor in read_checkpoint(folder).stream()}
+    expected = {name: tensor.clone() for name, tensor in read_directory(folder).stream()}
     (folder / "consolidated.pth").unlink()
     for number, part in enumerate((list(state)[:20], list(state)[20:])):
         torch.save({"model": {name: state[name] for name in part}}, folder / f"consolidated.{number:02d}.pth")
-    assert same(dict(read_checkpoint(folder).stream()), expected)
+    assert same(dict(read_directory(folder).stream()), expected)
 
 
 def test_parts_that_slice_a_tensor_are_refused(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_parts_that_slice_a_tensor_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"consolidated\.01\.pth: tensor norm\.weight is in consolidated\.00\.pth too"
     ):
-        read_checkpoint(folder)
+        read_directory(folder)
 
 
 def test_the_release_in_a_subfolder_is_found(tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_the_release_in_a_subfolder_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_hf_to_meta_to_hf_changes_no_bit(config: PLMConfig, tmp_path: Path) -> None:
     pytest.importorskip("timm")
-    reference_checkpoint(tmp_path / "a", config)
-    write_checkpoint(read_checkpoint(tmp_path / "a"), tmp_path / "b", "meta")
-    write_checkpoint(read_checkpoint(tmp_path / "b"), tmp_path / "c", "hf")
+    reference_directory(tmp_path / "a", config)
+    write_directory(read_directory(tmp_path / "a"), tmp_path / "b", "meta")
+    write_directory(read_directory(tmp_path / "b"), tmp_path / "c", "hf")
     assert same(load_file(tmp_path / "a" / "model.safetensors"), load_file(tmp_path / "c" / "model.safetensors"))
     own, back = json.loads(TOKENIZER.read_text()), json.loads((tmp_path / "c" / "tokenizer.json").read_text())
     assert own["model"]["vocab"] == back["model"]["vocab"]
@@ -135,8 +135,8 @@ def test_meta_to_another_and_back_changes_no_bit_and_no_field(
 ) -> None:
     before = release(tmp_path, config, dtype)
     edit(tmp_path / "meta" / "params.json", EXTRA)
-    write_checkpoint(read_checkpoint(tmp_path / "meta"), tmp_path / "b", between)
-    write_checkpoint(read_checkpoint(tmp_path / "b"), tmp_path / "c", "meta")
+    write_directory(read_directory(tmp_path / "meta"), tmp_path / "b", between)
+    write_directory(read_directory(tmp_path / "b"), tmp_path / "c", "meta")
     assert same(before, state_of(tmp_path / "c"))
     assert json_of(tmp_path / "c") == json_of(tmp_path / "meta")
     ranks = [(tmp_path / folder / "tokenizer.model").read_bytes() for folder in ("c", "meta")]
@@ -146,9 +146,9 @@ def test_meta_to_another_and_back_changes_no_bit_and_no_field(
 def test_unknown_fields_are_accepted_and_listed(tmp_path: Path) -> None:
     release(tmp_path)
     edit(tmp_path / "meta" / "params.json", EXTRA)
-    checkpoint = read_checkpoint(tmp_path / "meta")
-    assert checkpoint.config == SCALED
-    listed = checkpoint.notes[0].partition("not used: ")[2].split(", ")
+    opened = read_directory(tmp_path / "meta")
+    assert opened.config == SCALED
+    listed = opened.notes[0].partition("not used: ")[2].split(", ")
     assert {"model.use_new_thing", "model.vision_model.odd", "data.seed", "dump_dir"} <= set(listed)
 
 
@@ -166,14 +166,14 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], message: str, tmp_pa
     file = tmp_path / "meta" / "consolidated.pth"
     torch.save({name: tensor for name, tensor in state.items() if tensor is not None}, file)
     with pytest.raises(WeightsError, match=message):
-        read_checkpoint(tmp_path / "meta")
+        read_directory(tmp_path / "meta")
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     release(tmp_path)
     torch.save({"norm.weight": Path("x")}, tmp_path / "meta" / "consolidated.pth")
     with pytest.raises(WeightsError, match=r"consolidated\.pth: cannot read the tensors"):
-        read_checkpoint(tmp_path / "meta")
+        read_directory(tmp_path / "meta")
 
 
 def test_a_rank_file_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_rank_file_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "meta" / "tokenizer.model"
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:600]))
     with pytest.raises(WeightsError, match=r"tokenizer\.model: its 600 tokens do not belong to a vocabulary of 1,010"):
-        read_checkpoint(tmp_path / "meta")
+        read_directory(tmp_path / "meta")
 
 
 PUBLISHED = {
@@ -247,12 +247,12 @@ def test_an_original_whose_model_was_changed_keeps_its_other_fields() -> None:
 PEAK = """
 import sys, threading, time
 import torch
-from plm_model.families.plm.layouts.detect import open_checkpoint
+from plm_model.families.plm.layouts.detect import open_model
 torch.set_num_threads(1)
 def anonymous():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
-open_checkpoint(sys.argv[2])  # what is imported at the first use is no cost of a model
+open_model(sys.argv[2])  # what is imported at the first use is no cost of a model
 before, peak, done = anonymous(), 0, threading.Event()
 def watch():
     global peak
@@ -261,7 +261,7 @@ def watch():
         time.sleep(0.001)
 thread = threading.Thread(target=watch)
 thread.start()
-model, _ = open_checkpoint(sys.argv[1], dtype=torch.bfloat16)
+model, _ = open_model(sys.argv[1], dtype=torch.bfloat16)
 done.set(); thread.join()
 print((max(peak, anonymous()) - before) * 1024 / sum(p.numel() * p.element_size() for p in model.parameters()))
 """
@@ -278,7 +278,7 @@ def test_loading_costs_the_model_and_little_more(layout: str, tmp_path: Path) ->
         save_companions(written, tokenizer(), tmp_path / name)
         save_tensors(tmp_path / name, entries, ((key, torch.ones(shape)) for key, (_, shape) in entries.items()))
     if layout != "own":
-        write_checkpoint(read_checkpoint(tmp_path / "own"), tmp_path / layout, layout)
+        write_directory(read_directory(tmp_path / "own"), tmp_path / layout, layout)
     place = tmp_path / layout
     out = subprocess.run(
         [sys.executable, "-c", PEAK, str(place), str(tmp_path / "small")], capture_output=True, text=True, check=True
@@ -288,6 +288,6 @@ def test_loading_costs_the_model_and_little_more(layout: str, tmp_path: Path) ->
 
 def test_a_model_opens_from_a_release(tmp_path: Path) -> None:
     state = release(tmp_path)
-    model, own_tokenizer = open_checkpoint(tmp_path / "meta")
+    model, own_tokenizer = open_model(tmp_path / "meta")
     assert not model.training and torch.equal(model.norm.weight, state["norm.weight"])
     assert own_tokenizer.image_id == 1002

@@ -18,7 +18,7 @@ from plm_model.families.plm.layouts.meta_tokenizer import (
     tokenizer_json,
 )
 from plm_model.families.plm.tokenizer import Tokenizer
-from tests.plm_model.checkpoints import TOKENIZER
+from tests.plm_model.model_directories import TOKENIZER
 
 tiktoken = pytest.importorskip("tiktoken")
 

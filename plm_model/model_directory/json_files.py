@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plm_model.checkpoint.safetensors_writer import WeightsError
+from plm_model.model_directory.safetensors_writer import WeightsError
 from plm_model.parsing.bounds import told
 
 MOST_BYTES = 64 << 20  # an index of the largest models has a few MB

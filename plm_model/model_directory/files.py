@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from plm_model.checkpoint.finite import require_finite
-from plm_model.checkpoint.json_files import read_json, section
-from plm_model.checkpoint.safetensors_writer import Entries, SafetensorsWriter, WeightsError, shard_files
+from plm_model.model_directory.finite import require_finite
+from plm_model.model_directory.json_files import read_json, section
+from plm_model.model_directory.safetensors_writer import Entries, SafetensorsWriter, WeightsError, shard_files
 from plm_model.nn.tensors import local_slices, materialise
 
 WEIGHTS = "model.safetensors"
@@ -47,7 +47,7 @@ def index_of(files: Mapping[str, Iterable[str]]) -> dict[str, Any]:
 def load_weights(
     model: nn.Module, directory: str | Path, device: torch.device | str = "cpu", added: Container[str] = ()
 ) -> None:
-    """Fill a model from a checkpoint directory, converting to its dtypes; a model on `meta` is materialised on `device`.
+    """Fill a model from a model directory, converting to its dtypes; a model on `meta` is materialised on `device`.
 
     `added` names parameters that the directory does not have, such as adapters: they are allocated only.
     Every tensor is checked before the first is copied: WeightsError names one that is missing, extra or of another shape.

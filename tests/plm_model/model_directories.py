@@ -1,4 +1,4 @@
-"""Small checkpoints in each layout, the Hugging Face one written by `transformers` itself."""
+"""Small model directories in each layout, the Hugging Face one written by `transformers` itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from components.layers import read_file
-from plm_model.families.plm.layouts.detect import read_checkpoint, write_checkpoint
+from plm_model.families.plm.layouts.detect import read_directory, write_directory
 from plm_model.families.plm.layouts.hf_config_files import config_json
 from plm_model.families.plm.model import PLM, build
 from plm_model.families.plm.settings import PLMConfig, VisionConfig
@@ -56,7 +56,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(TOKENIZER)
 
 
-def own_checkpoint(directory: Path, config: PLMConfig = SCALED, dtype: torch.dtype = torch.float32) -> PLM:
+def own_directory(directory: Path, config: PLMConfig = SCALED, dtype: torch.dtype = torch.float32) -> PLM:
     """Write a model of ours with random weights; returns it."""
     model = initialise(build(config), seed=0).to(dtype)
     save_model(model, config, tokenizer(), directory)
@@ -76,7 +76,7 @@ def reference(config: PLMConfig) -> Any:
     return model
 
 
-def reference_checkpoint(directory: Path, config: PLMConfig = SCALED, shard: str = "5GB") -> Any:
+def reference_directory(directory: Path, config: PLMConfig = SCALED, shard: str = "5GB") -> Any:
     """Write a `transformers` model with `save_pretrained`, and the tokenizer, without processor files; returns the model."""
     model = reference(config)
     model.save_pretrained(directory, max_shard_size=shard)
@@ -86,8 +86,8 @@ def reference_checkpoint(directory: Path, config: PLMConfig = SCALED, shard: str
 
 def release(directory: Path, config: PLMConfig = SCALED, dtype: torch.dtype = torch.float32) -> State:
     """Write a release directory `meta` (and `own`, which it is made from); returns its state."""
-    own_checkpoint(directory / "own", config, dtype)
-    write_checkpoint(read_checkpoint(directory / "own"), directory / "meta", "meta")
+    own_directory(directory / "own", config, dtype)
+    write_directory(read_directory(directory / "own"), directory / "meta", "meta")
     return torch.load(directory / "meta" / "consolidated.pth", weights_only=True)
 
 
@@ -97,8 +97,8 @@ def random_state(config: PLMConfig, seed: int) -> State:
 
 def llama(directory: Path, config: PLMConfig) -> State:
     """Write what a Llama release has; returns its state. A tied one stores its output all the same."""
-    own_checkpoint(directory / "own", config)
-    write_checkpoint(read_checkpoint(directory / "own"), directory / "llama", "meta")
+    own_directory(directory / "own", config)
+    write_directory(read_directory(directory / "own"), directory / "llama", "meta")
     state = {name: tensor for name, tensor in random_state(config, 0).items() if not name.startswith("vision")}
     state.setdefault("output.weight", state["tok_embeddings.weight"])
     (directory / "llama" / "consolidated.pth").unlink()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from plm_model.checkpoint.safetensors_writer import WeightsError
+from plm_model.model_directory.safetensors_writer import WeightsError
 
 
 def require_finite(tensor: torch.Tensor, file: Path, name: str) -> torch.Tensor:

@@ -14,17 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from plm_model.checkpoint.hub import local_directory
-from plm_model.checkpoint.opened import Checkpoint
 from plm_model.families.plm.layouts.assembly import assemble, continued, fresh
-from plm_model.families.plm.layouts.detect import LAYOUTS, read_checkpoint, write_checkpoint
+from plm_model.families.plm.layouts.detect import LAYOUTS, read_directory, write_directory
 from plm_model.families.plm.layouts.release_params import write_original_params
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import require_tokenizer_fits, save_companions
 from plm_model.family import RANDOM, Start, StartError
+from plm_model.model_directory.hub import local_directory
+from plm_model.model_directory.opened import ModelDirectory
 
-__all__ = ["LAYOUTS", "assembled", "card", "open_base", "read_checkpoint", "write_checkpoint", "write_companions"]
+__all__ = ["LAYOUTS", "assembled", "card", "open_base", "read_directory", "write_companions", "write_directory"]
 
 LICENCE = """\
 The released PLM checkpoints and the NXTP
@@ -35,19 +35,19 @@ FREE = re.compile(r"processor\..+|pooling_ratio|vision\.drop_path|decoder\.max_s
 LAYER_SCALE = "vision.layer_scale_init"
 
 
-def open_base(start: Start) -> Checkpoint:
+def open_base(start: Start) -> ModelDirectory:
     """The model to start from, headers only. ValueError, in one line, for whatever cannot be started from."""
     opened = _opened(start)
     require_tokenizer_fits(opened.tokenizer, opened.config)
     return opened
 
 
-def assembled(init: str, tower: Path, architecture: Mapping[str, Any]) -> Checkpoint:
+def assembled(init: str, tower: Path, architecture: Mapping[str, Any]) -> ModelDirectory:
     """A model of a Llama release and a Perception Encoder's `.pt`."""
     return assemble(PLMConfig.from_dict(architecture), local_directory(init), tower)
 
 
-def write_companions(opened: Checkpoint, directory: Path) -> None:
+def write_companions(opened: ModelDirectory, directory: Path) -> None:
     """Write what stands beside the tensors in our own layout."""
     save_companions(opened.config, opened.tokenizer, directory)
     write_original_params(opened, directory)
@@ -63,7 +63,7 @@ def card(config: PLMConfig) -> dict[str, str]:
     }
 
 
-def _opened(start: Start) -> Checkpoint:
+def _opened(start: Start) -> ModelDirectory:
     named = Tokenizer.from_file(start.tokenizer) if start.tokenizer else None
     if start.init == RANDOM:
         if named is None:
@@ -73,7 +73,7 @@ def _opened(start: Start) -> Checkpoint:
         config = PLMConfig.from_dict(start.architecture)
         opened = assemble(config, local_directory(start.init), Path(start.tower), start.seed)
     else:
-        found = read_checkpoint(local_directory(start.init))
+        found = read_directory(local_directory(start.init))
         opened = continued(found, overridden(found.config, start.architecture, start.init), start.seed)
     return opened if named is None else with_tokenizer(opened, named)
 
@@ -91,7 +91,7 @@ def overridden(found: PLMConfig, wanted: Mapping[str, Any], source: str) -> PLMC
         if value != has and not FREE.fullmatch(key) and not gains_layer_scale:
             raise StartError(
                 f"model.architecture.{key} is {value!r}, but the weights of {source} have {has!r}; "
-                "leave the key out, a checkpoint brings its own"
+                "leave the key out, model.init brings its own"
             )
         if value != has:
             section[last] = value
@@ -108,10 +108,10 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     ]
 
 
-def with_tokenizer(opened: Checkpoint, named: Tokenizer) -> Checkpoint:
+def with_tokenizer(opened: ModelDirectory, named: Tokenizer) -> ModelDirectory:
     """The model with another file of its tokenizer. StartError when one of the ordinary entries has another id."""
     if ordinary(named) != ordinary(opened.tokenizer):
-        raise StartError(f"model.tokenizer {named.path} is not the tokenizer of the checkpoint {opened.directory}")
+        raise StartError(f"model.tokenizer {named.path} is not the tokenizer of the model {opened.directory}")
     return replace(opened, tokenizer=named)
 
 

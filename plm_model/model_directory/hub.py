@@ -1,4 +1,4 @@
-"""A checkpoint's place as a local directory: a path as it is, `owner/name@commit` downloaded once from the Hugging Face hub.
+"""Where a model lies as a local directory: a path as it is, `owner/name@commit` downloaded once from the Hugging Face hub.
 
 A hub id needs its full commit, so that the same command means the same weights tomorrow.
 """

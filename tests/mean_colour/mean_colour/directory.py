@@ -12,12 +12,12 @@ import torch
 
 from mean_colour.model import build
 from mean_colour.settings import Architecture
-from plm_model.checkpoint.description import architecture_of, described, description
-from plm_model.checkpoint.files import save_tensors
-from plm_model.checkpoint.json_files import read_json
-from plm_model.checkpoint.opened import Checkpoint, StoredTensor, exactly
-from plm_model.checkpoint.safetensors_reader import stored_tensors
 from plm_model.family import RANDOM, Start, StartError
+from plm_model.model_directory.description import architecture_of, described, description
+from plm_model.model_directory.files import save_tensors
+from plm_model.model_directory.json_files import read_json
+from plm_model.model_directory.opened import ModelDirectory, StoredTensor, exactly
+from plm_model.model_directory.safetensors_reader import stored_tensors
 from plm_model.nn.tensors import seed_of
 
 LAYOUTS = ("own",)
@@ -28,7 +28,7 @@ def shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in build(architecture).state_dict().items()}
 
 
-def open_base(start: Start) -> Checkpoint:
+def open_base(start: Start) -> ModelDirectory:
     if start.init != RANDOM:
         raise StartError("model.init: this family starts at random")
     architecture = architecture_of("mean_colour", start.architecture)
@@ -36,7 +36,7 @@ def open_base(start: Start) -> Checkpoint:
         name: StoredTensor(Path("fresh"), name, torch.float32, shape, partial(fresh, name, shape, start.seed))
         for name, shape in shapes(architecture).items()
     }
-    return Checkpoint(Path("fresh"), "own", architecture, None, tensors)
+    return ModelDirectory(Path("fresh"), "own", architecture, None, tensors)
 
 
 def fresh(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ def fresh(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.ones(shape) if name.endswith("norm.weight") else 0.2 * torch.randn(shape, generator=generator)
 
 
-def write_companions(opened: Checkpoint, directory: Path) -> None:
+def write_companions(opened: ModelDirectory, directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(description("mean_colour", opened.config)))
 
 
@@ -52,18 +52,18 @@ def card(architecture: Architecture) -> dict[str, str]:
     return {"Decoder": f"{architecture.decoder.layers} layer"}
 
 
-def assembled(init: str, tower: Path, architecture: Mapping[str, Any]) -> Checkpoint:
+def assembled(init: str, tower: Path, architecture: Mapping[str, Any]) -> ModelDirectory:
     raise StartError("--tower: this family has none")
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
+def read_directory(directory: Path) -> ModelDirectory:
     architecture = described(read_json(directory / "config.json")).architecture
-    return Checkpoint(
+    return ModelDirectory(
         directory, "own", architecture, None, exactly(shapes(architecture), stored_tensors(directory), directory)
     )
 
 
-def write_checkpoint(opened: Checkpoint, directory: Path, layout: str) -> list[str]:
+def write_directory(opened: ModelDirectory, directory: Path, layout: str) -> list[str]:
     directory.mkdir(parents=True, exist_ok=True)
     write_companions(opened, directory)
     entries = {name: (tensor.dtype, tensor.shape) for name, tensor in opened.tensors.items()}

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from plm_model.checkpoint.files import open_tensors, tensor_files
-from plm_model.checkpoint.opened import StoredTensor
-from plm_model.checkpoint.safetensors_writer import DTYPE_NAMES, WeightsError
+from plm_model.model_directory.files import open_tensors, tensor_files
+from plm_model.model_directory.opened import StoredTensor
+from plm_model.model_directory.safetensors_writer import DTYPE_NAMES, WeightsError
 
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 

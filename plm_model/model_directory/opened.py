@@ -1,6 +1,6 @@
-"""A checkpoint of any layout, opened: what the model is, and its tensors under our names, each read when it is asked for.
+"""A model directory of any layout, opened: what the model is, and its tensors under our names, each read when it is asked for.
 
-Nothing is held but headers and file mappings, so that reading a whole checkpoint into a model costs the model and one tensor,
+Nothing is held but headers and file mappings, so that reading all of it into a model costs the model and one tensor,
 and exporting one costs a tensor at a time.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from plm_model.checkpoint.finite import require_finite
-from plm_model.checkpoint.safetensors_writer import WeightsError
+from plm_model.model_directory.finite import require_finite
+from plm_model.model_directory.safetensors_writer import WeightsError
 
 COMPARED_ROWS = 4096
 
@@ -32,7 +32,7 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ModelDirectory:
     """One model directory. `tensors` has exactly the model's names, in the model's order.
 
     `config` is its family's architecture, `tokenizer` what its family opens beside the tensors, `layout` one of its family's.
