@@ -54,7 +54,7 @@ def _run(argv: Sequence[str] | None) -> int:
             print(json.dumps(result))
         sys.stdout.flush()
     except (KeyboardInterrupt, Terminated):
-        print("stopped; what was whole is kept, the same command goes on from there", file=sys.stderr)
+        print("stopped; run the same command again: finished work is reused", file=sys.stderr)
         return 130
     except Exception as error:
         return READER_GONE if isinstance(error, BrokenPipeError) and _reader_gone() else _failed(error, arguments)

@@ -92,6 +92,11 @@ class Artifact:
         counts: Mapping[str, Any] = self.manifest["counts"]
         return counts
 
+    def require_schema(self, schema: str) -> None:
+        """DamagedFile unless its files are in this format: an earlier version's are made anew, not understood by half."""
+        if (found := self.manifest.get("schema", "none")) != schema:
+            raise DamagedFile(f"{self.uri}: its format is {found}, and {schema} is needed; {cure(self.step)}")
+
     @property
     def links(self) -> Mapping[str, str]:
         """URIs that the files refer to: where media lie, for one."""

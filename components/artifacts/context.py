@@ -39,7 +39,7 @@ class StepContext:
     tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job
 
 
-def keep(out: ArtifactWriter, context: StepContext, files: Mapping[str, bytes]) -> None:
+def keep_files(out: ArtifactWriter, context: StepContext, files: Mapping[str, bytes]) -> None:
     """Write files to the artifact and to the tracker."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():

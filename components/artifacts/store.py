@@ -174,6 +174,7 @@ class ArtifactStore:
         }
         return {
             "step": key.step,
+            **({"schema": out.schema} if out.schema else {}),
             "key": key.digest,
             "digest": content_digest(files),
             "attempt": attempt,

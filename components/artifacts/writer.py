@@ -25,6 +25,7 @@ class ArtifactWriter:
         self.uri = uri
         self.fs = fs
         self.path = path
+        self.schema = ""  # which format the files are in, and so what a reader may rely on
         self.counts: dict[str, Any] = {}
         self.links: dict[str, str] = {}  # URIs that the files refer to; not part of the content, so not of the digest
         self.aside: set[str] = set()  # files that tell of times or places, which another run of the same has others of

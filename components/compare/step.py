@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from components.artifacts.artifact import Artifact, ArtifactWriter
-from components.artifacts.context import StepContext, keep
+from components.artifacts.context import StepContext, keep_files
 from components.compare.chart import draw_loss, read_loss_curve
 from components.compare.intervals import accuracy_interval, gain_interval, tally
 from components.compare.report import Comparison, choose_examples, render
@@ -41,7 +41,7 @@ def run(given: CompareSettings, inputs: Mapping[str, Artifact], out: ArtifactWri
     loss_png = draw_loss(read_loss_curve(inputs["checkpoint"]))
     examples = choose_examples(pairs, settings.examples)
     html = render(comparison, examples, MediaRoot.of(inputs["dataset"]), loss_png)
-    keep(out, context, {"report.html": html.encode(), "loss.png": loss_png})
+    keep_files(out, context, {"report.html": html.encode(), "loss.png": loss_png})
     out.write_json("comparison.json", summary(comparison))
     out.counts |= {"examples": len(examples), "rejected": comparison.rejected, **asdict(counts)}
     note = f", {comparison.rejected} held-out rows not asked" if comparison.rejected else ""

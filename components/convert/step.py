@@ -25,21 +25,22 @@ from components.ingest.parts import Part, read_parts
 from components.noted import Noted
 from components.rows.rejected import read_rejects, reasons
 from components.rows.row import Rejected
+from plm_model.records.record import SCHEMA
 
 SHOWN_REJECTS = 3
 
 
 @dataclass
-class Tally:
+class RowCounts:
     """How many rows there were, how many of them were rejected, and the first of those."""
 
     rows: int = 0
     rejected: int = 0
     first: list[Rejected] = field(default_factory=list)
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: RowCounts) -> RowCounts:
         first = [*self.first, *other.first][:SHOWN_REJECTS]
-        return Tally(self.rows + other.rows, self.rejected + other.rejected, first)
+        return RowCounts(self.rows + other.rows, self.rejected + other.rejected, first)
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Written:
 def run(given: ConvertSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write the records of `inputs["raw"]`. UserError when there are none, or more rejects than the config allows."""
     raw, settings = inputs["raw"], given.convert
+    out.schema = SCHEMA
     context.cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=context.cache_dir) as file, out.open("rejected.jsonl", "w") as rejects:
         waiting = Waiting(file, settings.split_seed)
@@ -79,7 +81,7 @@ def run(given: ConvertSettings, inputs: Mapping[str, Artifact], out: ArtifactWri
     context.progress(last_line(tally, written))
 
 
-def last_line(tally: Tally, written: Written) -> str:
+def last_line(tally: RowCounts, written: Written) -> str:
     """`90 records to train on, 8 held out, 3 repaired, 2 rejected; 12 text only, such as rows.jsonl:4`."""
     parts = [f"{written.train} records to train on", f"{written.test} held out"]
     parts += [f"{written.noted.repaired} repaired"] if written.noted.repaired else []
@@ -89,7 +91,9 @@ def last_line(tally: Tally, written: Written) -> str:
     return "; ".join(filter(None, (", ".join(parts) + first, written.noted.line())))
 
 
-def read_parts_of(raw: Artifact, given: ConvertSettings, waiting: Waiting, rejects: Any, context: StepContext) -> Tally:
+def read_parts_of(
+    raw: Artifact, given: ConvertSettings, waiting: Waiting, rejects: Any, context: StepContext
+) -> RowCounts:
     """Read all annotation files; what was decided about each is said."""
     refused, parts = read_rejects(raw), read_parts(raw)
     known = {part.annotations: reasons(refused.pop(part.annotations, {})) for part in parts}
@@ -106,9 +110,9 @@ def read_parts_of(raw: Artifact, given: ConvertSettings, waiting: Waiting, rejec
 
 def read_part(
     raw: Artifact, part: Part, ways: Ways, waiting: Waiting, rejects: Any, refused: Mapping[int, str]
-) -> Tally:
+) -> RowCounts:
     """Read one annotation file: its records to those that wait, its rejects to their file."""
-    tally = Tally()
+    tally = RowCounts()
     with raw.open(part.annotations) as stream:
         for row in read_records(stream, part, ways, refused):
             tally.rows += 1
@@ -121,12 +125,12 @@ def read_part(
     return tally
 
 
-def read_refused(refused: Mapping[str, Mapping[int, Rejected]], rejects: Any) -> Tally:
+def read_refused(refused: Mapping[str, Mapping[int, Rejected]], rejects: Any) -> RowCounts:
     """Pass on what ingest rejected of files that it did not bring in as they are: rows of Parquet files."""
     found = [reject for lines in refused.values() for reject in lines.values()]
     for reject in found:
         rejects.write(reject.json_line())
-    return Tally(len(found), len(found), found[:SHOWN_REJECTS])
+    return RowCounts(len(found), len(found), found[:SHOWN_REJECTS])
 
 
 def write_sides(out: ArtifactWriter, waiting: Waiting, settings: ConvertConfig, rejects: Any) -> Written:
@@ -146,7 +150,7 @@ def write_sides(out: ArtifactWriter, waiting: Waiting, settings: ConvertConfig, 
     return written
 
 
-def require_some(tally: Tally, part: Part) -> None:
+def require_some(tally: RowCounts, part: Part) -> None:
     """Raise UserError when an annotation file has nothing to learn from."""
     if not tally.rows:
         raise UserError(f"{part.annotations} has no rows")
@@ -154,7 +158,7 @@ def require_some(tally: Tally, part: Part) -> None:
         raise UserError(f"{part.annotations}: all {tally.rows} rows rejected: {shown(tally.first)}")
 
 
-def check(tally: Tally, config: ConvertConfig) -> None:
+def check(tally: RowCounts, config: ConvertConfig) -> None:
     """Raise UserError when too much was rejected."""
     if tally.rejected > config.max_bad_fraction * tally.rows:
         raise UserError(

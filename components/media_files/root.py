@@ -65,7 +65,7 @@ class MediaRoot:
         """The bytes of one file. MissingMedia when there is none, PathOutsideRoot when the path leads out of the root."""
         target, entry = self.target(path), self.recorded(path)
         for _ in range(READINGS):
-            with self._as_recorded(path, entry), said_of(path, target):
+            with self._as_recorded(path, entry), naming_the_file(path, target):
                 data: bytes = self.location[0].cat_file(target)
             if entry is None or not differs(data, entry):
                 return data
@@ -108,7 +108,7 @@ class MediaRoot:
         require_inside(path)
         target = f"{self.location[1]}/{path}"
         if self.real_root is not None:
-            with said_of(path, target):
+            with naming_the_file(path, target):
                 real = os.path.realpath(target)
             if not below(real, self.real_root):
                 raise PathOutsideRoot(f"{path!r} is a link that leads out of the data root {self.uri}")
@@ -148,7 +148,7 @@ class MediaRoot:
 
     def _download(self, path: str, folder: Path) -> Path:
         place = folder / path
-        with contextlib.suppress(MissingMedia), said_of(path, str(place)):
+        with contextlib.suppress(MissingMedia), naming_the_file(path, str(place)):
             entry = self.entry(path)
             if not place.exists() or (entry is not None and difference(place, entry)):
                 self._bring(path, place, entry)
@@ -168,7 +168,7 @@ class MediaRoot:
 
     def _fetch(self, path: str, place: Path) -> None:
         target = self.target(path)
-        with said_of(path, target):
+        with naming_the_file(path, target):
             self.location[0].get_file(target, str(place))
 
     @cached_property
@@ -192,7 +192,7 @@ def recorded_media(uri: str, digest: str) -> Artifact:
 
 
 @contextmanager
-def said_of(path: str, target: str) -> Iterator[None]:
+def naming_the_file(path: str, target: str) -> Iterator[None]:
     """What the file system says of a file, as an error that names it as the record does."""
     name = short(path)
     if "\0" in path:
@@ -215,7 +215,7 @@ def said_of(path: str, target: str) -> Iterator[None]:
 
 def require_file(path: str, place: str | Path) -> None:
     """MissingMedia, which names `path`, unless there is a file of this disk at `place` and it can be opened."""
-    with said_of(path, str(place)):
+    with naming_the_file(path, str(place)):
         os.close(os.open(place, os.O_RDONLY))
         if os.path.isdir(place):
             raise MissingMedia(f"{short(path)}: is a folder")

@@ -59,6 +59,8 @@ RENAMED = {
     "convert.image_column": "ingest.image_column",
     "ingest.source.registry": "ingest.source.catalogue",
     "train.pack_tiles": "train.pack_media",
+    "train.result": "train.publish",
+    "train.guards.most": "train.guards.max_unsound_steps",
 }
 VALUES = {"bf16": "train.dtype=bfloat16", "fp16": "train.dtype=bfloat16, fp16 is not trained in"}
 

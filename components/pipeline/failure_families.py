@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST = 300  # characters of another's message
-GO_ON = "the same command goes on from what is whole"
+GO_ON = "run the same command again: finished work is reused"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _make(
         raise UserError(f"{step.name}: its artifact vanished from {store.root} while it was committed; run again")
     try:
         remove(context.resume_uri)
-    except Exception as error:  # of a store: the step is done, and what is left behind harms nobody
+    except Exception as error:  # of a store: the step is done, and what is left behind is only unused space
         log.warning("%s stays behind: %s", context.resume_uri, " ".join(str(error).split())[:200])
     return artifact
 

@@ -37,7 +37,7 @@ Kind = Literal["supervised", "unsupervised", "media", "wrong"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShownToken:
     """Tokens that make whole characters together; `ids` is what a reader sees on pointing at them."""
 
     text: str
@@ -46,13 +46,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Run:
+class TokenRun:
     """Neighbouring tokens of one kind: `count` of them, of which the middle is left out where there are many."""
 
     kind: Kind
     count: int
-    start: Sequence[Piece] = ()
-    end: Sequence[Piece] = ()
+    start: Sequence[ShownToken] = ()
+    end: Sequence[ShownToken] = ()
     hidden: int = 0
 
 
@@ -61,7 +61,7 @@ class Audited:
     """One example of the page."""
 
     report: Report
-    runs: Sequence[Run]
+    runs: Sequence[TokenRun]
     pictures: Sequence[Mapping[str, Any]]
     hidden_pictures: int
 
@@ -175,7 +175,7 @@ def spread(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [round(n * (count - 1) / (most - 1)) for n in range(most)]
 
 
-def token_runs(tokens: Sequence[int], targets: Sequence[int], codec: Codec) -> list[Run]:
+def token_runs(tokens: Sequence[int], targets: Sequence[int], codec: Codec) -> list[TokenRun]:
     """The tokens of an example in runs of one kind; the last target follows the last token, as in the conversation.
 
     Worked example: tokens [b i i q], targets [-100 -100 -100 a] give unsupervised b, media i i, unsupervised q, supervised a.
@@ -201,18 +201,18 @@ def kind_of(token: int, target: int, placeholder: int) -> Kind:
     return "unsupervised" if target == NO_TARGET else "supervised"
 
 
-def run_of(kind: Kind, ids: Sequence[int], codec: Codec) -> Run:
+def run_of(kind: Kind, ids: Sequence[int], codec: Codec) -> TokenRun:
     if kind == "media":
-        return Run(kind, len(ids))
+        return TokenRun(kind, len(ids))
     if len(ids) <= LONG_RUN:
-        return Run(kind, len(ids), pieces(ids, codec))
+        return TokenRun(kind, len(ids), pieces(ids, codec))
     start, end = pieces(ids[:RUN_EDGE], codec), pieces(ids[-RUN_EDGE:], codec)
-    return Run(kind, len(ids), start, end, len(ids) - 2 * RUN_EDGE)
+    return TokenRun(kind, len(ids), start, end, len(ids) - 2 * RUN_EDGE)
 
 
-def pieces(ids: Sequence[int], codec: Codec) -> list[Piece]:
+def pieces(ids: Sequence[int], codec: Codec) -> list[ShownToken]:
     """Tokens as text; those that only together make a character stay together."""
-    found: list[Piece] = []
+    found: list[ShownToken] = []
     waiting: list[int] = []
     for place, token in enumerate(ids):
         waiting.append(token)
@@ -220,6 +220,6 @@ def pieces(ids: Sequence[int], codec: Codec) -> list[Piece]:
         if text.endswith("\ufffd") and len(waiting) < 4 and place + 1 < len(ids):
             continue
         special = bool(text) and not codec.text(waiting, special=False)
-        found.append(Piece(text, " ".join(map(str, waiting)), special))
+        found.append(ShownToken(text, " ".join(map(str, waiting)), special))
         waiting = []
     return found

@@ -30,26 +30,23 @@ class Encoder:
     media: MediaRoot
     options: StoreOptions = AS_FOUND
 
-    def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
+    def encode(self, raw: bytes, source: str) -> dict[str, Any]:
         """The row of a shard (columns of `shards.schema`) of one line of JSON, and beside these columns `notes`, the kinds of
         `components.noted` that were noticed about it, and `place`, the line of the user's file where the row says it.
 
-        `source` names where the row comes from unless it has a `source` of its own; `refused` is a reason known before.
-        Unusable when it cannot be used.
+        `source` names where the row comes from unless it has a `source` of its own. Unusable when it cannot be used.
         """
         row = load(raw)
-        if refused is not None:
-            raise Unusable(refused, known_id(row), user_line(row))
         try:
             return self.encode_record(parse_record(row), source)
         except (RecordError, ImageError, VideoError, MissingMedia) as error:
-            raise Unusable(visible(error), known_id(row), user_line(row)) from error
+            raise Unusable(readable(error), known_id(row), user_line(row)) from error
 
     def encode_record(self, record: Record, source: str) -> dict[str, Any]:
         stored = self.codec.store(record, self.media, self.options)
         return {
             "id": record.id,
-            "source": visible(record.row.get("source") or source),
+            "source": readable(record.row.get("source") or source),
             "record": json.dumps({key: value for key, value in record.row.items() if key != USER_LINE}),
             **{name: getattr(stored.example, name) for name in ARRAYS},
             "media": stored.media,
@@ -82,18 +79,18 @@ def identity(raw: bytes) -> tuple[str | None, str | None, str]:
         return None, None, ""
     media = row.get("image") or row.get("video") or ""
     names = [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]
-    return known_id(row), user_line(row), short(visible(", ".join(names)))
+    return known_id(row), user_line(row), short(readable(", ".join(names)))
 
 
 def known_id(row: Mapping[str, Any]) -> str | None:
-    return visible(row["id"]) if row.get("id") is not None else None
+    return readable(row["id"]) if row.get("id") is not None else None
 
 
 def user_line(row: Mapping[str, Any]) -> str | None:
     place = row.get(USER_LINE)
-    return visible(place) if isinstance(place, str) and place else None
+    return readable(place) if isinstance(place, str) and place else None
 
 
-def visible(value: Any) -> str:
+def readable(value: Any) -> str:
     """Text that any file can hold, on one line."""
     return " ".join(str(value).encode("utf-8", "replace").decode().split())

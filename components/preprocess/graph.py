@@ -1,7 +1,7 @@
 """The Ray Data graph: read a chunk of lines, encode them, write their shard, and report a small row for each line.
 
 One task does all three for a chunk, row group by row group, so that neither a worker nor the driver ever holds a shard. What
-a task finds out about its lines comes back as values; only what nobody foresaw is an exception.
+a task finds out about its lines comes back as values; only a fault of the program is an exception.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ChunkWorker:
         process.use(pickle.dumps(self.encoder), self.row_seconds)
         for line, text in zip(lines["line"].to_pylist(), lines["text"], strict=True):
             try:
-                row = process.encode(text.as_py(), chunk.file, chunk.repeated.get(line))
+                row = process.encode(text.as_py(), chunk.file)
             except Unusable as error:
                 reports.append(Report(chunk.split, line, error.id, error.reason, place=error.place))
                 continue

@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Piece:
+class WrittenLines:
     """Lines of one chunk that came back together."""
 
     first: int
@@ -59,7 +59,7 @@ def collect(reports: Iterable[Any], chunks: Sequence[Chunk], told: Callable[[int
 
     Raises RuntimeError when a line got lost or was done twice.
     """
-    found: list[list[Piece]] = [[] for _ in chunks]
+    found: list[list[WrittenLines]] = [[] for _ in chunks]
     rows = 0
     for table in reports:
         found[table["chunk"][0].as_py()].append(piece_of(table))
@@ -75,7 +75,7 @@ def collect(reports: Iterable[Any], chunks: Sequence[Chunk], told: Callable[[int
     )
 
 
-def piece_of(table: Any) -> Piece:
+def piece_of(table: Any) -> WrittenLines:
     """The columns that are needed of a table of reports; its own memory, which workers share with us, is let go."""
     import pyarrow.compute as pc
 
@@ -85,7 +85,7 @@ def piece_of(table: Any) -> Piece:
     is_good = pc.is_null(table["reason"])
     good = narrow(table.filter(is_good), good_schema())
     bad = narrow(table.filter(pc.invert(is_good)), bad_schema())
-    return Piece(int(lines[0]), int(lines[-1]), good, bad, noted_in(table.filter(is_good)))
+    return WrittenLines(int(lines[0]), int(lines[-1]), good, bad, noted_in(table.filter(is_good)))
 
 
 def noted_in(good: Any) -> Noted:
@@ -110,7 +110,7 @@ def narrow(table: Any, schema: Any) -> Any:
     return pa.table(columns, schema.names).cast(schema)
 
 
-def require_each_once(chunk: Chunk, pieces: Sequence[Piece]) -> None:
+def require_each_once(chunk: Chunk, pieces: Sequence[WrittenLines]) -> None:
     rows = sum(piece.rows for piece in pieces)
     overlap = any(before.last >= after.first for before, after in itertools.pairwise(pieces))
     if rows != chunk.rows or overlap:
@@ -118,14 +118,18 @@ def require_each_once(chunk: Chunk, pieces: Sequence[Piece]) -> None:
 
 
 def joined(
-    split: str, chunks: Sequence[Chunk], found: Sequence[Sequence[Piece]], part: Callable[[Piece], Any], schema: Any
+    split: str,
+    chunks: Sequence[Chunk],
+    found: Sequence[Sequence[WrittenLines]],
+    part: Callable[[WrittenLines], Any],
+    schema: Any,
 ) -> Any:
     import pyarrow as pa
 
     return pa.concat_tables([schema.empty_table(), *(part(piece) for piece in of_split(split, chunks, found))])
 
 
-def of_split(split: str, chunks: Sequence[Chunk], found: Sequence[Sequence[Piece]]) -> Iterator[Piece]:
+def of_split(split: str, chunks: Sequence[Chunk], found: Sequence[Sequence[WrittenLines]]) -> Iterator[WrittenLines]:
     """The pieces of a split in the order of its lines."""
     for chunk, pieces in zip(chunks, found, strict=True):
         if chunk.split == split:

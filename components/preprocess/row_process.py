@@ -61,20 +61,20 @@ class RowProcess:
         if self.connection is not None:
             self._greet(self.connection)
 
-    def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
+    def encode(self, raw: bytes, source: str) -> dict[str, Any]:
         """The row of a shard. Unusable for one that cannot be used, whatever that did to the process; UserError, OSError."""
         try:
-            answer: dict[str, Any] | BaseException = self._ask(raw, source, refused)
+            answer: dict[str, Any] | BaseException = self._ask(raw, source)
         except Died as death:
-            answer = self._again(raw, source, refused, death)
+            answer = self._again(raw, source, death)
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    def _again(self, raw: bytes, source: str, refused: str | None, death: Died) -> Any:
+    def _again(self, raw: bytes, source: str, death: Died) -> Any:
         if not death.final:
             try:
-                return self._ask(raw, source, refused)
+                return self._ask(raw, source)
             except Died as second:
                 death = second
         id, place, media = identity(raw)
@@ -145,7 +145,7 @@ def row_process() -> RowProcess:
 
 
 def serve(connection: Connection, seconds: float) -> None:
-    """Answer (raw, source, refused) with a row, or the exception in its place, until the other side is gone; before that comes
+    """Answer (raw, source) with a row, or the exception in its place, until the other side is gone; before that comes
     (pickled encoder, environment)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; this one ends with its parent
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -172,10 +172,10 @@ def limit_computing(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def answer(encoder: Encoder, raw: bytes, source: str, refused: str | None) -> dict[str, Any] | BaseException:
-    """The row, or what is to be raised; what nobody foresaw is a bad row, too, that names our own line."""
+def answer(encoder: Encoder, raw: bytes, source: str) -> dict[str, Any] | BaseException:
+    """The row, or what is to be raised; a fault of the program is a bad row, too, that names our own line."""
     try:
-        return encoder.encode(raw, source, refused)
+        return encoder.encode(raw, source)
     except (Unusable, UserError, OSError) as error:
         return error.with_traceback(None)
     except MemoryError:

@@ -1,8 +1,9 @@
 """Preprocess: conversations and their media become shards of encoded examples, with an index and statistics.
 
-The artifact holds, for `train` and for `test` where there are test rows, `<split>/shard-00000.parquet`... and
-`<split>/index.parquet`; and `rejected.jsonl`, `statistics.json` and `audit.html`. The same input and config give the same
-bytes, however many workers there were.
+What `convert` promises of its records (`plm_model.records.record.SCHEMA`) is not looked at again. The artifact holds, for
+`train` and for `test` where there are test rows, `<split>/shard-00000.parquet`... and `<split>/index.parquet`; and
+`rejected.jsonl`, `statistics.json` and `audit.html`. The same input and config give the same bytes, however many workers
+there were.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.artifacts.artifact import Artifact, ArtifactWriter
-from components.artifacts.context import StepContext, keep
+from components.artifacts.context import StepContext, keep_files
 from components.errors import UserError
 from components.media_files.root import MediaRoot
 from components.model_files.settings import codec_of
@@ -22,10 +23,11 @@ from components.preprocess.figures import statistics
 from components.preprocess.graph import ChunkWorker, run_graph
 from components.preprocess.outcome import SPLITS, Outcome, collect
 from components.preprocess.rejected import FILE, require_within_budget, write_rejected
-from components.preprocess.scan import Chunk, Scan
+from components.preprocess.scan import Chunk, chunks_of
 from components.preprocess.settings import PreprocessConfig
 from components.shards.writer import write_index
 from plm_model.packs.stored import StoreOptions
+from plm_model.records.record import SCHEMA
 
 COUNTED = ("rows", "examples", "used", "repaired", "rejected")
 
@@ -37,6 +39,7 @@ def run(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: Artifac
     out of the data root.
     """
     dataset = inputs["dataset"]
+    dataset.require_schema(SCHEMA)
     encoder = Encoder(
         codec=codec_of(inputs["model"], settings.max_tokens),
         media=MediaRoot.of(dataset),
@@ -50,7 +53,7 @@ def run(settings: PreprocessConfig, inputs: Mapping[str, Artifact], out: Artifac
         raise UserError(f"none of the rows of {dataset.uri}/train.jsonl can be used: {first}")
     figures = write_results(out, outcome)
     read = dataset.read_json("noted.json") if "noted.json" in dataset.files else None
-    keep(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, read).encode()})
+    keep_files(out, context, {audit.FILE: audit.audit_page(out.uri, outcome, encoder.codec, read).encode()})
     context.progress(last_line(figures, outcome))
 
 
@@ -66,12 +69,10 @@ def last_line(figures: Mapping[str, Mapping[str, Any]], outcome: Outcome) -> str
 
 def scan(settings: PreprocessConfig, dataset: Artifact) -> list[Chunk]:
     """The chunks of all splits; UserError when there is nothing to train on."""
-    looking = Scan(settings.rows_per_shard)
     chunks = []
     for split in SPLITS:
         if f"{split}.jsonl" in dataset.files:
-            chunks += looking.chunks(dataset.local(f"{split}.jsonl"), split)
-    looking.refuse_repeated()
+            chunks += chunks_of(dataset.local(f"{split}.jsonl"), split, settings.rows_per_shard)
     if not any(chunk.split == "train" for chunk in chunks):
         raise UserError(f"{dataset.uri}/train.jsonl has no rows")
     return chunks

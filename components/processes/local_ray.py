@@ -128,7 +128,7 @@ class Watch:
 
 def end_suddenly(why: str) -> None:
     """End the process from a thread: the main one waits within Ray for what will not come, and hears no signal."""
-    print(f"error: {why}; run again: what was whole is kept", file=sys.stderr, flush=True)
+    print(f"error: {why}; run the same command again: finished work is reused", file=sys.stderr, flush=True)
     for close in list(before_sudden_end):
         with contextlib.suppress(Exception):
             close()
@@ -141,7 +141,7 @@ def said_by(step: str) -> Iterator[None]:
     try:
         yield
     except HelperEnded as error:
-        raise UserError(f"{step}: {error}; run again: what was whole is kept") from None
+        raise UserError(f"{step}: {error}; run the same command again: finished work is reused") from None
 
 
 def abandon(node: Any) -> None:

@@ -27,7 +27,7 @@ AT_ONCE_SECONDS = 60.0  # two machines that promote at the same time, and how fa
 
 
 @dataclass(frozen=True)
-class Decision:
+class GateDecision:
     """Whether the champion alias moves, and why, in one sentence."""
 
     champion: bool
@@ -65,7 +65,7 @@ def promote(
         return Registration(name, version, True, f"{name} version {version} is the champion")
     if champion is not None and is_moved(champion, tags):
         reason = f"stays champion: the weights of version {champion.version}, where they lie now"
-        note(client, name, version, Decision(True, reason))
+        note(client, name, version, GateDecision(True, reason))
         client.set_registered_model_alias(name, CHAMPION, version)
         return Registration(name, version, True, f"{name} version {version}: {reason}")
     decision = decide(gate, comparison, champion, tags)
@@ -85,7 +85,7 @@ def is_moved(champion: Any, tags: Mapping[str, str]) -> bool:
     return moved
 
 
-def note(client: Any, name: str, version: str, decision: Decision) -> None:
+def note(client: Any, name: str, version: str, decision: GateDecision) -> None:
     """Keep a decision as tags of its version, the one that others look for last."""
     client.set_model_version_tag(name, version, REASON_TAG, decision.reason)
     client.set_model_version_tag(name, version, TIME_TAG, repr(time.time()))
@@ -122,10 +122,10 @@ def measured(version: Any, gate: GateConfig) -> float:
 
 def yield_to(
     client: Any, name: str, version: str, better: Any, gate: GateConfig, comparison: Mapping[str, Any]
-) -> Decision:
+) -> GateDecision:
     """Give the alias to a better version that was promoted at the same time."""
     client.set_registered_model_alias(name, CHAMPION, better.version)
-    decision = Decision(
+    decision = GateDecision(
         False,
         f"stays challenger: {gate.metric} {comparison['after']:.4f} against {measured(better, gate):.4f} of version "
         f"{better.version}, which was promoted at the same time",
@@ -134,7 +134,9 @@ def yield_to(
     return decision
 
 
-def decide(gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None, tags: Mapping[str, str]) -> Decision:
+def decide(
+    gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None, tags: Mapping[str, str]
+) -> GateDecision:
     """The gate: gain over the champion's metric, or over the untrained base where there is no champion, of at least `min_gain`.
 
     Worked example: min_gain 0.02, champion 0.90, candidate 0.93: gain +0.030, the champion moves; candidate 0.91: it stays.
@@ -150,7 +152,7 @@ def decide(gate: GateConfig, comparison: Mapping[str, Any], champion: Any | None
     gain = after - yardstick
     passed = gain >= gate.min_gain - ROUNDING
     verdict = "becomes champion" if passed else "stays challenger"
-    return Decision(
+    return GateDecision(
         passed,
         f"{verdict}: {gate.metric} {after:.4f} against {yardstick:.4f} of {rival}, "
         f"gain {gain:+.4f}, gate.min_gain {gate.min_gain:g}",

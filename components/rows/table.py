@@ -42,7 +42,7 @@ class Unclosed(ValueError):
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How a table is written: `columns` are its header's names, `media` the place of the column that names files."""
 
     file: str
@@ -101,7 +101,9 @@ def table_rows(
         yield row_of(line, lines, layout)
 
 
-def layout_of(line: str, where: str, delimiter: str, quoted: bool, image_column: str, required: Required) -> Layout:
+def layout_of(
+    line: str, where: str, delimiter: str, quoted: bool, image_column: str, required: Required
+) -> TableLayout:
     """The layout that a header says. UserError when it is none, or lacks what is required."""
     try:
         fields = fields_of(line, delimiter, quoted)
@@ -115,7 +117,7 @@ def layout_of(line: str, where: str, delimiter: str, quoted: bool, image_column:
     for column in (media, *(required(columns) if callable(required) else required)):
         if column not in columns:
             raise UserError(f"{where.rpartition(':')[0]}: {lacks(column, columns, line, delimiter)}")
-    return Layout(where.rpartition(":")[0], delimiter, quoted, columns, columns.index(media))
+    return TableLayout(where.rpartition(":")[0], delimiter, quoted, columns, columns.index(media))
 
 
 def lacks(column: str, columns: Sequence[str], line: str, delimiter: str) -> str:
@@ -136,7 +138,7 @@ def lacks(column: str, columns: Sequence[str], line: str, delimiter: str) -> str
     return f"{said}; did you mean {near[0]!r}?" if near else said
 
 
-def row_of(line: str, lines: Lines, layout: Layout) -> Row | Rejected:
+def row_of(line: str, lines: Lines, layout: TableLayout) -> Row | Rejected:
     """The row that begins with a line which was just taken; takes those on which it goes on."""
     number = lines.number
     try:
@@ -176,7 +178,7 @@ def fields_of(text: str, delimiter: str, quoted: bool) -> list[str]:
         place += 1
 
 
-def continued(line: str, lines: Lines, layout: Layout) -> tuple[list[str], str]:
+def continued(line: str, lines: Lines, layout: TableLayout) -> tuple[list[str], str]:
     """Fields and text of a row whose quoted field goes on over the next lines, which are taken. Unclosed: a lone quote."""
     lone = Unclosed('a quote opens that its line does not close; inside of quotes write "" for a quote')
     text = line
@@ -199,7 +201,7 @@ def continued(line: str, lines: Lines, layout: Layout) -> tuple[list[str], str]:
     raise lone
 
 
-def swallows(line: str, others: Sequence[str], layout: Layout) -> bool:
+def swallows(line: str, others: Sequence[str], layout: TableLayout) -> bool:
     """Whether a line and one of those behind it are rows by themselves: have all fields, and a file's name in its place."""
     own = media_name(line, layout)
     like = FILE_NAME if own and FILE_NAME.fullmatch(own) else NO_BLANK
@@ -207,7 +209,7 @@ def swallows(line: str, others: Sequence[str], layout: Layout) -> bool:
     return bool(own and like.fullmatch(own)) and any(name and like.fullmatch(name) for name in names)
 
 
-def media_name(line: str, layout: Layout) -> str | None:
+def media_name(line: str, layout: TableLayout) -> str | None:
     """What stands in the place of a file's name in a line by itself; None when the line has not all fields."""
     try:
         fields = fields_of(line, layout.delimiter, layout.quoted)

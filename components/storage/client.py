@@ -29,7 +29,7 @@ from fsspec.asyn import sync
 from s3fs.core import S3File, S3FileSystem
 
 from components.errors import StorageError
-from components.storage.faults import Damaged, final, passing, reason, require_same
+from components.storage.faults import DamagedTransfer, final, passing, reason, require_same
 from components.storage.object_sums import damage_of, damage_of_file
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class StorageClient(S3FileSystem):
                     return answer
                 data = await headers["Body"].read()
             except FlexibleChecksumError as error:  # botocore looks at some sums by itself
-                raise Damaged(f"the answer is damaged: {error}") from None
+                raise DamagedTransfer(f"the answer is damaged: {error}") from None
             finally:
                 headers["Body"].close()
             require_sound(data, answer, span)
@@ -269,12 +269,12 @@ class AgreedFile(S3File):
 
 
 def require_sound(data: bytes, answer: Answer, span: tuple[int, int] | None) -> None:
-    """Damaged unless the body is as long as it says and was asked for, and sums up to what the store keeps."""
+    """DamagedTransfer unless the body is as long as it says and was asked for, and sums up to what the store keeps."""
     wanted = answer.size if span is None else span[1] - span[0]
     if len(data) != wanted:
-        raise Damaged(f"{len(data)} bytes came, {wanted} were expected")
+        raise DamagedTransfer(f"{len(data)} bytes came, {wanted} were expected")
     if span is None and (damage := damage_of(data, wanted, answer.etag, answer.headers)):
-        raise Damaged(f"the answer is damaged: {damage}")
+        raise DamagedTransfer(f"the answer is damaged: {damage}")
 
 
 def uri_of(kwargs: Mapping[str, Any]) -> str:

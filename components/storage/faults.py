@@ -33,7 +33,7 @@ CURES = {
 }
 
 
-class Damaged(Exception):
+class DamagedTransfer(Exception):
     """What came is not what the store has; the message says how."""
 
 
@@ -48,7 +48,14 @@ def passing(error: BaseException) -> bool:
     code, status = code_of(error)
     if isinstance(error, NoCredentialsError):
         return False
-    silent = (*S3_RETRYABLE_ERRORS, HTTPClientError, Damaged, TimeoutError, ConnectionError, asyncio.TimeoutError)
+    silent = (
+        *S3_RETRYABLE_ERRORS,
+        HTTPClientError,
+        DamagedTransfer,
+        TimeoutError,
+        ConnectionError,
+        asyncio.TimeoutError,
+    )
     return code in PASSING or status >= 500 or isinstance(error, (*silent, FileNotFoundError))
 
 
@@ -61,7 +68,7 @@ def reason(error: BaseException, endpoint: str) -> str:
         return "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
     if code or status:
         return f"{CURES.get(code) or f'{status} {code}'.strip()} (at {endpoint})"
-    if isinstance(error, Damaged):
+    if isinstance(error, DamagedTransfer):
         return f"{error} (at {endpoint})"
     return f"no answer from {endpoint} ({type(error).__name__})"
 
@@ -77,9 +84,9 @@ def final(error: Exception, uri: str, said: str) -> Exception:
 
 
 def require_same(body: Any, answer: Mapping[str, Any]) -> None:
-    """Damaged where the store says by its etag that it got other bytes than were sent."""
+    """DamagedTransfer where the store says by its etag that it got other bytes than were sent."""
     if isinstance(body, bytes | bytearray | memoryview):
         data = bytes(body)
         etag = str(answer.get("ETag", "")).strip('"')
         if damage := damage_of(data, len(data), etag, {**answer, "ChecksumCRC32": None, "ChecksumSHA256": None}):
-            raise Damaged(f"the store got other bytes: {damage}")
+            raise DamagedTransfer(f"the store got other bytes: {damage}")

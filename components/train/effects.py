@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 FAMILY_PARTS: tuple[Part, ...] = ("settings", "collator", "model")
 # What may change in the middle of a run: when it is saved and looked at, and which checkpoint is taken.
-FREE_TO_CHANGE = {"checkpoint_every", "result", "validate_every", "profile"}
+FREE_TO_CHANGE = {"checkpoint_every", "publish", "validate_every", "profile"}
 
 
 def of_weights(settings: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the weights of every step, as `section.key` -> value: what goes on has the same."""
+    """The settings that decide the weights of every step, as `section.key` -> value: a resumed training has the same."""
     flat = dict(_leaves(counted(settings)))
     return {name: value for name, value in flat.items() if name.split(".")[0] not in FREE_TO_CHANGE}
 
@@ -27,7 +27,7 @@ def of_result(settings: TrainConfig) -> dict[str, Any]:
 
     The last checkpoint is the same whenever others were made and validated; which one is best depends on both.
     """
-    chosen = ("result", "checkpoint_every", "validate_every") if settings.result == "best" else ("result",)
+    chosen = ("publish", "checkpoint_every", "validate_every") if settings.publish == "best" else ("publish",)
     return of_weights(settings) | {name: getattr(settings, name) for name in chosen}
 
 

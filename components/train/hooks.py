@@ -1,4 +1,4 @@
-"""What goes on beside the steps of a rank: checkpoints, guards, the watchdog, and what anyone asks for in between."""
+"""What a rank does beside its steps: checkpoints, guards, the watchdog, and what anyone asks for in between."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANOMALIES = "anomalies.jsonl"
 
 
 @dataclass
-class Supervision:
+class RankHooks:
     """The hooks of the loop, on every rank."""
 
     settings: TrainConfig
@@ -64,13 +64,13 @@ class Supervision:
             yield work
 
     def finish(self) -> None:
-        """Wait for the checkpoint of the last step, and insist on it."""
+        """Wait for the checkpoint of the last step, and save_with_patience on it."""
         with self.watchdog.paused():
             self.profiler.close()
             self.agreement.close()
             if self.saved != self.settings.steps:
                 self._save(self.settings.planned_steps)
-            insist(self.saver, self._save_last, self.settings.checkpoint_patience_s)
+            save_with_patience(self.saver, self._save_last, self.settings.checkpoint_patience_s)
             self._tell_failures()
 
     def _save_last(self, seconds_left: float) -> None:
@@ -92,7 +92,7 @@ class Supervision:
         with self.watchdog.paused():
             self.saver.wait()
         self._tell_failures()
-        if step < self.settings.planned_steps:  # what is trained to its end is not given up: see `insist`
+        if step < self.settings.planned_steps:  # what is trained to its end is not given up: see `save_with_patience`
             require_some(self.saver, step, self.settings.max_failed_checkpoints)
         self._save(step)
 
@@ -125,7 +125,7 @@ class Supervision:
         self.run.anomalies += found
         if found and self.group.rank == 0:
             write_anomalies(self.folder, self.run.all_anomalies)
-        react(found, so_far, self.settings.guards.most)
+        react(found, so_far, self.settings.guards.max_unsound_steps)
 
     def _after_step(self, work: StepWork) -> None:
         self.watchdog.step_done()
@@ -154,7 +154,7 @@ def write_anomalies(folder: str, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def require_some(saver: Saver, step: int, most: int) -> None:
-    """UserError when so many checkpoints in a row could not be written that going on would be for nothing."""
+    """UserError when so many checkpoints in a row could not be written that training further would be for nothing."""
     if saver.failed_in_a_row >= most:
         raise UserError(
             f"{saver.failed_in_a_row} checkpoints in a row could not be written, so training ends at step {step} "
@@ -162,7 +162,7 @@ def require_some(saver: Saver, step: int, most: int) -> None:
         )
 
 
-def insist(saver: Saver, save: Callable[[float], None], patience_s: float) -> None:
+def save_with_patience(saver: Saver, save: Callable[[float], None], patience_s: float) -> None:
     """Wait for the last checkpoint; a failed one is tried again for so long, then it is a UserError.
 
     `save(seconds_left)` begins it anew.

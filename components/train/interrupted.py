@@ -1,4 +1,4 @@
-"""What interrupted trainings left below a storage root: how far each came, how large it is, and what keeps it from going on.
+"""What interrupted trainings left below a storage root: how far each came, its size, and what keeps it from being resumed.
 
 Needs no torch: it is asked at every start, and by `--explain`.
 """
@@ -39,22 +39,22 @@ class Interrupted:
 
 
 def lines(found: list[Interrupted], here: str | None) -> list[str]:
-    """What a person is told at a start: of the training at `here`, which goes on, and of others with the way to them.
+    """What a person is told at a start: of the training at `here`, which is resumed, and of others with the way to them.
 
-    `here` is None while data or base model are still to be made: which one goes on is not known yet.
+    `here` is None while data or base model are still to be made: which one is resumed is not known yet.
     """
     told = []
     for one in found:
         if one.uri == here:
-            told.append(f"goes on {one.stands}")
+            told.append(f"resumes {one.stands}")
         elif here is None and not one.differs:
-            told.append(f"an interrupted training stands {one.stands}: it goes on if its inputs come out the same")
+            told.append(f"an interrupted training stands {one.stands}: it is resumed if its inputs come out the same")
         else:
             told.append(
                 f"an interrupted training stands {one.stands} in {one.uri}; it has {'; '.join(one.differs)}: "
-                "undo that to go on with it"
+                "undo that to resume it"
             )
-    told.sort(key=lambda line: not line.startswith("goes on"))
+    told.sort(key=lambda line: not line.startswith("resumes"))
     more = len(told) - SHOWN
     return told[:SHOWN] + ([f"{more} more interrupted trainings are there"] if more > 0 else [])
 

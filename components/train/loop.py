@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from components.train.data.loader import MicroBatch, StepWork
-from components.train.measure.metrics import Gauge, Metrics, Waiting, Window, summarise
+from components.train.measure.metrics import Gauge, Metrics, TimedWorks, Window, summarise
 from components.train.model.parallel import Group
 from components.train.update.gradient_sum import BeforeMicroStep, reduction
 from components.train.update.optimizer import ShardedAdamW
@@ -61,10 +61,12 @@ def train(
     """Take one optimizer step for each item of work. Every rank calls this with equally many micro-batches."""
     model.train()
     before = reduction(model, last_only=settings.parallel.reduce_last_only, exact=settings.exact_elastic)
-    window, arriving = Window(gauge or Gauge()), Waiting(works)
+    window, arriving = Window(gauge or Gauge()), TimedWorks(works)
     for work in arriving:
         rate = learning_rate(work.step, settings)
-        loss_sum, supervised = accumulate(model, work, group, settings.seed, both(window.look, hooks.look), before)
+        loss_sum, supervised = accumulate(
+            model, work, group, settings.seed, look_twice(window.look, hooks.look), before
+        )
         hooks.before_update()
         norm = optimizer.step(rate, partial(hooks.veto, work, loss_sum, supervised))
         window.add(work, supervised, arriving.take())
@@ -78,7 +80,7 @@ def train(
         hooks.after_step(work)
 
 
-def both(first: Look, second: Look) -> Look:
+def look_twice(first: Look, second: Look) -> Look:
     """Show each pack's losses to two."""
 
     def look(micro: MicroBatch, losses: Tensor) -> None:

@@ -41,6 +41,6 @@ def check(
     return left_out
 
 
-def said_of(left_out: list[Rejected]) -> str:
+def rejected_line(left_out: list[Rejected]) -> str:
     """The line that tells of examples that no pack can hold."""
     return f"{len(left_out)} examples are too large for a pack, {left_out[0].id} for one"

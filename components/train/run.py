@@ -1,4 +1,4 @@
-"""The numbers of a run over all its attempts, and whether an attempt may go on from those of another."""
+"""The numbers of a run over all its attempts, and whether an attempt may resume those of another."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Run:
                 yield work
 
     def at(self, step: int, optimizer: ShardedAdamW, guard: Guard, group: Group) -> dict[str, Any]:
-        """The state after a step: what a checkpoint keeps and the next attempt goes on from."""
+        """The state after a step: what a checkpoint keeps and the next attempt resumes."""
         seconds = time.time() - self.started
         return {
             **self.state,
@@ -133,7 +133,7 @@ def resume(
         if differences := identity.differences(state):
             raise UserError(
                 f"{folder} belongs to a training with other settings ({'; '.join(differences)}); "
-                "undo the change to go on, or start afresh with --refresh"
+                "undo the change to resume it, or start afresh with --refresh"
             )
         checkpoint.restore(folder, model, optimizer)
         restarts = state["restarts"] + (not rolled_back)

@@ -121,7 +121,7 @@ class GuardSettings:
     """What follows a step that is not sound, or none at all."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"hang_seconds", "most"})
+    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"hang_seconds", "max_unsound_steps"})
 
     on_nonfinite: Literal["stop", "skip", "roll_back"] = "stop"
     """After a loss or gradient that is not a finite number. Weights are unharmed in each case."""
@@ -131,15 +131,15 @@ class GuardSettings:
     """A loss above so many times the median of those before is a spike."""
     spike_window: int = 32
     """Steps that the median is of; judged from half a window on."""
-    most: int = 10
-    """Unsound steps of a run that are put up with."""
+    max_unsound_steps: int = 10
+    """Unsound steps of a run that are tolerated."""
     hang_seconds: float = 40.0
     """Seconds without progress after which the rank behind is named; silent ranks end the attempt. 0 = never."""
 
     BOUNDS: ClassVar[dict[str, Range]] = {
         "spike_factor": positive(1e6),
         "spike_window": positive(10**6),
-        "most": up_to(MANY),
+        "max_unsound_steps": up_to(MANY),
         "hang_seconds": up_to(1e7),
     }
 

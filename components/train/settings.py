@@ -106,7 +106,7 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept."""
-    result: Literal["last", "best"] = "last"
+    publish: Literal["last", "best"] = "last"
     """Which checkpoint the training gives: `best` has the lowest validation loss, or training loss where none is measured."""
     checkpoint_patience_s: float = 300.0
     """How long the last checkpoint is tried again, with training done and in memory, while the disk has no room for it."""

@@ -1,4 +1,4 @@
-"""Train with Ray Train and FSDP2, from the base model's weights; an interrupted training goes on where it stood.
+"""Train with Ray Train and FSDP2, from the base model's weights; an interrupted training is resumed.
 
 Everything that can be wrong with the data or the settings is looked at here, before any worker starts.
 """
@@ -37,8 +37,8 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
     """
     from components.train.data.length import counted_in_steps
     from components.train.launch.ray import fit
-    from components.train.preflight import check, said_of
-    from components.train.watch.signals import forget
+    from components.train.preflight import check, rejected_line
+    from components.train.watch.signals import remove_touch_files
 
     began = time.time()
     folder = TrainingFolder(absolute_uri(context.resume_uri))
@@ -50,9 +50,9 @@ def run(given: TrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter,
         context.progress(f"{given.epochs:g} epochs are {settings.steps} steps")
     left_out = check(settings, inputs["shards"], inputs["base"], settings.workers, folder)
     if left_out:
-        context.progress(f"{said_of(left_out)}; see {rejected.FILE}")
+        context.progress(f"{rejected_line(left_out)}; see {rejected.FILE}")
     replay(folder, context)
-    forget(folder.uri)
+    remove_touch_files(folder.uri)
     fit(settings, inputs, folder, context)
     state = publish(folder, settings, out)
     publish_traces(folder, out, context)
@@ -114,7 +114,7 @@ def publish(training: TrainingFolder, settings: TrainConfig, out: ArtifactWriter
     state: dict[str, Any] = read_state(folder) if folder else {"step": 0}
     if folder is None or state["step"] != settings.steps:
         raise RuntimeError(f"{checkpoints}: the last checkpoint is of step {state['step']}, not {settings.steps}")
-    if settings.result == "best":
+    if settings.publish == "best":
         folder = best(checkpoints) or folder
         state = {**state, **{name: read_state(folder)[name] for name in ("step", "loss", "score")}}
     fs, path = filesystem(folder)
@@ -125,7 +125,7 @@ def publish(training: TrainingFolder, settings: TrainConfig, out: ArtifactWriter
             continue
         if copy(fs, name, out, f"checkpoint/{rel}") != records.get(rel, {}).get("crc32"):
             set_aside(folder)
-            raise UserError(f"{name}: is damaged; run again to go on from the checkpoint before it")
+            raise UserError(f"{name}: is damaged; run again to resume from the checkpoint before it")
     fs, path = filesystem(newest(checkpoints) or folder)
     copy(fs, f"{path}/{METRICS}", out, METRICS)
     out.write_json("train_state.json", state)

@@ -23,7 +23,7 @@ from components.train.data.plan_file import stored_plan
 from components.train.data.rejected import RejectedLog
 from components.train.data.selection import plan_spec
 from components.train.folder import TrainingFolder
-from components.train.hooks import Supervision
+from components.train.hooks import RankHooks
 from components.train.loop import train
 from components.train.measure.metrics import Gauge
 from components.train.measure.metrics_log import sender
@@ -35,7 +35,7 @@ from components.train.run import Identity, resume
 from components.train.settings import TrainConfig
 from components.train.update.optimizer import ShardedAdamW
 from components.train.watch.guards import Anomaly, Guard, RollBack
-from components.train.watch.signals import Agreement, Stopped, Wishes, polled, signals_stop, touch_files
+from components.train.watch.signals import Agreement, Signals, Stopped, polled, signals_stop, touch_files
 from components.train.watch.watchdog import Watchdog
 from plm_model.family import part
 from plm_model.model_directory.files import load_weights
@@ -83,18 +83,23 @@ def run_rank(
     `leaving` tells that this machine is about to be taken away: a checkpoint is made while there is time. Raises Stopped
     after SIGTERM, Ctrl-C or a touch file, TrainingDiverged, and UserError for what trying again would not mend.
     """
-    group, wishes = Group.current(device), Wishes()
+    group, signals = Group.current(device), Signals()
     guards = job.settings.guards
     watchdog = Watchdog(
         group,
         guards.hang_seconds,
         job.folder.hangs,
-        wishes.stop,
+        signals.stop,
         first_steps=COMPILED_STEPS if job.settings.compile else 1,
     )
-    agreement = Agreement(group, wishes)
+    agreement = Agreement(group, signals)
     rolled_back: list[Anomaly] = []
-    with watchdog.watching(), touch_files(job.folder.uri, wishes, group), signals_stop(wishes), polled(leaving, wishes):
+    with (
+        watchdog.watching(),
+        touch_files(job.folder.uri, signals, group),
+        signals_stop(signals),
+        polled(leaving, signals),
+    ):
         while True:
             try:
                 return attempt(job, group, send, watchdog, agreement, rolled_back)
@@ -148,7 +153,7 @@ def attempt(
     guard.resume(run.state["recent_losses"])
     profiler = Profiler(job.folder.uri, settings.profile, group, next_step=run.state["step"] + 1)
     held_out = Validation.of(job.shards, reader, settings) if settings.validate_every else None
-    beside = Supervision(
+    beside = RankHooks(
         settings,
         run,
         optimizer,
@@ -179,7 +184,7 @@ def saver_of(job: TrainJob, model: nn.Module, optimizer: ShardedAdamW, group: Gr
         partial(checkpoint.tensors, model, optimizer),
         group,
         job.settings.keep_checkpoints,
-        keep_best=job.settings.result == "best",
+        keep_best=job.settings.publish == "best",
     )
 
 

@@ -13,7 +13,7 @@ from components.pipeline.steps import STEPS, known_steps
 from components.pipeline.storage import store_of
 from components.terminal_text import one_line
 from components.tracking.runs import state_dir
-from flows.run.explain import Decision, explain
+from flows.run.explain import StepDecision, explain
 from flows.run.progress import Progress
 from flows.run.starting import check_start, findings_for
 from flows.servers.environment import prepare_environment, set_environment
@@ -54,7 +54,7 @@ def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> tuple[list[d
     again = known_steps(refresh)
     set_environment(config)
     refused: list[str] = []
-    decisions: list[Decision] = []
+    decisions: list[StepDecision] = []
     try:
         decisions = explain(config, store_of(config), again)
     except UserError as error:  # of the source, mostly, which the findings name, too

@@ -18,7 +18,7 @@ from components.pipeline.steps import STEPS, Step
 
 
 @dataclass(frozen=True)
-class Decision:
+class StepDecision:
     """Whether a step is reused, and why not; `notes` tell of what an interrupted attempt left."""
 
     step: str
@@ -27,15 +27,15 @@ class Decision:
     notes: tuple[str, ...] = ()
 
 
-def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str]) -> list[Decision]:
+def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str]) -> list[StepDecision]:
     """What a run with this config would do with each step. Reads manifests; runs nothing."""
-    decisions: list[Decision] = []
+    decisions: list[StepDecision] = []
     made: dict[str, Artifact] = {}
     for step in STEPS.values():
         waiting = [source for source in step.inputs.values() if source not in made]
         if waiting:
             reason = f"waits for {' and '.join(waiting)}, made anew"
-            decisions.append(Decision(step.name, False, reason, interrupted_notes(step, config, store, None)))
+            decisions.append(StepDecision(step.name, False, reason, interrupted_notes(step, config, store, None)))
             continue
         key = step.key(config, {name: made[source] for name, source in step.inputs.items()})
         decision, found = decide(key, config, store, refresh)
@@ -47,24 +47,24 @@ def explain(config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str
 
 def decide(
     key: StepKey, config: PipelineConfig, store: ArtifactStore, refresh: frozenset[str]
-) -> tuple[Decision, Artifact | None]:
+) -> tuple[StepDecision, Artifact | None]:
     """The decision on one step, and the verified artifact where it is reused."""
     if key.step in refresh:
-        return Decision(key.step, False, "refresh was asked for"), None
+        return StepDecision(key.step, False, "refresh was asked for"), None
     found = store.look(key.step, key.digest)
     if isinstance(found, Artifact):
         try:
             lapsed = STEPS[key.step].lapsed
             if lapsed and (reason := lapsed(config, found, store.leads)):
-                return Decision(key.step, False, reason), None
+                return StepDecision(key.step, False, reason), None
         except DamagedFile as damaged:
-            return Decision(key.step, False, f"damaged: {damaged}"), None
-        return Decision(key.step, True, "nothing that it depends on changed"), found
+            return StepDecision(key.step, False, f"damaged: {damaged}"), None
+        return StepDecision(key.step, True, "nothing that it depends on changed"), found
     if found is not None:
-        return Decision(key.step, False, f"damaged: {found}"), None
+        return StepDecision(key.step, False, f"damaged: {found}"), None
     last = last_key(config, store, key.step)
     reason = "no earlier run of this pipeline made it" if last is None else "; ".join(differences(last, key))
-    return Decision(key.step, False, reason, interrupted_notes(STEPS[key.step], config, store, key)), None
+    return StepDecision(key.step, False, reason, interrupted_notes(STEPS[key.step], config, store, key)), None
 
 
 def interrupted_notes(step: Step, config: PipelineConfig, store: ArtifactStore, key: StepKey | None) -> tuple[str, ...]:

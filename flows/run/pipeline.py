@@ -31,7 +31,7 @@ from flows.run.explain import decide
 from flows.run.links import FlowLinks
 from flows.run.parent_run import ended, git_commit, log_text, mlflow_run_url, open_parent, system_metrics
 from flows.run.progress import Progress
-from flows.run.recovery import Lease
+from flows.run.recovery import RunRecord
 from flows.run.run_name import name_of_run
 
 
@@ -42,7 +42,7 @@ class PipelineRun:
     config: PipelineConfig
     store: ArtifactStore
     links: FlowLinks
-    lease: Lease
+    lease: RunRecord
     progress: Progress
     refresh: frozenset[str]
     tracker: Any
@@ -236,7 +236,7 @@ class PipelineRun:
 
 @contextlib.contextmanager
 def pipeline_run(
-    config: PipelineConfig, links: FlowLinks, lease: Lease, refresh: frozenset[str]
+    config: PipelineConfig, links: FlowLinks, lease: RunRecord, refresh: frozenset[str]
 ) -> Iterator[PipelineRun]:
     """Check storage and tracking, open the parent run, and close everything truthfully however the block ends."""
     from flows.run.tasks import name_flow_run, run_log

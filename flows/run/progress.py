@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one line a step, rewritten in place on a terminal, now and then in a kept log."""
+"""What a person sees of a run: one line a step, rewritten in place on a terminal, now and then in a kept log."""
 
 from __future__ import annotations
 

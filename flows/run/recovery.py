@@ -30,7 +30,7 @@ RENEW_SECONDS = 20.0
 STALE_SECONDS = 120.0
 
 
-class Lease:
+class RunRecord:
     """What this process has open: its MLflow parent run and its Prefect flow run. Renewed until it is given back."""
 
     def __init__(self, folder: Path) -> None:
@@ -73,12 +73,12 @@ class Lease:
 
 
 @contextlib.contextmanager
-def lease(config: PipelineConfig) -> Iterator[Lease]:
+def lease(config: PipelineConfig) -> Iterator[RunRecord]:
     """A lease for the block. It is given back after an end in order, or an error.
 
     A signal leaves it: a second one may cut the closing short, so the next start looks again at what is still open.
     """
-    held = Lease(_folder(config))
+    held = RunRecord(_folder(config))
     held.update()
     held.renew()
 

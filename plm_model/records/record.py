@@ -36,7 +36,21 @@ from plm_model.records.turns import (
     require_unicode,
 )
 
-__all__ = ["GptRoleError", "Record", "RecordError", "Turn", "VideoClip", "parse_id", "parse_record", "require_size"]
+# What files of records promise to whoever reads them: one JSON object a line that `parse_record` accepts with the roles `human`
+# and `assistant`; no two with one id, in any of the splits; media named by paths below the data root.
+SCHEMA = "records-1"
+
+__all__ = [
+    "SCHEMA",
+    "GptRoleError",
+    "Record",
+    "RecordError",
+    "Turn",
+    "VideoClip",
+    "parse_id",
+    "parse_record",
+    "require_size",
+]
 
 
 @dataclass(frozen=True)

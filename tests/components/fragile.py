@@ -14,7 +14,7 @@ from components.preprocess.encode import Encoder
 class Fragile(Encoder):
     """Does what native code does with some files, at the mention of them."""
 
-    def encode(self, raw: bytes, source: str, refused: str | None = None) -> dict[str, Any]:
+    def encode(self, raw: bytes, source: str) -> dict[str, Any]:
         if b"crash.png" in raw:
             ctypes.string_at(0)
         if b"loop.png" in raw:
@@ -25,4 +25,4 @@ class Fragile(Encoder):
             raise TypeError("cannot handle this")
         if b"secret.png" in raw:
             raise UserError("secret.png: may not be read")
-        return super().encode(raw, source, refused)
+        return super().encode(raw, source)

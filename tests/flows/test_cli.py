@@ -184,4 +184,4 @@ def test_a_closed_terminal_ends_as_sigterm_does_but_not_what_nohup_started(ignor
         child.kill()
     out, error = child.communicate(timeout=60)
     assert child.returncode == status
-    assert (out, "stopped; what was whole is kept" in error) == (("", False) if ignored else ("closed\n", True))
+    assert (out, "stopped; run the same command again" in error) == (("", False) if ignored else ("closed\n", True))

@@ -32,7 +32,7 @@ CHANGED = (
     "train.max_failed_checkpoints=1",
     "train.max_failures=0",
     "train.guards.hang_seconds=60",
-    "train.guards.most=3",
+    "train.guards.max_unsound_steps=3",
     "train.validate_every=9",
     "train.checkpoint_every=10",
 )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from components.ingest.parts import Part
@@ -78,6 +77,8 @@ class S3Origin:
         name = hashlib.sha256(f"{endpoint_of(self.client)}\0{self.uri}".encode()).hexdigest()[:20]
         self.folder = cache_dir / "ingest" / name
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        from filelock import FileLock
+
         self._lock = FileLock(self.folder.with_suffix(".lock"), thread_local=False)
         self._lock.acquire()
 
@@ -102,7 +103,7 @@ class S3Origin:
 
     def forget_unless_in_use(self) -> None:
         """The same after it was closed; another ingest that takes from the cache right now removes it itself."""
-        with contextlib.suppress(Timeout), self._lock.acquire(blocking=False):
+        with contextlib.suppress(TimeoutError), self._lock.acquire(blocking=False):
             self.forget()
 
     def close(self) -> None:

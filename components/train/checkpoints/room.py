@@ -36,7 +36,7 @@ def require_room_for_all(uri: str, one: int, settings: TrainConfig) -> None:
     if "://" in uri:
         return
     path = filesystem(uri)[1]
-    stay = settings.keep_checkpoints + (settings.result == "best")
+    stay = settings.keep_checkpoints + (settings.publish == "best")
     needed, there = (stay + 1) * one, used_bytes(path)
     free = free_bytes(path)
     if free + there < needed:

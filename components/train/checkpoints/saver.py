@@ -95,7 +95,7 @@ class Saver:
         try:
             if self.group.device.type == "cuda":
                 torch.cuda.set_device(self.group.device)  # a new thread is at device 0, whatever the rank's is
-            step_back()
+            lower_priority()
             self._save(state, metrics, live, ready)
             self.failed_in_a_row = 0
         except Exception as error:
@@ -116,7 +116,7 @@ class Saver:
         try:
             self._together(lambda: write(copies, writer, self._pg))
             records = self._together(lambda: verified(folder, writer.records))
-            self._together(lambda: name_it(folder, records), only_first=True)
+            self._together(lambda: publish_whole(folder, records), only_first=True)
         except CheckpointFailed:
             if self.group.rank == 0:
                 remove(folder)
@@ -179,7 +179,7 @@ class Saver:
         return {name: value for _, part in outcomes for name, value in part.items()}
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Let this thread have a processor only when nobody else wants it, where threads have a priority of their own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
@@ -219,7 +219,7 @@ def verified(folder: str, records: FileRecords) -> FileRecords:
     return records
 
 
-def name_it(folder: str, records: FileRecords) -> None:
+def publish_whole(folder: str, records: FileRecords) -> None:
     """Publish a checkpoint whose files are all in place."""
     write_records(folder, records)
     publish(folder)

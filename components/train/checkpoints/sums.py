@@ -93,6 +93,6 @@ def newest_sound(
         problem = look(folder)
         if problem is None:
             return folder
-        say(f"checkpoint {folder.rpartition('/')[2]} is damaged ({problem}): going on from the one before it")
+        say(f"checkpoint {folder.rpartition('/')[2]} is damaged ({problem}): resuming from the one before it")
         set_aside(folder)
     return None

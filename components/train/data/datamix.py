@@ -24,7 +24,7 @@ NUMBER = re.compile(r"-?\d{1,15}(/\d{1,15})?|-?\d{0,15}\.\d{0,15}|-?\d{1,6}(\.\d
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class MixSource:
     """Rows of the index (uint32) that are drawn from in the proportion `weight`; all weights add up to 1."""
 
     name: str
@@ -53,14 +53,14 @@ def parse_datamix(text: str) -> dict[str, Fraction]:
 
 def choose_sources(
     datamix: str | None, names: Sequence[str], codes: np.ndarray, usable: np.ndarray
-) -> tuple[Source, ...]:
+) -> tuple[MixSource, ...]:
     """The sources of a training: those of the datamix, or by default all rows as one, which keeps their natural shares.
 
     `codes` (int [rows]) says which of `names` each row of the index is from, `usable` (bool [rows]) which may be drawn.
     Raises UserError for a name that the index does not have, and for a source without a usable row.
     """
     if datamix is None:
-        return (Source("all", np.flatnonzero(usable).astype(np.uint32), Fraction(1)),)
+        return (MixSource("all", np.flatnonzero(usable).astype(np.uint32), Fraction(1)),)
     weights = parse_datamix(datamix)
     known = {name: code for code, name in enumerate(names)}
     chosen = []
@@ -70,7 +70,7 @@ def choose_sources(
         rows = np.flatnonzero((codes == known[name]) & usable).astype(np.uint32)
         if not len(rows):
             raise UserError(f"train.datamix names {name}, which has no example that fits into a pack")
-        chosen.append(Source(name, rows, weight))
+        chosen.append(MixSource(name, rows, weight))
     return tuple(chosen)
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.train.data.datamix import Source, shares
+from components.train.data.datamix import MixSource, shares
 from components.train.data.packing import deal
 from components.train.data.shuffle import draws, mixed, permuted
 
@@ -84,7 +84,7 @@ class PlanSpec:
 
     tokens: np.ndarray
     media: np.ndarray
-    sources: tuple[Source, ...]
+    sources: tuple[MixSource, ...]
     seed: int
     pack_tokens: int
     pack_media: int

@@ -26,9 +26,9 @@ from components.train.folder import TrainingFolder
 from components.train.launch.plain_settings import read_settings
 from components.train.launch.torchrun import STOPPED
 from components.train.measure.metrics_log import describe
-from components.train.preflight import check, said_of
+from components.train.preflight import check, rejected_line
 from components.train.watch.guards import TrainingDiverged
-from components.train.watch.signals import Stopped, forget
+from components.train.watch.signals import Stopped, remove_touch_files
 from components.train.worker import TrainJob, run_rank
 
 WRONG = 2
@@ -48,12 +48,12 @@ def train_rank(options: argparse.Namespace) -> int:
         job = TrainJob(settings, *inputs, TrainingFolder(options.out))
         left_out = check(settings, *inputs, int(os.environ.get("WORLD_SIZE", 1)), job.folder)
         if left_out and rank == 0:
-            print(one_line(said_of(left_out)), flush=True)
+            print(one_line(rejected_line(left_out)), flush=True)
         if not settings.use_gpu:
             torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
         with device_of_this_process(settings.use_gpu) as device:
             if rank == 0 and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
-                forget(options.out)
+                remove_touch_files(options.out)
             run_rank(job, device, lambda line: print(one_line(describe(line, settings.planned_steps)), flush=True))
             if rank == 0:
                 say_result(job, options.json)

@@ -84,7 +84,7 @@ def fit(settings: TrainConfig, inputs: Mapping[str, Artifact], folder: TrainingF
                 raise UserError(str(final)) from None
             raise
     if result.return_value:
-        raise UserError(f"{result.return_value}; run again to go on")
+        raise UserError(f"{result.return_value}; run again to resume")
 
 
 def cause_that_is_final(error: BaseException | None) -> BaseException | None:

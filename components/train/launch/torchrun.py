@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 8 -m components.train.launch.torchrun ...
 
 `--shards` and `--base` are the folders that preprocessing and initialisation left (or any checkpoint directory). Checkpoints
-lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command goes on from the newest checkpoint.
+lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command resumes from the newest checkpoint.
 `touch OUT/checkpoint-now` makes one more.
 
 Exit status: 0 all steps are trained; 75 stopped by SIGTERM, Ctrl-C or `OUT/stop-now`, the checkpoint is whole, try again; 2
@@ -45,7 +45,7 @@ def stopped_at_once() -> Iterator[None]:
 
     def leave(number: int, frame: Any) -> NoReturn:
         if int(os.environ.get("RANK", 0)) == 0:
-            os.write(2, b"stopped; the same command goes on from what is there\n")
+            os.write(2, b"stopped; the same command resumes\n")
         os._exit(STOPPED)  # imports and half-made process groups have nothing that must be closed
 
     previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -1,1 +1,1 @@
-"""What is said of a training while it goes on."""
+"""What is measured and said of a training while it runs."""

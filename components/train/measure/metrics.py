@@ -133,7 +133,7 @@ def by_source(losses: Tensor, numbers: Tensor, sources: int) -> Tensor:
     return sums
 
 
-class Waiting:
+class TimedWorks:
     """Iterates over `works` and adds up the seconds that each took to come, in `seconds`."""
 
     def __init__(self, works: Iterable[StepWork]) -> None:
@@ -168,7 +168,7 @@ def summarise(
     loss = sum(losses) / sum(targets) if any(targets) else math.nan
     return {
         "train/loss": loss,
-        **{f"train/loss/{plain(source)}": losses[n] / targets[n] for n, source in seen(window.gauge, targets)},
+        **{f"train/loss/{metric_part(source)}": losses[n] / targets[n] for n, source in seen(window.gauge, targets)},
         "train/lr": rate,
         **({"train/grad_norm": float(norm)} if math.isfinite(norm) else {}),
         "train/tokens_per_s": window.tokens / seconds,
@@ -204,6 +204,6 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024.0)
 
 
-def plain(source: str) -> str:
+def metric_part(source: str) -> str:
     """The name of a source in that of a metric: MLflow takes letters, digits and `_-./ :` only."""
     return re.sub(r"[^\w\-./ :]", "_", source, flags=re.ASCII)

@@ -40,14 +40,16 @@ def exact_norm(grads: Mapping[str, Tensor], parameters: Mapping[str, Tensor], sh
     for name, grad in grads.items():
         parameter = parameters[name]
         offset = local_slices(parameter)[0].start if isinstance(parameter, DTensor) else 0
-        rows[start + offset : start + offset + len(grad)] = in_halves(grad.unsqueeze(-1).flatten(1).double().square())
+        rows[start + offset : start + offset + len(grad)] = pairwise_sum(
+            grad.unsqueeze(-1).flatten(1).double().square()
+        )
         start += len(parameter)
     if shards is not None:
         dist.all_reduce(rows, group=shards)
-    return in_halves(rows).sqrt().to(first.dtype)
+    return pairwise_sum(rows).sqrt().to(first.dtype)
 
 
-def in_halves(x: Tensor) -> Tensor:
+def pairwise_sum(x: Tensor) -> Tensor:
     """Sum over the last dimension: the second half is added to the first until one number is left."""
     while (length := x.shape[-1]) > 1:
         half = (length + 1) // 2

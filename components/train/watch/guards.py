@@ -162,7 +162,7 @@ def react(anomalies: Sequence[Anomaly], so_far: int, most: int) -> None:
         raise TrainingDiverged(f"{anomalies[0]}. Try a lower train.lr, or set train.guards to skip or roll_back")
     if so_far + len(anomalies) > most:
         raise TrainingDiverged(
-            f"{so_far + len(anomalies)} unsound steps are more than train.guards.most={most}: {anomalies[-1]}"
+            f"{so_far + len(anomalies)} unsound steps are more than train.guards.max_unsound_steps={most}: {anomalies[-1]}"
         )
     if any(anomaly.reaction == "roll_back" for anomaly in anomalies):
         raise RollBack(anomalies)

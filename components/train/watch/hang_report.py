@@ -22,7 +22,7 @@ STACK_CHARACTERS = 8000
 
 
 @dataclass(frozen=True)
-class Sign:
+class Heartbeat:
     """What a rank tells each second. `at` is its own clock, which only has to move; `position` counts up."""
 
     rank: int
@@ -35,7 +35,7 @@ class Sign:
     started: str
 
     @classmethod
-    def of_this_process(cls, rank: int, position: int, paused: bool) -> Sign:
+    def of_this_process(cls, rank: int, position: int, paused: bool) -> Heartbeat:
         pid = os.getpid()
         return cls(rank, position, paused, is_waiting(), time.time(), socket.gethostname(), pid, process_start(pid))
 
@@ -59,7 +59,7 @@ def stacks_of_this_process() -> str:
     return "\n".join(shown)[:STACK_CHARACTERS]
 
 
-def behind(signs: Mapping[int, Sign]) -> list[int]:
+def behind(signs: Mapping[int, Heartbeat]) -> list[int]:
     """The ranks that the others wait for: those that counted least, and of them those outside a collective operation."""
     least = min((sign.position for sign in signs.values()), default=0)
     last = [rank for rank, sign in sorted(signs.items()) if sign.position == least]
@@ -68,7 +68,7 @@ def behind(signs: Mapping[int, Sign]) -> list[int]:
 
 
 def describe(
-    signs: Mapping[int, Sign],
+    signs: Mapping[int, Heartbeat],
     named: Sequence[int],
     silent: Sequence[int],
     still: float,
@@ -91,7 +91,7 @@ def singular(why: str) -> str:
     return {"do not answer": "does not answer", "are behind": "is behind"}[why]
 
 
-def state(sign: Sign | None) -> str:
+def state(sign: Heartbeat | None) -> str:
     """What the kernel says of a process of this machine: `, stopped`, `, gone` or nothing."""
     if sign is None or sign.host != socket.gethostname():
         return ""
@@ -101,7 +101,7 @@ def state(sign: Sign | None) -> str:
     return ", stopped" if fields[0] in "Tt" else ""
 
 
-def end_process(sign: Sign) -> None:
+def end_process(sign: Heartbeat) -> None:
     """Kill a silent process of this machine, if it is still the one that spoke: whoever starts ranks waits for its end."""
     if sign.host == socket.gethostname() and sign.pid != os.getpid() and process_start(sign.pid) == sign.started:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -15,7 +15,7 @@ from typing import Any
 import torch.distributed as dist
 
 from components.train.model.parallel import Group
-from components.train.watch.hang_report import Sign
+from components.train.watch.hang_report import Heartbeat
 
 TIMEOUT = timedelta(seconds=30)
 COPY_SECONDS = 3.0
@@ -28,11 +28,11 @@ class SignStore:
     def __init__(self, group: Group) -> None:
         self.group = group
         self._store = tcp_store(group) if group.world > 1 else None
-        self._signs: dict[int, tuple[Sign, float]] = {}  # the sign, and when it last changed, by our clock
+        self._signs: dict[int, tuple[Heartbeat, float]] = {}  # the sign, and when it last changed, by our clock
         self._stacks: dict[int, str] = {}
         self._copied = 0.0
 
-    def exchange(self, sign: Sign, stacks: str, want_all: bool) -> None:
+    def exchange(self, sign: Heartbeat, stacks: str, want_all: bool) -> None:
         """Leave this rank's sign and stacks; fetch those of the others if wanted."""
         self._note(sign)
         self._stacks[sign.rank] = stacks
@@ -47,7 +47,7 @@ class SignStore:
             self._copied = time.monotonic()
             self._fetch(0)
 
-    def since(self, moment: float) -> tuple[dict[int, Sign], list[int]]:
+    def since(self, moment: float) -> tuple[dict[int, Heartbeat], list[int]]:
         """The last sign of each rank, and the ranks whose sign has not changed since `moment` of the monotonic clock."""
         heard = dict(self._signs)
         silent = [rank for rank in range(self.group.world) if heard.get(rank, (None, 0.0))[1] <= moment]
@@ -62,11 +62,11 @@ class SignStore:
     def _fetch(self, rank: int) -> None:
         assert self._store is not None
         if self._store.check([f"stacks/{rank}"]):
-            self._note(Sign(**json.loads(self._store.get(f"sign/{rank}"))))
+            self._note(Heartbeat(**json.loads(self._store.get(f"sign/{rank}"))))
             if self.group.rank in KEEPERS:
                 self._stacks[rank] = self._store.get(f"stacks/{rank}").decode()
 
-    def _note(self, sign: Sign) -> None:
+    def _note(self, sign: Heartbeat) -> None:
         known = self._signs.get(sign.rank)
         if known is None or known[0].at != sign.at:
             self._signs[sign.rank] = (sign, time.monotonic())

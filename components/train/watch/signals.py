@@ -1,6 +1,6 @@
 """What any rank wants, all ranks do after the same step: a checkpoint now, or to stop.
 
-Each rank sends its wishes after a step and reads the union of them after the next one, so that no step waits for the
+Each rank sends its signals after a step and reads the union of them after the next one, so that no step waits for the
 message. Rank 0 looks for touch files beside the checkpoints (`checkpoint-now`, `stop-now`); every rank hears SIGTERM and
 Ctrl-C.
 """
@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Wishes:
+class Signals:
     """What this process wants: set by signals and touch files, taken by the loop."""
 
     checkpoint: threading.Event = field(default_factory=threading.Event)
@@ -39,10 +39,10 @@ class Wishes:
 
 
 class Agreement:
-    """The union of all ranks' wishes, one step late. All ranks make one, and call it after every step."""
+    """The union of all ranks' signals, one step late. All ranks make one, and call it after every step."""
 
-    def __init__(self, group: Group, wishes: Wishes) -> None:
-        self._wishes, self._group = wishes, group
+    def __init__(self, group: Group, signals: Signals) -> None:
+        self._wishes, self._group = signals, group
         self._pg = dist.new_group(backend="gloo") if group.world > 1 else None
         self._sent: tuple[torch.Tensor, Any] | None = None
 
@@ -83,7 +83,7 @@ def ask(folder: str, name: str) -> None:
     write_bytes(f"{folder}/{name}", b"")
 
 
-def forget(folder: str) -> None:
+def remove_touch_files(folder: str) -> None:
     """Remove touch files that nobody has taken. Call before the ranks start."""
     fs, path = filesystem(folder)
     for name in (CHECKPOINT_NOW, STOP_NOW):
@@ -92,14 +92,14 @@ def forget(folder: str) -> None:
 
 
 @contextlib.contextmanager
-def touch_files(folder: str, wishes: Wishes, group: Group) -> Iterator[None]:
-    """While the block runs, rank 0 turns touch files in `folder` into wishes."""
+def touch_files(folder: str, signals: Signals, group: Group) -> Iterator[None]:
+    """While the block runs, rank 0 turns touch files in `folder` into signals."""
     ended = threading.Event()
 
     def watch() -> None:
         fs, path = filesystem(folder)
         while not ended.wait(POLL_SECONDS):
-            for name, wish in ((CHECKPOINT_NOW, wishes.checkpoint), (STOP_NOW, wishes.stop)):
+            for name, wish in ((CHECKPOINT_NOW, signals.checkpoint), (STOP_NOW, signals.stop)):
                 with contextlib.suppress(Exception):  # a store that is away for a moment; the next look finds the file
                     if fs.exists(f"{path}/{name}"):
                         fs.rm_file(f"{path}/{name}")
@@ -115,7 +115,7 @@ def touch_files(folder: str, wishes: Wishes, group: Group) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_stop(wishes: Wishes) -> Iterator[None]:
+def signals_stop(signals: Signals) -> Iterator[None]:
     """While the block runs, SIGTERM and Ctrl-C ask for a checkpoint and the end. Only a main thread can listen.
 
     A second Ctrl-C ends at once, but for ranks of `torchrun`: they hear one from the terminal and one from their agent.
@@ -125,9 +125,9 @@ def signals_stop(wishes: Wishes) -> Iterator[None]:
         return
 
     def stop(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and wishes.stop.is_set() and "TORCHELASTIC_RUN_ID" not in os.environ:
+        if number == signal.SIGINT and signals.stop.is_set() and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise KeyboardInterrupt
-        wishes.stop.set()
+        signals.stop.set()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -138,7 +138,7 @@ def signals_stop(wishes: Wishes) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def polled(wanted: Callable[[], bool] | None, wishes: Wishes) -> Iterator[None]:
+def polled(wanted: Callable[[], bool] | None, signals: Signals) -> Iterator[None]:
     """While the block runs, ask `wanted` every second whether this machine is about to go away."""
     ended = threading.Event()
 
@@ -146,7 +146,7 @@ def polled(wanted: Callable[[], bool] | None, wishes: Wishes) -> Iterator[None]:
         while wanted is not None and not ended.wait(POLL_SECONDS):
             with contextlib.suppress(Exception):
                 if wanted():
-                    wishes.checkpoint.set()
+                    signals.checkpoint.set()
                     return
 
     thread = threading.Thread(target=watch, name="preemption", daemon=True)

@@ -21,7 +21,14 @@ import time
 from collections.abc import Callable, Iterator
 
 from components.train.model.parallel import Group
-from components.train.watch.hang_report import Sign, behind, describe, end_process, stacks_of_this_process, write_report
+from components.train.watch.hang_report import (
+    Heartbeat,
+    behind,
+    describe,
+    end_process,
+    stacks_of_this_process,
+    write_report,
+)
 from components.train.watch.heartbeats import SignStore
 
 HANG_STATUS = 70  # exit status of a process that gave its attempt up
@@ -124,7 +131,7 @@ class Watchdog:
     def _tell(self) -> None:
         """Say where this rank is. Blocks, in a thread of its own, when rank 0, which keeps the store, is stopped."""
         assert self._store is not None
-        sign = Sign.of_this_process(self.group.rank, self.position, self.pauses > 0)
+        sign = Heartbeat.of_this_process(self.group.rank, self.position, self.pauses > 0)
         self._store.exchange(sign, stacks_of_this_process(), want_all=self._suspected is not None)
 
     def _look(self) -> None:
@@ -153,7 +160,7 @@ class Watchdog:
                     end_process(signs[rank])
             self.end()
 
-    def _report(self, signs: dict[int, Sign], named: list[int], silent: list[int], still: float) -> None:
+    def _report(self, signs: dict[int, Heartbeat], named: list[int], silent: list[int], still: float) -> None:
         assert self._store is not None
         self._reported = True
         writer = min(set(range(self.group.world)) - set(silent), default=self.group.rank)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plm_model.families.plm.conversation import Piece, Template
+from plm_model.families.plm.conversation import ChatTemplate, Piece
 from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.shown import asked_tiles, shown
 from plm_model.families.plm.tokenizer import SPECIALS, Tokenizer
@@ -52,8 +52,8 @@ class Codec:
         return min(self.max_tokens or self.config.decoder.max_seq_len, self.config.decoder.max_seq_len)
 
     @property
-    def template(self) -> Template:
-        return Template(self.tokenizer, self.config.processor, self.config.tokens_per_tile)
+    def template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, self.config.processor, self.config.tokens_per_tile)
 
     def encode(self, record: Record, tile_counts: Sequence[int]) -> Example:
         """The training example of a record whose images have so many tiles each; RecordError with the reason.

@@ -31,7 +31,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Template:
+class ChatTemplate:
     """The chat template of one model: which tokens stand around the texts, and where image placeholders go."""
 
     tokenizer: Tokenizer

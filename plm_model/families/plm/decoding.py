@@ -63,7 +63,7 @@ class Cache:
         return self.mask[..., : self.longest]
 
 
-class Step:
+class DecodingStep:
     """`step(tokens)`: one token per row through the decoder, given a cache of what came before."""
 
     def __init__(self, model: PLM, cache: Cache, pos: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from plm_model.answers.options import Generation, GenerationOptions, OnText, choose
 from plm_model.families.plm.collator import collate
-from plm_model.families.plm.decoding import Cache, Step
+from plm_model.families.plm.decoding import Cache, DecodingStep
 from plm_model.families.plm.model import PLM
 from plm_model.families.plm.settings import TILES
 from plm_model.nn.attention import AttentionPlan, attend
@@ -32,7 +32,7 @@ Prompt = tuple[Example, np.ndarray]  # an encoded question, and uint8 [tiles, 3,
 
 
 @dataclass
-class Row:
+class GrowingAnswer:
     """An answer while it grows."""
 
     token_ids: list[int] = field(default_factory=list)
@@ -59,7 +59,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rows = [Row() for _ in prompts]
+        rows = [GrowingAnswer() for _ in prompts]
         run(model, tokenizer, prompts, rows, limits, options, on_text)
     finally:
         model.train(was_training)
@@ -78,7 +78,7 @@ def run(
     model: PLM,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
-    rows: list[Row],
+    rows: list[GrowingAnswer],
     limits: list[int],
     options: GenerationOptions,
     on_text: OnText | None,
@@ -101,7 +101,7 @@ def run(
         scores = step(tokens)
 
 
-def prefill(model: PLM, prompts: Sequence[Prompt], new_tokens: int) -> tuple[torch.Tensor, Step]:
+def prefill(model: PLM, prompts: Sequence[Prompt], new_tokens: int) -> tuple[torch.Tensor, DecodingStep]:
     """Run all prompts as one pack: scores of each row's first new token [rows, V], and what gives the next ones."""
     examples, tiles = zip(*prompts, strict=True)
     batch = collate(examples, tiles, model.config)
@@ -115,7 +115,7 @@ def prefill(model: PLM, prompts: Sequence[Prompt], new_tokens: int) -> tuple[tor
     attends = [partial(store, layer=layer) for layer in range(len(model.layers))]
     h = model.decode(model.fuse(layout), layout.pos, attends)
     ends = (torch.tensor(lengths).cumsum(0) - 1).to(layout.pos.device)
-    return model.head(h[ends]), Step(model, cache, layout.pos[ends] + 1)
+    return model.head(h[ends]), DecodingStep(model, cache, layout.pos[ends] + 1)
 
 
 def attend_and_store(
@@ -131,7 +131,7 @@ def attend_and_store(
     return attend(q, k, v, plan)
 
 
-def extend(row: Row, token: int, limit: int, tokenizer: Tokenizer, options: GenerationOptions) -> None:
+def extend(row: GrowingAnswer, token: int, limit: int, tokenizer: Tokenizer, options: GenerationOptions) -> None:
     """Add a token to an answer that has not ended, and end it when it is time."""
     if token in tokenizer.stop_ids:
         row.finish_reason = "stop"

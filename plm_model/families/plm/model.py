@@ -33,7 +33,7 @@ from plm_model.packs.stored import MediaMismatch
 
 
 @dataclass(frozen=True)
-class Layout:
+class ModelInputs:
     """A batch made ready for the model's device: what would cost a device synchronisation is worked out on the CPU.
 
     `image` int64 [placeholders] and `supervised` int64 [n_supervised] are positions in the pack; `targets` [n_supervised].
@@ -48,14 +48,14 @@ class Layout:
     plan: AttentionPlan
 
 
-def lay_out(batch: Batch, config: PLMConfig, device: torch.device, dtype: torch.dtype) -> Layout:
+def lay_out(batch: Batch, config: PLMConfig, device: torch.device, dtype: torch.dtype) -> ModelInputs:
     """Index a batch for a model. Nothing waits for the device when the batch comes on the CPU; MediaMismatch if it is wrong."""
     host = {name: getattr(batch, name).cpu() for name in ("tokens", "targets", "doc", "group", "seg")}
     image = (host["tokens"] == config.image_token_id).nonzero().squeeze(1)
     check_media(len(image), batch.media[TILES], config)
     supervised = (host["targets"] != NO_TARGET).nonzero().squeeze(1)
     moved = partial(torch.Tensor.to, device=device, non_blocking=True)
-    return Layout(
+    return ModelInputs(
         tokens=moved(batch.tokens),
         pos=moved(batch.pos),
         image=moved(image),
@@ -107,17 +107,17 @@ class PLM(nn.Module):
         """The decoder's stream after its last layer, before the final norm: [T, D]."""
         return self.run(self.lay_out(batch))
 
-    def lay_out(self, batch: Batch) -> Layout:
+    def lay_out(self, batch: Batch) -> ModelInputs:
         """The batch indexed and moved to this model's device."""
         weight = self.tok_embeddings.weight
         return lay_out(batch, self.config, weight.device, weight.dtype)
 
-    def run(self, layout: Layout) -> torch.Tensor:
+    def run(self, layout: ModelInputs) -> torch.Tensor:
         """Fused inputs through every layer, each document by itself: [T, D]."""
         attends = [partial(attend, plan=layout.plan)] * len(self.layers)
         return self.decode(self.fuse(layout), layout.pos, attends)
 
-    def fuse(self, layout: Layout) -> torch.Tensor:
+    def fuse(self, layout: ModelInputs) -> torch.Tensor:
         """Embedded tokens, with the tiles' features in place of the image tokens: [T, D]."""
         h: torch.Tensor = self.tok_embeddings(layout.tokens)
         if len(layout.tiles) == 0:

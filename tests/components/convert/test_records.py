@@ -28,7 +28,7 @@ from components.preprocess.encode import Encoder
 from components.preprocess.figures import statistics
 from components.preprocess.graph import ChunkWorker, read_lines, table_schema
 from components.preprocess.outcome import SPLITS, collect
-from components.preprocess.scan import Scan
+from components.preprocess.scan import chunks_of
 from plm_model.families.plm.codec import Codec
 from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
 from plm_model.families.plm.tokenizer import Tokenizer
@@ -395,9 +395,7 @@ def counted(kinds: Any, one: bool = False) -> dict[str, int]:
 
 def preprocessed(dataset: Artifact, out: Path) -> dict[str, dict[str, Any]]:
     """The figures of `statistics.json`, made by the encoder in this process."""
-    scan = Scan(rows_per_shard=100)
-    chunks = [chunk for side in SPLITS for chunk in scan.chunks(dataset.local(f"{side}.jsonl"), side)]
-    scan.refuse_repeated()
+    chunks = [chunk for side in SPLITS for chunk in chunks_of(dataset.local(f"{side}.jsonl"), side, 100)]
     out.mkdir()
     worker = ChunkWorker(Encoder(Codec(TOKENIZER, CONFIG), MediaRoot.of(dataset)), chunks, str(out))
     tables = [worker(read_lines(chunk, number, dataset.uri)) for number, chunk in enumerate(chunks)]

@@ -77,6 +77,8 @@ def test_the_table_of_other_words_leads_to_keys_that_there_are_and_hides_none() 
     [
         ("train.pack_tiles=4", "train.pack_media"),
         ("convert.image_column=picture", "ingest.image_column"),
+        ("train.result=best", "train.publish"),
+        ("train.guards.most=3", "train.guards.max_unsound_steps"),
         ("ingest.source={kind: catalogue, registry: x.yaml, datasets: [a]}", "ingest.source.catalogue"),
     ],
 )

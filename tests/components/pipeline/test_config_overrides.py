@@ -73,7 +73,7 @@ def test_what_nobody_filled_in_changes_nothing(untouched: Any) -> None:
     [
         ({"train": {"steps": 5}}, ["train.steps=5"]),
         ({"train": {"lr": 1e-05}}, ["train.lr=1.0e-05"]),
-        ({"train": {"guards": {"most": 3}}}, ["train.guards.most=3"]),
+        ({"train": {"guards": {"max_unsound_steps": 3}}}, ["train.guards.max_unsound_steps=3"]),
         ({"train": {"betas": [0.8, 0.9]}}, ["train.betas=[0.8, 0.9]"]),
         ({"train": {"clip_norm": None}}, ["train.clip_norm=null"]),
         ({"convert": {"answer": "it: # {answer}"}}, ["convert.answer='it: # {answer}'"]),

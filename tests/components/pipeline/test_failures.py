@@ -150,7 +150,10 @@ def test_an_actor_that_died_is_rays(ray_cluster: None) -> None:
             os._exit(1)
 
     said = line(lambda: ray.get(Dies.remote().now.remote()))
-    assert said.startswith("Ray failed or lost a process: ") and "goes on from what is whole" in said
+    assert (
+        said.startswith("Ray failed or lost a process: ")
+        and "run the same command again: finished work is reused" in said
+    )
 
 
 def test_the_errors_of_a_training_are_those_of_its_workers() -> None:
@@ -164,7 +167,7 @@ def test_the_errors_of_a_training_are_those_of_its_workers() -> None:
 def test_a_cluster_that_is_away_is_rays() -> None:
     from ray.job_submission import JobSubmissionClient
 
-    assert "goes on from what is whole" in line(lambda: JobSubmissionClient(DEAD))
+    assert "run the same command again: finished work is reused" in line(lambda: JobSubmissionClient(DEAD))
 
 
 # The operating system

@@ -13,7 +13,7 @@ import pytest
 from components.media_files.root import MediaRoot
 from components.preprocess import row_process
 from components.preprocess.graph import ChunkWorker, read_lines
-from components.preprocess.scan import Scan
+from components.preprocess.scan import chunks_of
 from plm_model.families.plm.codec import Codec
 from tests.components.convert.test_record_types import CONFIG, TOKENIZER, said
 from tests.components.fragile import Fragile
@@ -26,7 +26,7 @@ def worked(folder: Path, *images: str, seconds: float = 1.0) -> list[dict[str, A
     (folder / "good.pgm").write_bytes(GREY)
     rows = [{"id": f"row {n}", "image": image, **said("What?", f"answer {n}")} for n, image in enumerate(images)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (chunk,) = Scan(rows_per_shard=len(rows)).chunks(folder / "train.jsonl", "train")
+    (chunk,) = chunks_of(folder / "train.jsonl", "train", rows_per_shard=len(rows))
     encoder = Fragile(Codec(TOKENIZER, CONFIG), MediaRoot(str(folder)))
     reports: list[dict[str, Any]] = ChunkWorker(encoder, [chunk], str(folder), seconds)(
         read_lines(chunk, 0, str(folder))

@@ -159,8 +159,8 @@ def test_stopping_names_the_step_and_its_records(
 
 def test_too_many_unsound_steps_end_the_training(data: Path, tmp_path: Path, plant: Plant) -> None:
     plant(2, NAN)
-    with pytest.raises(TrainingDiverged, match=r"1 unsound steps are more than train.guards.most=0"):
-        run_rank(job(data, tmp_path, guards=GuardSettings(on_nonfinite="skip", most=0)), CPU)
+    with pytest.raises(TrainingDiverged, match=r"1 unsound steps are more than train.guards.max_unsound_steps=0"):
+        run_rank(job(data, tmp_path, guards=GuardSettings(on_nonfinite="skip", max_unsound_steps=0)), CPU)
 
 
 def test_guards_change_nothing_in_a_sound_run(data: Path, tmp_path: Path) -> None:

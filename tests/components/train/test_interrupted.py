@@ -1,4 +1,4 @@
-"""An interrupted training goes on whatever has no effect on its weights, and is named where something else keeps it."""
+"""An interrupted training is resumed whatever has no effect on its weights, and is named where something else keeps it."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def train(inputs: Mapping[str, Artifact], store: ArtifactStore, step_context: Ca
         ({"validate_every": 3}, True),
         ({"profile": PROFILE}, True),
         ({"max_failed_checkpoints": 9}, True),
-        ({"result": "best"}, False),
-        ({"result": "best", "validate_every": 3}, False),
+        ({"publish": "best"}, False),
+        ({"publish": "best", "validate_every": 3}, False),
     ],
 )
 def test_what_has_no_effect_on_the_weights_keeps_the_place_of_the_checkpoints(
@@ -95,7 +95,7 @@ def test_what_has_no_effect_on_the_weights_keeps_the_place_of_the_checkpoints(
 @pytest.mark.case("E7")
 def test_which_checkpoint_is_best_depends_on_when_they_are_made_and_measured(inputs: Mapping[str, Artifact]) -> None:
     def digest(**more: Any) -> str:
-        return STEPS["train"].key(config(result="best", **more), inputs).digest
+        return STEPS["train"].key(config(publish="best", **more), inputs).digest
 
     assert len({digest(), digest(validate_every=3), digest(checkpoint_every=2)}) == 3
     assert digest(profile=PROFILE) == digest()
@@ -120,16 +120,16 @@ def test_an_interrupted_training_is_named_and_goes_on_with_other_code(
     def notes(wanted: PipelineConfig) -> tuple[str, ...]:
         return interrupted_notes(STEPS["train"], wanted, store, STEPS["train"].key(wanted, inputs))
 
-    for same in (config(), config(checkpoint_every=1, validate_every=3, result="best", profile=PROFILE)):
+    for same in (config(), config(checkpoint_every=1, validate_every=3, publish="best", profile=PROFILE)):
         (line,) = notes(same)
-        assert line.startswith(f"goes on {stands}") and line.endswith(" MB of checkpoints")
+        assert line.startswith(f"resumes {stands}") and line.endswith(" MB of checkpoints")
     (line,) = notes(config(lr=0.5, seed=3))
     assert line.startswith(f"an interrupted training stands {stands}")
-    assert "; it has train.lr: 0.001, now 0.5; train.seed: 0, now 3: undo that to go on with it" in line
+    assert "; it has train.lr: 0.001, now 0.5; train.seed: 0, now 3: undo that to resume it" in line
     assert resume_uri(store, STEPS["train"].key(config(), inputs)) in line
     assert notes(config().model_copy(update={"name": "another"})) == ()
     planned = {decision.step: decision for decision in explain(config(), store, frozenset())}
-    assert planned["train"].notes[0].endswith("it goes on if its inputs come out the same")
+    assert planned["train"].notes[0].endswith("it is resumed if its inputs come out the same")
 
     usual = step.code_of
     monkeypatch.setattr(step, "code_of", lambda *modules: {**usual(*modules), "components.train.loop": "0"})

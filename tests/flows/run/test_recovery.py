@@ -18,7 +18,7 @@ from components.processes.identity import identity, is_alive
 from components.tracking.runs import open_tracking, spool_dir, start_run, tracking_client
 from components.tracking.spool import SpoolFile, locked
 from flows.run import recovery
-from flows.run.recovery import Lease, close_dead_runs, lease
+from flows.run.recovery import RunRecord, close_dead_runs, lease
 from flows.servers.processes import wait_until
 from tests.prefect_page import page_session
 
@@ -173,7 +173,7 @@ def test_a_lease_of_a_pod_with_another_name_is_closed_when_it_is_not_renewed(
 
 @pytest.mark.case("R12")
 def test_two_processes_with_one_pid_have_a_lease_each(config: PipelineConfig, tmp_path: Path) -> None:
-    first, second = Lease(tmp_path / "live"), Lease(tmp_path / "live")
+    first, second = RunRecord(tmp_path / "live"), RunRecord(tmp_path / "live")
     first.update(mlflow_run_id="a")
     second.update(mlflow_run_id="b")
     held = [json.loads(path.read_text()) for path in (tmp_path / "live").glob("*.json")]

@@ -23,7 +23,7 @@ VECTOR_KINDS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
-class Row:
+class KeyPair:
     """One line of the table; `{}` stands for a layer's number. `leading` is how many axes of length 1 are put in front."""
 
     ours: str
@@ -32,39 +32,39 @@ class Row:
     leading: int = 0
 
 
-def both(ours: str, theirs: str) -> Iterable[Row]:
+def weight_and_bias(ours: str, theirs: str) -> Iterable[KeyPair]:
     """The weight and the bias of one module."""
-    return (Row(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in VECTOR_KINDS)
+    return (KeyPair(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in VECTOR_KINDS)
 
 
-TABLE: tuple[Row, ...] = (
-    Row("tok_embeddings.weight", f"{TEXT}.embed_tokens.weight"),
-    Row("norm.weight", f"{TEXT}.norm.weight"),
-    Row("output.weight", "lm_head.weight"),
-    Row(f"{LAYER}.attention.wq.weight", f"{HF_LAYER}.self_attn.q_proj.weight", form="rotary"),
-    Row(f"{LAYER}.attention.wk.weight", f"{HF_LAYER}.self_attn.k_proj.weight", form="rotary"),
-    Row(f"{LAYER}.attention.wv.weight", f"{HF_LAYER}.self_attn.v_proj.weight"),
-    Row(f"{LAYER}.attention.wo.weight", f"{HF_LAYER}.self_attn.o_proj.weight"),
-    Row(f"{LAYER}.feed_forward.w1.weight", f"{HF_LAYER}.mlp.gate_proj.weight"),
-    Row(f"{LAYER}.feed_forward.w2.weight", f"{HF_LAYER}.mlp.down_proj.weight"),
-    Row(f"{LAYER}.feed_forward.w3.weight", f"{HF_LAYER}.mlp.up_proj.weight"),
-    Row(f"{LAYER}.attention_norm.weight", f"{HF_LAYER}.input_layernorm.weight"),
-    Row(f"{LAYER}.ffn_norm.weight", f"{HF_LAYER}.post_attention_layernorm.weight"),
-    *both("vision_projector.projector.0", f"{PROJECTOR}.linear_1"),
-    *both("vision_projector.projector.2", f"{PROJECTOR}.linear_2"),
-    Row("vision_model.class_embedding", f"{TOWER}.cls_token", leading=2),
-    Row("vision_model.positional_embedding", f"{TOWER}.pos_embed", leading=1),
-    Row("vision_model.conv1.weight", f"{TOWER}.patch_embed.proj.weight"),
-    *both("vision_model.ln_pre", f"{TOWER}.norm_pre"),
-    Row(f"{BLOCK}.attn.in_proj_weight", f"{HF_BLOCK}.attn.qkv.weight"),
-    Row(f"{BLOCK}.attn.in_proj_bias", f"{HF_BLOCK}.attn.qkv.bias"),
-    *both(f"{BLOCK}.attn.out_proj", f"{HF_BLOCK}.attn.proj"),
-    *both(f"{BLOCK}.ln_1", f"{HF_BLOCK}.norm1"),
-    *both(f"{BLOCK}.ln_2", f"{HF_BLOCK}.norm2"),
-    Row(f"{BLOCK}.ls_1.gamma", f"{HF_BLOCK}.gamma_1"),
-    Row(f"{BLOCK}.ls_2.gamma", f"{HF_BLOCK}.gamma_2"),
-    *both(f"{BLOCK}.mlp.c_fc", f"{HF_BLOCK}.mlp.fc1"),
-    *both(f"{BLOCK}.mlp.c_proj", f"{HF_BLOCK}.mlp.fc2"),
+TABLE: tuple[KeyPair, ...] = (
+    KeyPair("tok_embeddings.weight", f"{TEXT}.embed_tokens.weight"),
+    KeyPair("norm.weight", f"{TEXT}.norm.weight"),
+    KeyPair("output.weight", "lm_head.weight"),
+    KeyPair(f"{LAYER}.attention.wq.weight", f"{HF_LAYER}.self_attn.q_proj.weight", form="rotary"),
+    KeyPair(f"{LAYER}.attention.wk.weight", f"{HF_LAYER}.self_attn.k_proj.weight", form="rotary"),
+    KeyPair(f"{LAYER}.attention.wv.weight", f"{HF_LAYER}.self_attn.v_proj.weight"),
+    KeyPair(f"{LAYER}.attention.wo.weight", f"{HF_LAYER}.self_attn.o_proj.weight"),
+    KeyPair(f"{LAYER}.feed_forward.w1.weight", f"{HF_LAYER}.mlp.gate_proj.weight"),
+    KeyPair(f"{LAYER}.feed_forward.w2.weight", f"{HF_LAYER}.mlp.down_proj.weight"),
+    KeyPair(f"{LAYER}.feed_forward.w3.weight", f"{HF_LAYER}.mlp.up_proj.weight"),
+    KeyPair(f"{LAYER}.attention_norm.weight", f"{HF_LAYER}.input_layernorm.weight"),
+    KeyPair(f"{LAYER}.ffn_norm.weight", f"{HF_LAYER}.post_attention_layernorm.weight"),
+    *weight_and_bias("vision_projector.projector.0", f"{PROJECTOR}.linear_1"),
+    *weight_and_bias("vision_projector.projector.2", f"{PROJECTOR}.linear_2"),
+    KeyPair("vision_model.class_embedding", f"{TOWER}.cls_token", leading=2),
+    KeyPair("vision_model.positional_embedding", f"{TOWER}.pos_embed", leading=1),
+    KeyPair("vision_model.conv1.weight", f"{TOWER}.patch_embed.proj.weight"),
+    *weight_and_bias("vision_model.ln_pre", f"{TOWER}.norm_pre"),
+    KeyPair(f"{BLOCK}.attn.in_proj_weight", f"{HF_BLOCK}.attn.qkv.weight"),
+    KeyPair(f"{BLOCK}.attn.in_proj_bias", f"{HF_BLOCK}.attn.qkv.bias"),
+    *weight_and_bias(f"{BLOCK}.attn.out_proj", f"{HF_BLOCK}.attn.proj"),
+    *weight_and_bias(f"{BLOCK}.ln_1", f"{HF_BLOCK}.norm1"),
+    *weight_and_bias(f"{BLOCK}.ln_2", f"{HF_BLOCK}.norm2"),
+    KeyPair(f"{BLOCK}.ls_1.gamma", f"{HF_BLOCK}.gamma_1"),
+    KeyPair(f"{BLOCK}.ls_2.gamma", f"{HF_BLOCK}.gamma_2"),
+    *weight_and_bias(f"{BLOCK}.mlp.c_fc", f"{HF_BLOCK}.mlp.fc1"),
+    *weight_and_bias(f"{BLOCK}.mlp.c_proj", f"{HF_BLOCK}.mlp.fc2"),
 )
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -87,7 +87,7 @@ def our_name(name: str) -> str | None:
     return row.ours.format(number)
 
 
-def find(table: dict[str, Row], name: str) -> tuple[Row, str]:
+def find(table: dict[str, KeyPair], name: str) -> tuple[KeyPair, str]:
     """A name's row and the number of its layer ("" without one). `projector.0` is a name in the table, not a layer."""
     if name in table:
         return table[name], ""

@@ -21,7 +21,7 @@ from components.train.checkpoints.checkpoint import attempts, newest, read_state
 from components.train.checkpoints.retention import best, kept
 from components.train.checkpoints.saver import Saver
 from components.train.checkpoints.storage import Reader, UnsafeCheckpoint, quiet, read_metadata
-from components.train.hooks import insist
+from components.train.hooks import save_with_patience
 from components.train.measure.metrics_log import describe
 from components.train.model.parallel import Group
 from components.train.run import newest_for_all
@@ -185,7 +185,7 @@ def retry(saving: Saving, patience_s: float, on_retry: Callable[[], Any], monkey
         on_retry()
         saving.saver.start({"step": 9}, "")
 
-    insist(saving.saver, again, patience_s)
+    save_with_patience(saving.saver, again, patience_s)
 
 
 def test_the_last_checkpoint_waits_for_room(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:

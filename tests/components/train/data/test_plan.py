@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from components.errors import UserError
-from components.train.data.datamix import Source, choose_sources, parse_datamix, shares
+from components.train.data.datamix import MixSource, choose_sources, parse_datamix, shares
 from components.train.data.packing import deal
 from components.train.data.plan import Cost, PackPlan, PlanSpec, steps_of_epochs
 from components.train.data.plan_file import KEPT, stored_plan
@@ -28,7 +28,7 @@ def spec(examples: int = 50, packs_per_step: int = 3, seed: int = 0, **changes: 
     made = PlanSpec(
         tokens=(5 + (number * 7 + number // 25) % 25).astype(np.int32),
         media=(number * 5 % 3).astype(np.int32),
-        sources=(Source("all", np.arange(examples, dtype=np.uint32), Fraction(1)),),
+        sources=(MixSource("all", np.arange(examples, dtype=np.uint32), Fraction(1)),),
         seed=seed,
         pack_tokens=64,
         pack_media=5,
@@ -135,7 +135,7 @@ def test_packs_of_long_rows_with_a_tail_of_short_ones_are_full() -> None:
     random = np.random.default_rng(0)
     long, count = random.random(20_000) < 0.85, 20_000
     tokens = np.where(long, 9472 + random.integers(30, 150, count), random.integers(50, 1000, count)).astype(np.int32)
-    every = (Source("all", np.arange(count, dtype=np.uint32), Fraction(1)),)
+    every = (MixSource("all", np.arange(count, dtype=np.uint32), Fraction(1)),)
     made = PlanSpec(tokens, np.where(long, 37, 0).astype(np.int32), every, 0, 57_600, 370, 8, Cost(1, 0, 100))
     packs = epoch(made, 0)
     assert 1 - tokens.sum() / (len(packs) * 57_600) < 0.02

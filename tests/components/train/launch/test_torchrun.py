@@ -149,7 +149,7 @@ def test_a_signal_while_torch_is_imported_ends_in_a_sentence(
         status = Path(f"/proc/{run.pid}/status").read_text()
         caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
     run.send_signal(number)
-    assert run.communicate(timeout=60)[1] == "stopped; the same command goes on from what is there\n"
+    assert run.communicate(timeout=60)[1] == "stopped; the same command resumes\n"
     assert run.returncode == 75
 
 

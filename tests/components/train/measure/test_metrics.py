@@ -10,7 +10,7 @@ import torch
 
 from components.train.data.loader import MicroBatch, StepWork
 from components.train.loop import accumulate
-from components.train.measure.metrics import Gauge, Metrics, Waiting, Window, plain, summarise
+from components.train.measure.metrics import Gauge, Metrics, TimedWorks, Window, metric_part, summarise
 from components.train.model.parallel import Group
 from components.train.settings import TrainConfig
 from plm_model.families.plm.collator import collate, open_collator
@@ -81,7 +81,7 @@ def test_the_share_of_time_without_data_is_measured() -> None:
             time.sleep(0.02)
             yield item
 
-    waiting = Waiting(slow())
+    waiting = TimedWorks(slow())
     for _ in waiting:
         time.sleep(0.01)
     assert 0.06 <= waiting.take() < 0.12 and waiting.take() == 0.0
@@ -132,4 +132,4 @@ def test_a_pack_whose_loss_is_no_number_does_not_hide_the_others(model: PLM) -> 
 
 
 def test_names_of_sources_suit_the_tracker() -> None:
-    assert plain("a:b, größe/x.jsonl") == "a:b_ gr__e/x.jsonl"
+    assert metric_part("a:b, größe/x.jsonl") == "a:b_ gr__e/x.jsonl"

@@ -15,15 +15,15 @@ import torch
 
 from components.train.model.parallel import Group
 from components.train.watch import watchdog
-from components.train.watch.hang_report import Sign, behind, describe, end_process
+from components.train.watch.hang_report import Heartbeat, behind, describe, end_process
 from components.train.watch.watchdog import Watchdog
 
-SIGN = Sign.of_this_process(0, position=7, paused=False)
+HEARTBEAT = Heartbeat.of_this_process(0, position=7, paused=False)
 
 
-def signs(**positions: tuple[int, bool]) -> dict[int, Sign]:
+def signs(**positions: tuple[int, bool]) -> dict[int, Heartbeat]:
     return {
-        int(name[1:]): replace(SIGN, rank=int(name[1:]), position=position, waiting=waiting)
+        int(name[1:]): replace(HEARTBEAT, rank=int(name[1:]), position=position, waiting=waiting)
         for name, (position, waiting) in positions.items()
     }
 
@@ -50,7 +50,7 @@ def test_only_the_process_that_spoke_is_killed() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     from components.train.watch.hang_report import process_start
 
-    spoke = replace(SIGN, pid=child.pid, started=process_start(child.pid))
+    spoke = replace(HEARTBEAT, pid=child.pid, started=process_start(child.pid))
     end_process(replace(spoke, started="another process of that number"))
     assert child.poll() is None
     end_process(spoke)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from plm_model.families.plm.conversation import Template
+from plm_model.families.plm.conversation import ChatTemplate
 from plm_model.families.plm.settings import ProcessorConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.records.record import Record, parse_record
 from plm_model.records.turns import RecordError
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parents[4] / "configs" / "tokenizers" / "plm_tiny")
-TEMPLATE = Template(TOKENIZER, ProcessorConfig(system_prompt="Be kind."), tokens_per_tile=2)
-WARMUP = Template(TOKENIZER, ProcessorConfig(conversation_format="warmup"), tokens_per_tile=2)
+TEMPLATE = ChatTemplate(TOKENIZER, ProcessorConfig(system_prompt="Be kind."), tokens_per_tile=2)
+WARMUP = ChatTemplate(TOKENIZER, ProcessorConfig(conversation_format="warmup"), tokens_per_tile=2)
 
 SYSTEM = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>"
 USER = "<|start_header_id|>user<|end_header_id|>\n\n"
@@ -26,7 +26,7 @@ def dialogue(*texts: str, roles: Sequence[str] = ("human", "assistant"), **keys:
     return parse_record({"id": "a", "conversations": turns, **keys})
 
 
-def rendered(template: Template, record: Record, tile_counts: Sequence[int]) -> list[tuple[str, bool]]:
+def rendered(template: ChatTemplate, record: Record, tile_counts: Sequence[int]) -> list[tuple[str, bool]]:
     pieces = template.pieces(record, tile_counts)
     return [(TOKENIZER.decode(piece.tokens, skip_special=False), piece.supervised) for piece in pieces]
 
