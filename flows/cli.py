@@ -173,6 +173,9 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
         "--tower", metavar="PT", help="the .pt of a vision tower, put before the language model of --from"
     )
     command.add_argument("--model", metavar="YAML", help="the model that --from and --tower become")
+    command.add_argument(
+        "--max-shard-gb", type=float, default=5.0, metavar="GB", help="largest file of tensors (default: 5)"
+    )
 
 
 def _generate_arguments(command: argparse.ArgumentParser) -> None:
@@ -206,7 +209,8 @@ def _export(arguments: argparse.Namespace) -> Any:
     from components.model_files.export import export
     from flows.commands.export import show_export
 
-    result = export(arguments.source, arguments.to, arguments.format, arguments.tower, arguments.model)
+    options = arguments.tower, arguments.model, arguments.max_shard_gb
+    result = export(arguments.source, arguments.to, arguments.format, *options)
     show_export(result)
     return result
 

@@ -163,7 +163,7 @@ class DirectoryPart(Protocol):
     card: Callable[[Any], Mapping[str, str]]
     assembled: Callable[[str, Path, Mapping[str, Any]], ModelDirectory]
     read_directory: Callable[[Path], ModelDirectory]
-    write_directory: Callable[[ModelDirectory, Path, str], list[str]]
+    write_directory: Callable[[ModelDirectory, Path, str, int], list[str]]
 
 
 class AnswerPart(Protocol):

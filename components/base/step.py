@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def run(settings: ModelConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Write a model directory. Raises UserError for weights, a tokenizer or settings that do not fit each other."""
+    from plm_model.model_directory.safetensors_writer import SHARD_BYTES
+
     context.progress(f"opening {settings.init}")
     require_sound(settings.init)
     opened = open_base(settings)
@@ -37,6 +39,7 @@ def run(settings: ModelConfig, inputs: Mapping[str, Artifact], out: ArtifactWrit
         out,
         {name: (stored.dtype, stored.shape) for name, stored in opened.tensors.items()},
         stream(opened, sum(sizes), context),
+        SHARD_BYTES,
     )
     facts = {"Parameters": f"{out.counts['parameters']:,}"}
     write_companions(out, settings.family, opened, "Base model", summary(settings), facts)

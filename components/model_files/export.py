@@ -15,19 +15,28 @@ if TYPE_CHECKING:
     from plm_model.model_directory.opened import ModelDirectory
 
 
-def export(source: str, target: str, layout: str, tower: str | None = None, model: str | None = None) -> dict[str, Any]:
+def export(
+    source: str,
+    target: str,
+    layout: str,
+    tower: str | None = None,
+    model: str | None = None,
+    max_shard_gb: float = 5.0,
+) -> dict[str, Any]:
     """Write the model at `source` (a directory or hub id) to the new directory `target`; UserError when it cannot be.
 
     With `tower`, the `.pt` of a vision tower, `source` is a language model, and both become the model that the YAML file
-    `model` describes.
+    `model` describes. Tensors go to files of at most `max_shard_gb`.
     """
+    if not max_shard_gb > 0:
+        raise UserError(f"--max-shard-gb {max_shard_gb:g}: must be positive")
     place = Path(target).absolute()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise UserError(f"{target} exists already; remove it or give another --to")
     require_sound(source)
     partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
     try:
-        opened, notes = _write(source, partial, layout, tower, model)
+        opened, notes = _write(source, partial, layout, tower, model, int(max_shard_gb * 1e9))
         partial.replace(place)
     except ValueError as error:  # every error of plm_model about its input is one
         raise UserError(str(error)) from error
@@ -46,7 +55,7 @@ def export(source: str, target: str, layout: str, tower: str | None = None, mode
 
 
 def _write(
-    source: str, target: Path, layout: str, tower: str | None, model: str | None
+    source: str, target: Path, layout: str, tower: str | None, model: str | None, max_shard_bytes: int
 ) -> tuple[ModelDirectory, list[str]]:
     """Write the model to `target`; gives it, and notes on what was assumed or could not be kept."""
     from plm_model.family import FAMILIES, part
@@ -65,4 +74,4 @@ def _write(
         opened = family.assembled(source, Path(tower), values.get("architecture", {}))
     if layout not in family.LAYOUTS:
         raise UserError(f"--format {layout}: this model is written as {', '.join(family.LAYOUTS)}")
-    return opened, [*opened.notes, *family.write_directory(opened, target, layout)]
+    return opened, [*opened.notes, *family.write_directory(opened, target, layout, max_shard_bytes)]

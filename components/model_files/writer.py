@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from plm_model.model_directory.opened import ModelDirectory
 
 README, LICENCE = "README.md", "LICENSE-NOTICE"
-SHARD_BYTES = 5 * 10**9
 PIECE_BYTES = 16 << 20
 NOTICE = """\
 The weights in this directory are not covered by the licence of the software that wrote them.
@@ -91,7 +90,7 @@ def write_card(folder: Path, family: str, architecture: Any, name: str, summary:
 
 
 def write_tensors(
-    out: ArtifactWriter, entries: Mapping[str, Any], data: Iterable[Iterable[Any]], max_shard_bytes: int = SHARD_BYTES
+    out: ArtifactWriter, entries: Mapping[str, Any], data: Iterable[Iterable[Any]], max_shard_bytes: int
 ) -> Mapping[str, Mapping[str, Any]]:
     """Stream `model.safetensors`, or several files and their index: `entries` gives (dtype, shape) by name, `data` the bytes of
     each in the same order. Gives the entries of each file."""

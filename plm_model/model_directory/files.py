@@ -14,7 +14,13 @@ from torch.distributed.tensor import DTensor
 
 from plm_model.model_directory.finite import require_finite
 from plm_model.model_directory.json_files import read_json, section
-from plm_model.model_directory.safetensors_writer import Entries, SafetensorsWriter, WeightsError, shard_files
+from plm_model.model_directory.safetensors_writer import (
+    SHARD_BYTES,
+    Entries,
+    SafetensorsWriter,
+    WeightsError,
+    shard_files,
+)
 from plm_model.nn.tensors import local_slices, materialise
 
 WEIGHTS = "model.safetensors"
@@ -25,7 +31,7 @@ def save_tensors(
     directory: str | Path,
     entries: Entries,
     tensors: Iterable[tuple[str, torch.Tensor]],
-    max_shard_bytes: int = 5 * 10**9,
+    max_shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Stream tensors, which come in the order of `entries`, into one file or into several with an index."""
     directory = Path(directory)

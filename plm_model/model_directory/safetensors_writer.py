@@ -15,6 +15,7 @@ import torch
 
 Entries = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
+SHARD_BYTES = 5 * 10**9  # of data in a file, as `transformers` writes them
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",

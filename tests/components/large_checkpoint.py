@@ -32,7 +32,7 @@ from plm_model.families.plm.layouts.detect import Layout, write_directory
 from plm_model.families.plm.model import build
 from plm_model.families.plm.settings import PLMConfig, VisionConfig
 from plm_model.families.plm.tokenizer import Tokenizer
-from plm_model.model_directory.opened import Checkpoint
+from plm_model.model_directory.opened import ModelDirectory
 from plm_model.nn.config import DecoderConfig
 from tests.components.training_set import artifact
 
@@ -73,7 +73,8 @@ def run(folder: Path) -> None:
 def write_published(layout: Layout, folder: Path) -> None:
     tensors = fresh(CONFIG, Tokenizer.from_file(TOKENIZER)).tensors
     zeros = {name: replace(stored, read=partial(torch.zeros, stored.shape)) for name, stored in tensors.items()}
-    write_directory(Checkpoint(folder, "plm", CONFIG, Tokenizer.from_file(TOKENIZER), zeros), folder / "init", layout)
+    opened = ModelDirectory(folder, "own", CONFIG, Tokenizer.from_file(TOKENIZER), zeros)
+    write_directory(opened, folder / "init", layout)
     (folder / "init" / "tokenizer.model").unlink(
         missing_ok=True
     )  # the small vocabulary has no rank file for this model

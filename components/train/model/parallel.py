@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from components.train.model.towers import Trainable
     from components.train.settings import TrainConfig
 
-AXES = ("replicate", "shard", "context", "tensor")
+AXES = ("replicate", "shard")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -53,13 +53,11 @@ class Group:
 class MeshShape:
     """How many ranks stand along each axis, the last one running fastest: 2 x 8 has ranks 0..7 in its first replica.
 
-    Each replica, and each rank of its shards, has data of its own; the ranks along `context` and `tensor` share theirs.
+    Each rank has data of its own.
     """
 
     replicate: int = 1
     shard: int = 1
-    context: int = 1
-    tensor: int = 1
 
     @classmethod
     def of(cls, world: int, replicas: int) -> MeshShape:
@@ -68,15 +66,11 @@ class MeshShape:
             raise ValueError(f"train.parallel.replicas is {replicas}; {world} workers are not a multiple of it")
         return cls(replicate=replicas, shard=world // replicas)
 
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        return (self.replicate, self.shard, self.context, self.tensor)
-
 
 def data_mesh(group: Group, shape: MeshShape) -> DeviceMesh:
     """The axes that the model is spread over: [shard], or [replicate, shard] where there are replicas."""
-    mesh = init_device_mesh(group.device.type, shape.sizes, mesh_dim_names=AXES)
-    return mesh["replicate", "shard"] if shape.replicate > 1 else mesh["shard"]
+    mesh = init_device_mesh(group.device.type, (shape.replicate, shape.shard), mesh_dim_names=AXES)
+    return mesh if shape.replicate > 1 else mesh["shard"]
 
 
 def cast(model: nn.Module, settings: TrainConfig) -> None:

@@ -23,7 +23,7 @@ from plm_model.model_directory.description import CONFIG, described, description
 from plm_model.model_directory.files import load_weights, save_tensors
 from plm_model.model_directory.json_files import read_json
 from plm_model.model_directory.opened import ModelDirectory
-from plm_model.model_directory.safetensors_writer import SafetensorsWriter, WeightsError
+from plm_model.model_directory.safetensors_writer import SHARD_BYTES, SafetensorsWriter, WeightsError
 from plm_model.nn.tensors import copy_into, materialise, seed_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def save_model(
     config: PLMConfig,
     tokenizer: Tokenizer,
     directory: str | Path,
-    max_shard_bytes: int = 5 * 10**9,
+    max_shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a model directory from a model or its full (unsharded) state dict, in the tensors' own dtypes."""
     state = model.state_dict() if isinstance(model, nn.Module) else model

@@ -4,29 +4,35 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from transformers import PerceptionLMForConditionalGeneration
 
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.consolidate import step as consolidate
 from components.errors import UserError
+from components.model_files.export import export
 from components.pipeline.config import PipelineConfig
 from components.pipeline.steps import STEPS
 from components.train.checkpoints.storage import UnsafeCheckpoint
 from components.train.checkpoints.streams import StoredTensors
 from plm_model.families.plm.model import build
+from plm_model.families.plm.settings import PLMConfig
 from plm_model.families.plm.tokenizer import Tokenizer
 from plm_model.families.plm.weights import initialise, save_companions
 from plm_model.model_directory.files import load_weights
 from tests.components.training_set import artifact, tiny_config, write_base
 
 TOKENIZER = Path(__file__).parents[3] / "configs/tokenizers/plm_tiny/tokenizer.json"
-Consolidate = Callable[[dict[str, torch.Tensor]], Artifact]
+Consolidate = Callable[..., Artifact]
+TINY = tiny_config()
 
 
 def write_checkpoint(folder: Path, tensors: dict[str, torch.Tensor]) -> Artifact:
@@ -40,16 +46,17 @@ def write_checkpoint(folder: Path, tensors: dict[str, torch.Tensor]) -> Artifact
 def consolidated(tmp_path: Path, step_context: Callable[..., StepContext]) -> Consolidate:
     """Runs the step on a checkpoint of these tensors, and gives its artifact."""
 
-    def make(tensors: dict[str, torch.Tensor]) -> Artifact:
-        write_base(tmp_path / "base")
-        save_companions(tiny_config(), Tokenizer.from_file(TOKENIZER), tmp_path / "base")
+    def make(tensors: dict[str, torch.Tensor], model: PLMConfig = TINY, **settings: Any) -> Artifact:
+        write_base(tmp_path / "base", model)
+        save_companions(model, Tokenizer.from_file(TOKENIZER), tmp_path / "base")
         inputs = {
             "base": artifact(tmp_path / "base", "base"),
             "checkpoint": write_checkpoint(tmp_path / "trained", tensors),
         }
         store, key = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache"), StepKey("consolidate")
         with store.create(key) as out:
-            consolidate.run(STEPS["consolidate"].settings(PipelineConfig()), inputs, out, step_context())
+            config = PipelineConfig.model_validate({"consolidate": settings})
+            consolidate.run(STEPS["consolidate"].settings(config), inputs, out, step_context())
         found = store.find(key)
         assert found is not None
         return found
@@ -82,6 +89,23 @@ def test_the_directory_is_complete(consolidated: Consolidate, weights: dict[str,
         "LICENSE-NOTICE",
     }
     assert "# Fine-tuned model" in made.open("README.md", "r").read()
+
+
+def test_small_shards_are_several_files_that_transformers_loads_when_they_are_exported_so(
+    consolidated: Consolidate, tmp_path: Path
+) -> None:
+    config = replace(tiny_config(), decoder=replace(tiny_config().decoder, vocab_size=1010), image_token_id=1002)
+    weights = dict(initialise(build(config), seed=5).state_dict())
+    made = consolidated(weights, config, max_shard_gb=1e-4)
+    assert len([name for name in made.files if name.endswith(".safetensors")]) > 2
+    model = build(config)
+    load_weights(model, made.local())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    export(str(made.local()), str(tmp_path / "hf"), "hf", max_shard_gb=1e-4)
+    assert len(list((tmp_path / "hf").glob("*.safetensors"))) > 2
+    theirs, report = PerceptionLMForConditionalGeneration.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert torch.equal(theirs.model.language_model.embed_tokens.weight, weights["tok_embeddings.weight"])
 
 
 @pytest.mark.case("R2")

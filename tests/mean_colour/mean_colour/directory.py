@@ -63,9 +63,9 @@ def read_directory(directory: Path) -> ModelDirectory:
     )
 
 
-def write_directory(opened: ModelDirectory, directory: Path, layout: str) -> list[str]:
+def write_directory(opened: ModelDirectory, directory: Path, layout: str, max_shard_bytes: int) -> list[str]:
     directory.mkdir(parents=True, exist_ok=True)
     write_companions(opened, directory)
     entries = {name: (tensor.dtype, tensor.shape) for name, tensor in opened.tensors.items()}
-    save_tensors(directory, entries, opened.stream())
+    save_tensors(directory, entries, opened.stream(), max_shard_bytes)
     return []

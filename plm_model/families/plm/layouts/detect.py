@@ -32,7 +32,7 @@ from plm_model.model_directory.files import save_tensors
 from plm_model.model_directory.json_files import read_json
 from plm_model.model_directory.opened import ModelDirectory, exactly
 from plm_model.model_directory.safetensors_reader import stored_tensors
-from plm_model.model_directory.safetensors_writer import WeightsError
+from plm_model.model_directory.safetensors_writer import SHARD_BYTES, WeightsError
 
 Layout = Literal["own", "hf", "meta"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -83,15 +83,22 @@ def read_own(directory: Path) -> ModelDirectory:
     return ModelDirectory(directory, "own", config, tokenizer, tensors, original_params=params)
 
 
-def write_own(opened: ModelDirectory, directory: Path) -> list[str]:
+def write_own(opened: ModelDirectory, directory: Path, max_shard_bytes: int = SHARD_BYTES) -> list[str]:
     """Write a model in our own layout, tensor by tensor in their own dtypes."""
     save_companions(opened.config, opened.tokenizer, directory)
     write_original_params(opened, directory)
     entries = {name: (tensor.dtype, tensor.shape) for name, tensor in opened.tensors.items()}
-    save_tensors(directory, entries, opened.stream())
+    save_tensors(directory, entries, opened.stream(), max_shard_bytes)
     return []
 
 
-def write_directory(opened: ModelDirectory, directory: str | Path, layout: Layout) -> list[str]:
-    """Write a model in a layout; returns notes on what could not be kept. Not atomic: write to a fresh directory."""
-    return {"own": write_own, "hf": write_hf, "meta": write_meta}[layout](opened, Path(directory))
+def write_directory(
+    opened: ModelDirectory, directory: str | Path, layout: Layout, max_shard_bytes: int = SHARD_BYTES
+) -> list[str]:
+    """Write a model in a layout; returns notes on what could not be kept. Not atomic: write to a fresh directory.
+
+    Files of tensors have at most `max_shard_bytes`, but for the `meta` layout, which has one file.
+    """
+    if layout == "meta":
+        return write_meta(opened, Path(directory))
+    return {"own": write_own, "hf": write_hf}[layout](opened, Path(directory), max_shard_bytes)

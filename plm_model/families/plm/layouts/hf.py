@@ -26,7 +26,7 @@ from plm_model.model_directory.files import save_tensors
 from plm_model.model_directory.json_files import read_json, section
 from plm_model.model_directory.opened import ModelDirectory, StoredTensor, exactly, same_numbers, write_json
 from plm_model.model_directory.safetensors_reader import stored_tensors
-from plm_model.model_directory.safetensors_writer import Entries, WeightsError
+from plm_model.model_directory.safetensors_writer import SHARD_BYTES, Entries, WeightsError
 
 IGNORED = "rotary_emb.inv_freq"
 HEAD = "lm_head.weight"
@@ -91,7 +91,7 @@ def read_one(name: str, stored: StoredTensor, head_dim: int) -> torch.Tensor:
     return key_maps.from_hf(name, stored.read(), head_dim)
 
 
-def write_hf(opened: ModelDirectory, directory: Path, max_shard_bytes: int = 5 * 10**9) -> list[str]:
+def write_hf(opened: ModelDirectory, directory: Path, max_shard_bytes: int = SHARD_BYTES) -> list[str]:
     """Write a model in this layout, tensor by tensor in their own dtypes; returns notes on what could not be kept."""
     config, dtype = opened.config, str(opened.dtype).removeprefix("torch.")
     source, notes = hf_tokenizer_json(opened.tokenizer)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from components.train.model.parallel import Group, shard
 from components.train.model.towers import UnknownTower, compile_blocks, recompute
+from components.train.settings import TrainConfig
 from plm_model.nn.structure import towers_by_structure
 
 
@@ -91,3 +97,31 @@ def test_compiled_blocks_are_the_foreign_ones() -> None:
     assert not [
         block for block, forward in zip(model.inner.model.layers, before, strict=True) if block.forward == forward
     ]
+
+
+def sharded_gradients(rank: int, folder: str, compiled: bool) -> None:
+    """On one rank of two, with the same tokens as the other: half of the summed gradients of recomputed blocks."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    model = Foreign()
+    recompute(model, {"inner.model.layers": "full"})
+    shard(model, Group.current(torch.device("cpu")), TrainConfig(dtype="float32"))
+    if compiled:
+        compile_blocks(model)
+    found = {}
+    for name, gradient in gradients(model).items():
+        assert isinstance(gradient, DTensor) and gradient.to_local().numel() < gradient.numel()
+        found[name] = gradient.full_tensor() / 2
+    torch.save(found, f"{folder}/rank-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.e2e)])
+def test_foreign_blocks_on_two_ranks_give_the_gradients_of_one(tmp_path: Path, compiled: bool) -> None:
+    mp.spawn(sharded_gradients, (str(tmp_path), compiled), nprocs=2)
+    alone = gradients(Foreign())
+    for rank in range(2):
+        found = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
+        assert found.keys() == alone.keys()
+        for name, gradient in alone.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7)
