@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from flows.servers.prefect_server import free_port
 from tests.debian import debian_program
+from tests.ports import free_port
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that the W3C's protocol names
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-background-networking", "--window-size=1400,2000"]

@@ -26,7 +26,6 @@ from components.artifacts.artifact import Artifact
 from components.artifacts.files import filesystem, get_sound
 from components.errors import UserError
 
-ABANDONED_SECONDS = 600  # a download that has not grown for so long is nobody's
 WAIT_SECONDS = 0.2
 log = logging.getLogger(__name__)
 SLOTS = 64  # files that are locked while a shard is fetched; shards that share one wait for each other

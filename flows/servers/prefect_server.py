@@ -180,13 +180,6 @@ def _version_file(state_dir: Path) -> Path:
     return state_dir / ".prefect.db.version"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def server_settings(port: int, login: str) -> dict[str, str]:
     """Environment of a server on loopback that serves its own page, and others only with the login."""
     api_url = f"http://127.0.0.1:{port}/api"

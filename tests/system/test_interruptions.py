@@ -18,7 +18,7 @@ import pytest
 from components.pipeline.steps import STEPS
 from components.tracking.runs import tracking_client
 from flows.servers.prefect_login import local_login
-from flows.servers.prefect_server import free_port
+from tests.ports import free_port
 from tests.system.conftest import BIN, Prefect, Workplace, processes_of, wait_for
 
 pytestmark = pytest.mark.e2e

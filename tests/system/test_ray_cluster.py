@@ -21,7 +21,7 @@ from components.pipeline.config_overrides import config_of
 from components.pipeline.ray_jobs import StepJob, job_client, run_job, step_entrypoint, stop_jobs_of_flow_run
 from components.tracking.runs import tracking_client
 from flows.run.recovery import close_dead_runs
-from flows.servers.prefect_server import free_port
+from tests.ports import free_port
 from tests.system.conftest import BIN, Prefect, Workplace, wait_for
 
 whole_flow = pytest.mark.e2e  # minutes, nearly all of them imports in the processes of five jobs

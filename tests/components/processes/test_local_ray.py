@@ -30,7 +30,10 @@ def raylet() -> subprocess.Popen[bytes]:
 def test_the_end_of_rays_process_is_the_error_of_the_step_that_waits(raylet: subprocess.Popen[bytes]) -> None:
     watch = Watch(node(raylet))
     with (
-        pytest.raises(UserError, match=r"preprocess: the local Ray ended by itself: its raylet is gone .*run again"),
+        pytest.raises(
+            UserError,
+            match=r"preprocess: the local Ray ended by itself: its raylet is gone .*run the same command again",
+        ),
         said_by("preprocess"),
         watch,
     ):
