@@ -80,7 +80,9 @@ def publish_job(
     inside = config.model_copy(
         update={
             "storage": StorageConfig(
-                root=store.root, resume_root=config.storage.resume_root, cache_dir=f"{JOB_FOLDER}/cache"
+                root=store.root,
+                resume_root=config.storage.resume_root and store.resume_root,  # absolute: the job's folder is another
+                cache_dir=f"{JOB_FOLDER}/cache",
             ),
             "tracking": config.tracking.model_copy(
                 update={"uri": tracking_uri(config.tracking), "state_dir": JOB_FOLDER}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(700)
 def test_killed_trainings_end_as_if_nothing_had_happened(repository: Path) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--runs", "2", "--seed", "3"]

@@ -12,8 +12,10 @@ from components.artifacts.artifact import StepKey
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
+from components.pipeline.config_loading import load_config
 from components.pipeline.ray_jobs import check_tracking, publish_job, read_order
 from components.pipeline.steps import STEPS
+from components.pipeline.storage import store_of
 
 
 def on(address: str | None, uri: str | None = None) -> PipelineConfig:
@@ -62,3 +64,17 @@ def test_a_job_of_another_code_or_library_is_refused_by_name(
         return
     with pytest.raises(UserError, match=message):
         read_order(order, store, "plm")
+
+
+@pytest.mark.parametrize("given", [None, "checkpoints"])
+def test_a_job_finds_the_checkpoints_where_the_flow_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """A job runs in another folder: what is relative here is absolute there."""
+    monkeypatch.chdir(tmp_path)
+    config = PipelineConfig.model_validate({"storage": {"root": "runs", "resume_root": given}})
+    store = store_of(config)
+    there, _ = publish_job(config, store, StepKey("train"), {})
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
+    assert store_of(load_config(there)).resume_uri("train") == store.resume_uri("train")
