@@ -38,11 +38,11 @@ class ModelConfig(Settings):
     tower: LocalPath | None = Field(None, description="the .pt of a vision tower, for the first training stage")
     seed: Seed = 0
     tokenizer: LocalPath | None = Field(
-        None, description="tokenizer.json, beside the file that names it; default: that of model.init"
+        None, description="tokenizer.json, beside the file that names it; default: the one that model.init brings"
     )
     architecture: Annotated[dict[str, Any], KeysOf(architectures)] = Field(
         {},
-        description="the whole model where init is random or a tower is given; else what to change of that of model.init",
+        description="the whole model where init is random or a tower is given; else what to change of that in model.init",
     )
 
     @field_validator("family")

@@ -16,7 +16,6 @@ from components.convert.ways import Ways
 from components.errors import Unusable, UserError
 from components.formats.format import Way
 from components.formats.known import format_of
-from components.formats.named_media import images_of
 from components.ingest.parts import Part
 from components.media_files.path import OutsideRoot
 from components.rows.annotations import read_rows
@@ -121,8 +120,7 @@ def id_of(row: Row, digest: bytes, way: Way) -> str:
     """The row's own id; without one, what it shows first and a digest of all that it says."""
     if row.values.get("id") not in (None, ""):
         return parse_id(row.values["id"])
-    names, video = images_of(row, way.image_column), row.values.get("video")
-    stem = names[0] if names else video if isinstance(video, str) and video else "text"
+    stem = next(iter(way.format.media_of(row, way.image_column)), "text")
     return f"{stem}#{digest.hex()[:12]}"
 
 

@@ -16,7 +16,7 @@ from plm_model.family import RANDOM, part
 from plm_model.model_directory.description import architecture_of
 
 STEP = "base"
-SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a checkpoint directory has
+SETTINGS = ("config.json", "params.json", "original/params.json")  # one of which a model directory has
 OF_A_STAGE = re.compile(r"(?P<size>plm_\w+)_stage_(?P<number>\d)")  # as the shipped stages name the one before
 LARGE = 500_000_000  # parameters: nobody starts so many at random by the way
 

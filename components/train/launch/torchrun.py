@@ -3,7 +3,7 @@
     python -m components.train.launch.torchrun --config train.yaml --shards DIR --base DIR --out DIR [train.KEY=VALUE ...]
     torchrun --nproc-per-node 8 -m components.train.launch.torchrun ...
 
-`--shards` and `--base` are the folders that preprocessing and initialisation left (or any checkpoint directory). Checkpoints
+`--shards` and `--base` are the folders that preprocess and base left (or any model directory). Checkpoints
 lie in `OUT/checkpoints`, what was measured in `OUT/metrics.jsonl`; the same command resumes from the newest checkpoint.
 `touch OUT/checkpoint-now` makes one more.
 

@@ -56,7 +56,7 @@ def test_each_input_of_the_last_step_is_looked_for_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current directory with a source and a checkpoint directory below it."""
+    """A current directory with a source and a model directory below it."""
     folder = tmp_path / "home"
     for name in ("data/labels.csv", "weights/model.safetensors"):
         (folder / name).parent.mkdir(parents=True)
