@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -28,8 +29,8 @@ def export(
     With `tower`, the `.pt` of a vision tower, `source` is a language model, and both become the model that the YAML file
     `model` describes. Tensors go to files of at most `max_shard_gb`.
     """
-    if not max_shard_gb > 0:
-        raise UserError(f"--max-shard-gb {max_shard_gb:g}: must be positive")
+    if not 0 < max_shard_gb < math.inf:
+        raise UserError(f"--max-shard-gb {max_shard_gb:g}: must be a positive number")
     place = Path(target).absolute()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise UserError(f"{target} exists already; remove it or give another --to")

@@ -130,3 +130,11 @@ def test_a_llama_and_an_encoder_become_a_model(own: Path, tmp_path: Path, capsys
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in kept)
     assert export(tmp_path / "llama", tmp_path / "other", "own", *assembled[:2]) == 2
     assert "--tower and --model go together" in error_of(capsys)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf"])
+def test_a_size_that_no_file_has_is_refused_before_anything_is_written(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    assert export(own, tmp_path / "hf", "hf", f"--max-shard-gb={size}") == 2
+    assert "must be a positive number" in error_of(capsys) and not (tmp_path / "hf").exists()
