@@ -27,7 +27,7 @@ def outcome(results: dict[str, Any], n: int = 4) -> dict[str, Any]:
     [
         ({"scale": 100}, {"a": {"acc,none": 0.25, "acc_stderr,none": "N/A", "alias": "a"}}, 25.0),
         ({"metric": "em,flexible-extract"}, {"a": {"em,flexible-extract": np.float64(0.5)}}, 0.5),
-        ({"tasks": ["a", "b", "c"]}, {name: {"acc,none": value} for name, value in zip("abc", (1, 0.5, 0))}, 0.5),
+        ({"tasks": ["a", "b", "c"]}, {"a": {"acc,none": 1}, "b": {"acc,none": 0.5}, "c": {"acc,none": 0}}, 0.5),
         ({"metric": ["p", "c"]}, {"a": {"p,none": 1400.0, "c,none": 300.0}}, 1700.0),
         ({"scale": 1000, "divided_by": 1000}, {"a": {"acc,none": 0.003}}, 750.0),  # 3 of 4 questions
         ({"part": 1}, {"a": {"acc,none": (80.0, 40.0)}}, 40.0),

@@ -1,0 +1,136 @@
+"""A process that evaluates every column of the suites on tiny data: `python -m tests.….evaluate_suites ROOT`.
+
+lmms-eval changes the state of the process that imports it, so that one child runs all of them. The result, ROOT/result.json, is
+{column: {"figure": …, "mean": of its questions' scores, "seconds": …}}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.components.evaluate.benchmarks.given import Given, write
+from tests.components.evaluate.benchmarks.given_images import image_sets
+from tests.components.evaluate.benchmarks.given_videos import JUDGED, video_sets
+from tests.components.evaluate.benchmarks.judge_server import judge_server
+
+SUITES = ("plm_image", "plm_video", "plm_videobench")
+
+
+def main(root: Path) -> None:
+    with judge_server(JUDGED) as url:
+        os.environ |= environment(root, url)
+        given = [*image_sets(f"{url}/picture.png"), *video_sets()]
+        write(given, root, root / "home")
+        os.chdir(root)
+        result = evaluated(given)
+    (root / "result.json").write_text(json.dumps(result, default=str), encoding="utf-8")
+
+
+def environment(root: Path, url: str) -> dict[str, str]:
+    return {
+        "HF_HOME": str(root / "home"),
+        "HF_DATASETS_CACHE": str(root / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "OPENAI_API_BASE": f"{url}/v1",
+        "OPENAI_API_KEY": "none",
+    }
+
+
+def evaluated(given: Sequence[Given]) -> dict[str, Any]:
+    from lmms_eval.tasks import TaskManager
+
+    from components.evaluate.harness.repairs import repair
+    from components.evaluate.suites.figures import figure
+    from components.evaluate.suites.questions import mean_of
+    from components.evaluate.suites.suite import read_suite
+
+    columns = [column for name in SUITES for column in read_suite(name).columns]
+    repair()
+    manager = TaskManager(include_defaults=False, include_path=folders(), model_name="plm")
+    model = answering({each.task: each.answers for each in given})
+    result = {}
+    for column in columns:
+        began = time.monotonic()
+        outcome, failures = outcome_of(model, column.tasks, manager)
+        samples = [sample for task in column.tasks for sample in outcome.get("samples", {}).get(task, [])]
+        found = asdict(figure(column, outcome, failures))
+        mean = mean_of(column, samples)
+        result[column.title] = {"figure": found, "mean": mean, "seconds": round(time.monotonic() - began, 1)}
+        print(column.title, result[column.title], file=sys.stderr, flush=True)
+    return result
+
+
+def folders() -> list[str]:
+    """Where the tasks' YAML files lie: reading all of lmms-eval's 1,985 takes half a minute of a slow core."""
+    import lmms_eval.tasks
+
+    names = (
+        "docvqa chartqa textvqa infovqa ai2d ocrbench coco_cap nocaps flickr30k mmmu vqav2 ok_vqa vizwiz_vqa mme seedbench "
+        "blink cv_bench realworldqa pope vatex mvbench nextqa perceptiontest videomme tvbench activitynetqa egoschema "
+        "temporalbench tomato motionbench tempcompass charades_sta plm_videobench"
+    )
+    ours = Path(__file__).resolve().parents[4] / "components/evaluate/benchmarks"
+    installed = Path(lmms_eval.tasks.__file__).parent
+    return [str(ours), *(str(installed / name) for name in names.split())]
+
+
+def answering(answers: Mapping[str, Sequence[str]]) -> Any:
+    """A model that gives each document's answer, once it has been shown something."""
+    from lmms_eval.api.model import lmms
+
+    class Given(lmms):
+        is_simple = True
+
+        def generate_until(self, requests: Sequence[Any]) -> list[str]:
+            said = []
+            for _, _, doc_to_visual, doc_id, task, split in (request.args for request in requests):
+                assert doc_to_visual(self.task_dict[task][split][doc_id]), f"{task} shows nothing"
+                said.append(answers[task][doc_id])
+            return said
+
+        def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+            raise NotImplementedError
+
+        def generate_until_multi_round(self, requests: Sequence[Any]) -> list[Any]:
+            raise NotImplementedError
+
+        def clean(self) -> None:
+            pass
+
+    return Given()
+
+
+def outcome_of(model: Any, tasks: Sequence[str], manager: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """What lmms-eval gives for tasks, and why those did not run that did not."""
+    from lmms_eval.evaluator import simple_evaluate
+
+    from components.evaluate.harness.process import reason
+
+    try:
+        outcome = simple_evaluate(
+            model=model,
+            tasks=list(tasks),
+            task_manager=manager,
+            batch_size=1,
+            bootstrap_iters=0,
+            log_samples=True,
+            distributed_executor_backend="torchrun",
+            cli_args=argparse.Namespace(process_with_media=False, output_path="."),
+            datetime_str="",
+        )
+        return outcome, {}
+    except Exception as error:
+        return {}, dict.fromkeys(tasks, reason(error))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
