@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.components.evaluate.benchmarks.given import Given, write
 from tests.components.evaluate.benchmarks.given_images import image_sets
+from tests.components.evaluate.benchmarks.given_ours import DREAM, our_sets
 from tests.components.evaluate.benchmarks.given_videos import JUDGED, video_sets
 from tests.components.evaluate.benchmarks.judge_server import judge_server
 
@@ -25,9 +26,9 @@ SUITES = ("plm_image", "plm_video", "plm_videobench")
 
 
 def main(root: Path) -> None:
-    with judge_server(JUDGED) as url:
+    with judge_server({**DREAM, **JUDGED}) as url:
         os.environ |= environment(root, url)
-        given = [*image_sets(f"{url}/picture.png"), *video_sets()]
+        given = [*image_sets(f"{url}/picture.png"), *video_sets(), *our_sets()]
         write(given, root, root / "home")
         os.chdir(root)
         result = evaluated(given)
@@ -42,10 +43,14 @@ def environment(root: Path, url: str) -> dict[str, str]:
         "HF_DATASETS_OFFLINE": "1",
         "OPENAI_API_BASE": f"{url}/v1",
         "OPENAI_API_KEY": "none",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # METEOR only starts, and reads its tables
     }
 
 
 def evaluated(given: Sequence[Given]) -> dict[str, Any]:
+    from components.evaluate.harness.process import leave_out
+
+    leave_out("transformers.pipelines")
     from lmms_eval.tasks import TaskManager
 
     from components.evaluate.harness.repairs import repair

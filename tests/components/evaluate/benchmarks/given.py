@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ CIDER = 100 * (10 + 10 * (2 / 10**0.5 + 1 / 2) / 4 * 2.718281828459045 ** (-(3**
 
 @dataclass(frozen=True)
 class Given:
-    """A task with the data set `path`, its config and split, and the answer to each row; `videos` lie below HF_HOME.
+    """A task with the data set `path`, its config and split, and the answer to each row; `media` lie below HF_HOME.
 
     `files` are written as they are, in place of a data set, where a benchmark reads the published file itself.
     """
@@ -35,7 +35,7 @@ class Given:
     split: str
     rows: Sequence[Row]
     answers: Sequence[str]
-    videos: Sequence[str] = ()
+    media: Sequence[str] = ()
     files: Mapping[str, str] | None = None
 
 
@@ -52,15 +52,18 @@ def jsonl(lines: Iterable[Any]) -> str:
 
 
 def write(given: Sequence[Given], root: Path, home: Path) -> None:
-    """Lay out every data set below `root`, and every video below `home`."""
+    """Lay out every data set below `root`, and every image and video below `home`."""
     clip = write_video(root / "clip.mp4", frames=FRAMES, fps=30, size=(32, 32))
     for each in given:
         for name, text in (each.files or {}).items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text, encoding="utf-8")
-        for video in each.videos:
+        for video in each.media:
             (home / video).parent.mkdir(parents=True, exist_ok=True)
-            (home / video).write_bytes(clip.read_bytes())
+            if video.endswith(".png"):
+                picture().save(home / video)
+            else:
+                (home / video).write_bytes(clip.read_bytes())
     sets = [each for each in given if each.files is None]
     for path in {each.path for each in sets}:
         write_set(root / path, [each for each in sets if each.path == path])
@@ -78,6 +81,3 @@ def write_set(folder: Path, parts: Sequence[Given]) -> None:
         configs.setdefault(part.config, []).append({"split": part.split, "path": name})
     listed = [{"config_name": config, "data_files": files} for config, files in configs.items()]
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': listed})}---\n", encoding="utf-8")
-
-
-Maker = Callable[[], list[Given]]

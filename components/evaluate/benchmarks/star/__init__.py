@@ -1,0 +1,1 @@
+"""STAR: four answers to a question about a situation in a part of a video."""

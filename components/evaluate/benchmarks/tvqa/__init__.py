@@ -1,0 +1,1 @@
+"""TVQA: five answers to a question about a clip of a television series."""
