@@ -49,7 +49,9 @@ def csv_rows(files: Iterable[Row], names: Sequence[str]) -> list[dict[str, str]]
     for text in texts(files):
         for number, row in enumerate(csv.reader(text.splitlines()), 1):
             if len(row) != len(names):
-                raise UserError(f"row {number} of the CSV has {len(row)} columns where {len(names)} are expected: {row}")
+                raise UserError(
+                    f"row {number} of the CSV has {len(row)} columns where {len(names)} are expected: {row}"
+                )
             found.append(dict(zip(names, row, strict=True)))
     return found
 

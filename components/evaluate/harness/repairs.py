@@ -62,7 +62,8 @@ def mended_config(load: Function) -> Function:
         if None in (metrics := config.get("metric_list") or []):
             config["metric_list"] = [metric for metric in metrics if metric is not None]
         files = (config.get("dataset_kwargs") or {}).get("data_files")
-        for split, url in files.items() if isinstance(files, dict) else ():
+        files = files if isinstance(files, dict) else {}
+        for split, url in files.items():
             if isinstance(url, str) and url.startswith(RAW):
                 owner, name, _, path = url.removeprefix(RAW).split("/", 3)
                 if (local := Path(owner, name, path)).exists():

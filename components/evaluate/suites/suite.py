@@ -53,7 +53,10 @@ class PerQuestion(Settings):
     all_of: Text | None = Field(
         None, description="key of the document; questions that share it count as right together"
     )
-    mean: bool = Field(True, description="whether the mean of these scores, times `scale`, is the column's figure")
+    scale: PositiveFloat | None = Field(
+        None, description="these scores times this are on the published scale; default: the column's"
+    )
+    mean: bool = Field(True, description="whether the mean of these scores on that scale is the column's figure")
 
     @model_validator(mode="after")
     def _compares_with_something(self) -> PerQuestion:
@@ -87,6 +90,11 @@ class Column(Settings):
     @property
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,) if isinstance(self.metric, str) else self.metric
+
+    @property
+    def question_scale(self) -> float:
+        """What the scores of questions are to be multiplied by to be on the published scale."""
+        return (self.per_question.scale if self.per_question else None) or self.scale
 
     @property
     def comparable(self) -> bool:

@@ -15,9 +15,9 @@ MOST_EVENTS = 10
 EVENTS = """Here is a description of a video:
 {description}
 
-List the events that it tells of, at most {most}. An event is something that happens: an action or a motion, not how things look,
-not a cut and not a movement of the camera. Say each in one short sentence with its subject, name things rather than saying
-"it" or "they", split what can be split, and name no event twice.
+List the events that it tells of, at most {most}. An event is something that happens: an action or a motion, not how things
+look, not a cut and not a movement of the camera. Say each in one short sentence with its subject, name things rather than
+saying "it" or "they", split what can be split, and name no event twice.
 Answer with JSON only: {{"events": ["...", "..."]}}"""
 ENTAILED = """Here is a description of a video:
 {description}
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def compared(judge: Judge, answer: str, reference: str, reference_events: Sequence[str]) -> Comparison:
-    """Compare an answer with a reference whose events are known. Unreadable when a verdict is; JudgeError when there is none."""
+    """Compare an answer with a reference whose events are known. Unreadable when a verdict is, JudgeError without one."""
     answer_events = events_of(judge, answer) if answer.strip() else []
     return Comparison(
         recall=entailed(judge, answer, reference_events) if answer.strip() else 0.0,

@@ -11,7 +11,13 @@ from components.evaluate.benchmarks.media import media_file
 from components.evaluate.benchmarks.published import documents, json_rows, required
 
 Document = Mapping[str, Any]
-KINDS = ("object_relation", "temporal", "semantic_detail", "external_factual", "external_nonfactual")  # as the YAML lists them
+KINDS = (
+    "object_relation",
+    "temporal",
+    "semantic_detail",
+    "external_factual",
+    "external_nonfactual",
+)  # as the YAML lists them
 
 
 def documents_of(files: Any) -> Any:

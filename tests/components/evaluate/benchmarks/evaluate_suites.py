@@ -1,7 +1,8 @@
 """A process that evaluates every column of the suites on tiny data: `python -m tests.….evaluate_suites ROOT`.
 
 lmms-eval changes the state of the process that imports it, so that one child runs all of them. The result, ROOT/result.json, is
-{column: {"figure": …, "mean": of its questions' scores, "seconds": …}}.
+{"columns": {title: {"figure": …, "mean": of its questions' scores, "seconds": …}}, "likelihoods": results of a task that
+compares them, "without_videos": {task: why it did not run}}.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ from typing import Any
 from tests.components.evaluate.benchmarks.given import Given, write
 from tests.components.evaluate.benchmarks.given_images import image_sets
 from tests.components.evaluate.benchmarks.given_ours import DREAM, our_sets
+from tests.components.evaluate.benchmarks.given_videobench import VERDICTS, videobench
 from tests.components.evaluate.benchmarks.given_videos import JUDGED, video_sets
 from tests.components.evaluate.benchmarks.judge_server import judge_server
 
+# Each leaves its own way when a video is missing: by sys.exit, with a path, with nothing, with an error of its own.
+LEAVING = ("videomme", "fgqa_test", "tomato", "motionbench_full", "temporalbench_short_qa", "pipeline_tvqa")
 SUITES = ("plm_image", "plm_video", "plm_videobench")
 
 
 def main(root: Path) -> None:
-    with judge_server({**DREAM, **JUDGED}) as url:
+    with judge_server({**DREAM, **JUDGED, **VERDICTS}) as url:
         os.environ |= environment(root, url)
-        given = [*image_sets(f"{url}/picture.png"), *video_sets(), *our_sets()]
+        given = [*image_sets(f"{url}/picture.png"), *video_sets(), *videobench(), *our_sets()]
         write(given, root, root / "home")
         os.chdir(root)
-        result = evaluated(given)
+        result = evaluated(given, root / "home")
     (root / "result.json").write_text(json.dumps(result, default=str), encoding="utf-8")
 
 
@@ -47,7 +51,7 @@ def environment(root: Path, url: str) -> dict[str, str]:
     }
 
 
-def evaluated(given: Sequence[Given]) -> dict[str, Any]:
+def evaluated(given: Sequence[Given], home: Path) -> dict[str, Any]:
     from components.evaluate.harness.process import leave_out
 
     leave_out("transformers.pipelines")
@@ -71,7 +75,11 @@ def evaluated(given: Sequence[Given]) -> dict[str, Any]:
         mean = mean_of(column, samples)
         result[column.title] = {"figure": found, "mean": mean, "seconds": round(time.monotonic() - began, 1)}
         print(column.title, result[column.title], file=sys.stderr, flush=True)
-    return result
+    likelihoods, _ = outcome_of(model, ["egoschema_subset_mcppl"], manager)
+    for video in (home / video for each in given if each.task in LEAVING for video in each.media):
+        video.unlink()
+    left = {task: outcome_of(model, [task], manager)[1].get(task) for task in LEAVING}
+    return {"columns": result, "likelihoods": likelihoods.get("results"), "without_videos": left}
 
 
 def folders() -> list[str]:
@@ -103,7 +111,8 @@ def answering(answers: Mapping[str, Sequence[str]]) -> Any:
             return said
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-            raise NotImplementedError
+            """(loss, whether it is the likeliest): the choice C has the least."""
+            return [(0.1, True) if request.args[1].strip() == "C" else (2.0, False) for request in requests]
 
         def generate_until_multi_round(self, requests: Sequence[Any]) -> list[Any]:
             raise NotImplementedError

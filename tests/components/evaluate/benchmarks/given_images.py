@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.components.evaluate.benchmarks.given import CIDER_ANSWERS, WORDS, Given, picture, rows
 
-BLINK = (
+BLINK_CONFIGS = (
     "Art_Style Counting Forensic_Detection Functional_Correspondence IQ_Test Jigsaw Multi-view_Reasoning "
     "Object_Localization Relative_Depth Relative_Reflectance Semantic_Correspondence Spatial_Relation "
     "Visual_Correspondence Visual_Similarity"
-).split()
+)
 TEN = "0123456789"
 
 
@@ -97,19 +97,39 @@ def choices(image: dict[str, object]) -> list[Given]:
         {"id": "validation_Art_2", "question_type": "multiple-choice", "answer": "B"},
         {"id": "validation_Math_3", "question_type": "open", "answer": "12"},
     )
-    depth = {**image, "type": "2D", "task": "Count", "choices": options, "prompt": "Which? (A) ant (B) bee (C) cat (D) dog"}
+    depth = {
+        **image,
+        "type": "2D",
+        "task": "Count",
+        "choices": options,
+        "prompt": "Which? (A) ant (B) bee (C) cat (D) dog",
+    }
     cv = [
         {**depth, "idx": n, "answer": f"({letter})", "source": "COCO", "source_filename": "s.png"}
         for n, letter in enumerate("ABCD")
     ]
     real = [{**image, "image_path": "p", "question": "?", "answer": answer} for answer in ("A", "12", "Downhill", "C")]
     return [
-        Given("ai2d_no_mask", "Efficient-Large-Model/ai2d-no-mask", "default", "test", diagrams, ["A. ant", "B", "A", "D."]),
+        Given(
+            "ai2d_no_mask",
+            "Efficient-Large-Model/ai2d-no-mask",
+            "default",
+            "test",
+            diagrams,
+            ["A. ant", "B", "A", "D."],
+        ),
         Given("seedbench", "lmms-lab-encoder/SEED-Bench", "default", "test", seed, ["A. ant", "A", "D"]),
         Given("mmmu_val", "lmms-lab-encoder/MMMU", "default", "validation", subject, ["(B)", "A", "It is 12."]),
         Given("cv_bench", "nyu-visionx/CV-Bench", "default", "test", cv, ["(A)", "B", "C. cat", "(A)"]),
-        Given("realworldqa", "lmms-lab-encoder/RealWorldQA", "default", "test", real, ["A.", "12", "uphill", "The answer is B"]),
-        *[blink(config, right=number < 7) for number, config in enumerate(BLINK)],
+        Given(
+            "realworldqa",
+            "lmms-lab-encoder/RealWorldQA",
+            "default",
+            "test",
+            real,
+            ["A.", "12", "uphill", "The answer is B"],
+        ),
+        *[blink(config, right=number < 7) for number, config in enumerate(BLINK_CONFIGS.split())],
     ]
 
 
@@ -126,12 +146,25 @@ def blink(config: str, right: bool) -> Given:
 
 def yes_or_no(image: dict[str, object]) -> list[Given]:
     mme = [
-        {**image, "question_id": id, "question": "Is it? Please answer yes or no.", "answer": answer, "category": category}
+        {
+            **image,
+            "question_id": id,
+            "question": "Is it? Please answer yes or no.",
+            "answer": answer,
+            "category": category,
+        }
         for id, category in (("1", "existence"), ("2", "existence"), ("3", "code_reasoning"))
         for answer in ("Yes", "No")
     ]
     pope = [
-        {**image, "question_id": str(n), "question": "Is there one?", "answer": answer, "image_source": "s", "category": "random"}
+        {
+            **image,
+            "question_id": str(n),
+            "question": "Is there one?",
+            "answer": answer,
+            "image_source": "s",
+            "category": "random",
+        }
         for n, answer in enumerate(("yes", "yes", "no", "yes", "no"))
     ]
     said = ["Yes", "No.", "Yes", "Yes", "yes", "no"]  # existence: 200 and 50, its mean 125; reasoning: 200

@@ -52,20 +52,28 @@ def how2qa() -> Given:
 
 def star() -> Given:
     def row(number: int, answer: str, **graph: Any) -> dict[str, Any]:
-        choices = [{"choice_id": n, "choice": text, "choice_program": []} for n, text in enumerate(("The cup.", "The bag."))]
+        choices = [
+            {"choice_id": n, "choice": text, "choice_program": []} for n, text in enumerate(("The cup.", "The bag."))
+        ]
         clip = {"video_id": "S1", "start": 0.1, "end": 0.9}
         asked = {"question_id": f"Interaction_{number}", "question": "Which object was taken?"}
         return {**asked, **clip, "answer": answer, "choices": choices, "situations": graph}
 
     # The keys of `situations` are numbers of frames, others in every row, and their values of no one type.
-    rows = [row(1, "The bag.", **{"000012": {"bbox": [[1, 2]]}}), row(2, "The cup.", **{"000020": []}), row(3, "The bag.")]
+    rows = [
+        row(1, "The bag.", **{"000012": {"bbox": [[1, 2]]}}),
+        row(2, "The cup.", **{"000020": []}),
+        row(3, "The bag."),
+    ]
     files = {"csbobby/STAR_Benchmark/STAR_val.json": json.dumps(rows)}
     return ours("star", ["B", "The answer is B", "the bag"], files, ["star/S1.mp4"])
 
 
 def tvqa() -> Given:
     answers = {f"a{n}": text for n, text in enumerate(("one", "two", "three", "four", "five"))}
-    rows = [{"qid": n, "q": "How many?", **answers, "answer_idx": n, "ts": "0-1", "vid_name": "met_s06"} for n in range(4)]
+    rows = [
+        {"qid": n, "q": "How many?", **answers, "answer_idx": n, "ts": "0-1", "vid_name": "met_s06"} for n in range(4)
+    ]
     files = {"jayleicn/TVQA/data/tvqa_val.jsonl": jsonl(rows)}
     return ours("tvqa", ["A. one", "(B)", "A dog", "D"], files, ["tvqa/met_s06.mp4"])
 
@@ -89,7 +97,8 @@ def eventhallusion() -> Given:
 
     asked = {"entire": ("Yes.", "No."), "interleave": ("Yes.",), "misleading": ("No.",)}
     files = {
-        f"Stevetich/EventHallusion/questions/{kind}_questions.json": row(kind, *answers) for kind, answers in asked.items()
+        f"Stevetich/EventHallusion/questions/{kind}_questions.json": row(kind, *answers)
+        for kind, answers in asked.items()
     }
     said = ["Yes, it did.", "no", "It fell.", "No."]
     return ours("eventhallusion", said, files, [f"eventhallusion/{kind}/{kind}_001.mp4" for kind in EVENTS])
@@ -97,7 +106,14 @@ def eventhallusion() -> Given:
 
 def cgbench_clue() -> Given:
     rows = [
-        {"qid": n, "video_uid": "u", "question": "Which?", "choices": ["ant", "bee"], "answer": "bee", "right_answer": "B"}
+        {
+            "qid": n,
+            "video_uid": "u",
+            "question": "Which?",
+            "choices": ["ant", "bee"],
+            "answer": "bee",
+            "right_answer": "B",
+        }
         | {"clue_intervals": [[0.5, 0.9], [0.1, 0.3]], "domain": "x"}
         for n in range(3)
     ]

@@ -26,7 +26,11 @@ def judge_server(replies: Mapping[str, str]) -> Iterator[str]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked = body["messages"][-1]["content"]
             found = [reply for key, reply in replies.items() if key in asked]
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": found[0] if found else ""}}
+            choice = {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": found[0] if found else ""},
+            }
             reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
             self.give(200 if found else 400, json.dumps(reply).encode(), "application/json")
 

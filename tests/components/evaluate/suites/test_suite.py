@@ -86,7 +86,9 @@ def test_what_is_wrong_is_named_by_file_and_key(tmp_path: Path, text: str, messa
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"plm_vidoe: there is no such suite in configs/eval; did you mean plm_video\?"):
+    with pytest.raises(
+        ConfigError, match=r"plm_vidoe: there is no such suite in configs/eval; did you mean plm_video\?"
+    ):
         read_suite("plm_vidoe")
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: there is no such file"):
         read_suite("nowhere.yaml")
