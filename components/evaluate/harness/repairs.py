@@ -42,6 +42,8 @@ def repair(places: Places | None = None) -> None:
     import lmms_eval.evaluator
     import lmms_eval.utils
 
+    if hasattr(lmms_eval.utils.import_function, "__wrapped__"):
+        return  # mended already; what is mended twice would look for names in the wrong module
     places = places or Places.from_environment()
     if places.judge is not None:  # its tasks know the judge by two names, one of them with the path
         os.environ.setdefault("OPENAI_API_URL", f"{places.judge.url}/chat/completions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,17 @@ class WithoutExit:
 
 
 class MeteorWhenScored:
-    """Fault: a caption task starts METEOR's Java for each of its seven metrics, though one is METEOR."""
+    """Fault: a caption task starts METEOR's Java, which reads its tables for seconds, for each of its seven metrics."""
 
     def compute_score(self, references: Any, answers: Any) -> Any:
-        from pycocoevalcap.meteor.meteor import Meteor
+        return meteor().compute_score(references, answers)
 
-        return Meteor().compute_score(references, answers)
+
+@functools.lru_cache(maxsize=1)
+def meteor() -> Any:
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    return Meteor()
 
 
 class TokenizedOnce:
@@ -125,7 +131,8 @@ def only_judged(key: str) -> Callable[[Function], Function]:
 
 
 def answering_something(process: Function) -> Function:
-    """Fault: one empty answer to TemporalBench ends the evaluation after all questions are answered."""
+    """Fault: one empty answer to TemporalBench ends the evaluation after all questions are answered; of MVBench's questions,
+    those with an empty answer are left out of the accuracy."""
 
     @functools.wraps(process)
     def process_results(doc: Mapping[str, Any], results: list[str]) -> Any:
@@ -134,10 +141,24 @@ def answering_something(process: Function) -> Function:
     return process_results
 
 
+def of_whole_pairs(aggregate: Function) -> Function:
+    """Fault: a limit that parts the two questions of one of MME's images ends the evaluation. The half is left out."""
+
+    @functools.wraps(aggregate)
+    def sum_of_categories(results: list[dict[str, Any]]) -> Any:
+        seen = Counter((result["category"], result["question_id"]) for result in results)
+        whole = [result for result in results if seen[result["category"], result["question_id"]] == 2]
+        return aggregate(whole) if whole else None
+
+    return sum_of_categories
+
+
 WRAPPERS: Mapping[str, Callable[[Function], Function]] = {
     "activitynetqa_process_results": activitynetqa_judged,
     "activitynetqa_aggregate_score": only_judged("Correctness"),
     "activitynetqa_aggregate_accuracy": only_judged("Correctness"),
     "tempcompass_aggregate_rating": only_judged("rating"),
     "temporalbench_process_results": answering_something,
+    "mvbench_process_results": answering_something,
+    "mme_aggregate_results": of_whole_pairs,
 }

@@ -2,12 +2,11 @@
 
 lmms-eval changes the state of the process that imports it, so that one child runs all of them. The result, ROOT/result.json, is
 {"columns": {title: {"figure": …, "mean": of its questions' scores, "seconds": …}}, "likelihoods": results of a task that
-compares them, "without_videos": {task: why it did not run}}.
+compares them, "mme_of_3": MME's of three questions, "without_videos": {title: {task: why it did not run}}}.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from components.evaluate.suites.suite import Column
 from tests.components.evaluate.benchmarks.given import Given, write
 from tests.components.evaluate.benchmarks.given_images import image_sets
 from tests.components.evaluate.benchmarks.given_ours import DREAM, our_sets
@@ -25,7 +25,10 @@ from tests.components.evaluate.benchmarks.given_videos import JUDGED, video_sets
 from tests.components.evaluate.benchmarks.judge_server import judge_server
 
 # Each leaves its own way when a video is missing: by sys.exit, with a path, with nothing, with an error of its own.
-LEAVING = ("videomme", "fgqa_test", "tomato", "motionbench_full", "temporalbench_short_qa", "pipeline_tvqa")
+LEAVING = ("VideoMME", "FGQA", "TOMATO", "MotionBench", "TemporalBench", "TVQA")
+LIKELIHOODS = Column(
+    title="likelihoods", tasks=("egoschema_subset_mcppl",), split="test", setting="likelihood", metric="score"
+)
 SUITES = ("plm_image", "plm_video", "plm_videobench")
 
 
@@ -55,45 +58,35 @@ def evaluated(given: Sequence[Given], home: Path) -> dict[str, Any]:
     from components.evaluate.harness.process import leave_out
 
     leave_out("transformers.pipelines")
-    from lmms_eval.tasks import TaskManager
-
     from components.evaluate.harness.repairs import repair
+    from components.evaluate.harness.suite_tasks import manager_of, run_column
     from components.evaluate.suites.figures import figure
     from components.evaluate.suites.questions import mean_of
     from components.evaluate.suites.suite import read_suite
 
     columns = [column for name in SUITES for column in read_suite(name).columns]
     repair()
-    manager = TaskManager(include_defaults=False, include_path=folders(), model_name="plm")
+    tasks = {task for column in columns for task in column.tasks}
+    manager = manager_of({*tasks, LIKELIHOODS.tasks[0]}, "plm")
     model = answering({each.task: each.answers for each in given})
+    titled = {column.title: column for column in columns}
     result = {}
     for column in columns:
         began = time.monotonic()
-        outcome, failures = outcome_of(model, column.tasks, manager)
+        outcome, failures = run_column(model, column, manager, Path())
         samples = [sample for task in column.tasks for sample in outcome.get("samples", {}).get(task, [])]
         found = asdict(figure(column, outcome, failures))
         mean = mean_of(column, samples)
         result[column.title] = {"figure": found, "mean": mean, "seconds": round(time.monotonic() - began, 1)}
         print(column.title, result[column.title], file=sys.stderr, flush=True)
-    likelihoods, _ = outcome_of(model, ["egoschema_subset_mcppl"], manager)
-    for video in (home / video for each in given if each.task in LEAVING for video in each.media):
+    likelihoods, _ = run_column(model, LIKELIHOODS, manager, Path())
+    halved, _ = run_column(model, titled["MME"], manager, Path(), limit=3)
+    without = {task for title in LEAVING for task in titled[title].tasks}
+    for video in (home / video for each in given if each.task in without for video in each.media):
         video.unlink()
-    left = {task: outcome_of(model, [task], manager)[1].get(task) for task in LEAVING}
-    return {"columns": result, "likelihoods": likelihoods.get("results"), "without_videos": left}
-
-
-def folders() -> list[str]:
-    """Where the tasks' YAML files lie: reading all of lmms-eval's 1,985 takes half a minute of a slow core."""
-    import lmms_eval.tasks
-
-    names = (
-        "docvqa chartqa textvqa infovqa ai2d ocrbench coco_cap nocaps flickr30k mmmu vqav2 ok_vqa vizwiz_vqa mme seedbench "
-        "blink cv_bench realworldqa pope vatex mvbench nextqa perceptiontest videomme tvbench activitynetqa egoschema "
-        "temporalbench tomato motionbench tempcompass charades_sta plm_videobench"
-    )
-    ours = Path(__file__).resolve().parents[4] / "components/evaluate/benchmarks"
-    installed = Path(lmms_eval.tasks.__file__).parent
-    return [str(ours), *(str(installed / name) for name in names.split())]
+    left = {title: run_column(model, titled[title], manager, Path())[1] for title in LEAVING}
+    others = {"likelihoods": likelihoods.get("results"), "mme_of_3": halved.get("results")}
+    return {"columns": result, **others, "without_videos": left}
 
 
 def answering(answers: Mapping[str, Sequence[str]]) -> Any:
@@ -121,29 +114,6 @@ def answering(answers: Mapping[str, Sequence[str]]) -> Any:
             pass
 
     return Given()
-
-
-def outcome_of(model: Any, tasks: Sequence[str], manager: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """What lmms-eval gives for tasks, and why those did not run that did not."""
-    from lmms_eval.evaluator import simple_evaluate
-
-    from components.evaluate.harness.process import reason
-
-    try:
-        outcome = simple_evaluate(
-            model=model,
-            tasks=list(tasks),
-            task_manager=manager,
-            batch_size=1,
-            bootstrap_iters=0,
-            log_samples=True,
-            distributed_executor_backend="torchrun",
-            cli_args=argparse.Namespace(process_with_media=False, output_path="."),
-            datetime_str="",
-        )
-        return outcome, {}
-    except Exception as error:
-        return {}, dict.fromkeys(tasks, reason(error))
 
 
 if __name__ == "__main__":
