@@ -49,7 +49,16 @@ class MeteorWhenScored:
     """Fault: a caption task starts METEOR's Java, which reads its tables for seconds, for each of its seven metrics."""
 
     def compute_score(self, references: Any, answers: Any) -> Any:
-        return meteor().compute_score(references, answers)
+        scorer = meteor()
+        try:
+            return scorer.compute_score(references, answers)
+        except Exception:
+            meteor.cache_clear()
+            if (
+                scorer.lock.locked()
+            ):  # it keeps its lock when its Java has died, and then waits for it when it is thrown away
+                scorer.lock.release()
+            raise
 
 
 @functools.lru_cache(maxsize=1)
