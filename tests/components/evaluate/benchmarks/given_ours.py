@@ -80,11 +80,15 @@ def tvqa() -> Given:
 
 def videohallucer() -> Given:
     """Each kind has two pairs, both answered right; of `temporal` one has a wrong answer: (1 + 1/2 + 1 + 1 + 1) / 5 = 0.9."""
-    asked = {"video": "v.mp4", "question": "Is there a dog?"}
-    row = {"basic": {**asked, "answer": "yes"}, "hallucination": {**asked, "answer": "no"}, "type": "subject"}
-    files = {f"bigai-nlco/VideoHallucer/{kind}/{kind}.json": json.dumps([row, row]) for kind in HALLUCER}
+
+    def rows(kind: str) -> str:
+        asked = {"video": f"{kind}.mp4", "question": "Is there a dog?"}
+        row = {"basic": {**asked, "answer": "yes"}, "hallucination": {**asked, "answer": "no"}, "type": "subject"}
+        return json.dumps([row, row])
+
+    files = {f"bigai-nlco/VideoHallucer/{kind}/{kind}.json": rows(kind) for kind in HALLUCER}
     said = [answer for kind in HALLUCER for answer in ("Yes.", "No", "yes", "yes" if kind == "temporal" else "No.")]
-    return ours("videohallucer", said, files, [f"videohallucer/{kind}/videos/v.mp4" for kind in HALLUCER])
+    return ours("videohallucer", said, files, [f"videohallucer/{kind}/videos/{kind}.mp4" for kind in HALLUCER])
 
 
 def eventhallusion() -> Given:
