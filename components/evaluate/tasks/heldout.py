@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.evaluate.tasks.exact_match import exact_match
+from components.evaluate.metrics.exact_match import exact_match
 
 METRIC = "exact_match"
 

@@ -25,8 +25,8 @@ from components.errors import UserError
 from components.evaluate.harness.launch import read_result, run_process
 from components.evaluate.harness.process import Request
 from components.evaluate.harness.results import flat_metrics
+from components.evaluate.metrics.exact_match import exact_match
 from components.evaluate.step import codec_of, run
-from components.evaluate.tasks.exact_match import exact_match
 from components.evaluate.tasks.questions import (
     Question,
     answerable,

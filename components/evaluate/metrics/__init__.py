@@ -1,0 +1,1 @@
+"""Graded scores of answers: each metric is a row of one table and gives every question its own score."""

@@ -1,0 +1,1 @@
+"""Every metric against published scorers and against examples worked by hand."""
