@@ -107,6 +107,13 @@ class Answerer(Protocol):
         """The answers to prompts, as one batch, in their order; `on_text` is told of each as it grows."""
         ...
 
+    def likelihoods(self, prompts: Sequence[tuple[Example, Any]], answers: Sequence[str]) -> list[tuple[float, bool]]:
+        """Of each prompt's given answer the mean loss of its tokens, in nats, and whether it is the likeliest answer.
+
+        ValueError when an answer has no token, or does not fit.
+        """
+        ...
+
 
 class Start(Protocol):
     """What a training starts from: `random` or a place of weights, what is put before them, and what is said of the model."""

@@ -71,6 +71,12 @@ class Answerer:
 
         return generate(self._model, self._opened.tokenizer, prompts, options, on_text)
 
+    def likelihoods(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[tuple[float, bool]]:
+        """The mean loss of each prompt's given answer, and whether it is the likeliest."""
+        from plm_model.families.plm.generation import likelihoods
+
+        return likelihoods(self._model, self._opened.tokenizer, prompts, answers)
+
 
 def text_prompt(codec: Codec, question: str) -> Prompt:
     """A question about nothing but itself; RecordError (as for the others) when it does not fit the model."""

@@ -66,6 +66,37 @@ def generate(
     return [Generation(row.text, row.token_ids, row.finish_reason) for row in rows]
 
 
+@torch.inference_mode()
+def likelihoods(
+    model: PLM, tokenizer: Tokenizer, prompts: Sequence[Prompt], answers: Sequence[str]
+) -> list[tuple[float, bool]]:
+    """Of each prompt and its given answer: the mean loss of the answer's tokens in nats, and whether greedy gives it.
+
+    ValueError when an answer has no token, or does not fit behind its prompt.
+    """
+    given = [tokenizer.encode(answer) for answer in answers]
+    for (example, _), ids in zip(prompts, given, strict=True):
+        if not ids:
+            raise ValueError("an answer without a token has no likelihood")
+        if room(model, example, GenerationOptions(max_new_tokens=len(ids))) < len(ids):
+            raise ValueError(f"an answer of {len(ids)} tokens does not fit behind a prompt of {example.length}")
+    steps = max(map(len, given))
+    padded = torch.tensor([ids + [0] * (steps - len(ids)) for ids in given])
+    inside = torch.tensor([[place < len(ids) for place in range(steps)] for ids in given])
+    scores, step = prefill(model, prompts, steps)
+    padded, inside = padded.to(scores.device), inside.to(scores.device)
+    losses, greedy = torch.zeros(len(given), device=scores.device), torch.ones_like(inside[:, 0])
+    for place in range(steps):
+        tokens, counts = padded[:, place], inside[:, place]
+        shares = scores.float().log_softmax(-1)
+        losses -= torch.where(counts, shares.gather(-1, tokens[:, None])[:, 0], 0.0)
+        greedy &= ~counts | (scores.argmax(-1) == tokens)
+        if place + 1 < steps:
+            scores = step(tokens)
+    means = losses / inside.sum(1)
+    return list(zip(means.tolist(), greedy.tolist(), strict=True))
+
+
 def room(model: PLM, example: Example, options: GenerationOptions) -> int:
     """How many tokens may follow a prompt."""
     longest = model.config.decoder.max_seq_len

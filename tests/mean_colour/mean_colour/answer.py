@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from mean_colour.codec import Codec, asked
+from mean_colour.codec import Codec, asked, ids
 from mean_colour.collator import Collator, colours
 from mean_colour.settings import END
 from plm_model.answers.options import Generation, GenerationOptions, OnText
@@ -50,6 +50,23 @@ class Answerer:
         on_text: OnText | None = None,
     ) -> list[Generation]:
         return [self._answer(tokens.tokens.tolist(), media, options) for tokens, media in prompts]
+
+    def likelihoods(
+        self, prompts: Sequence[tuple[Example, np.ndarray]], answers: Sequence[str]
+    ) -> list[tuple[float, bool]]:
+        return [
+            self._likelihood(tokens.tokens.tolist(), media, answer)
+            for (tokens, media), answer in zip(prompts, answers, strict=True)
+        ]
+
+    def _likelihood(self, tokens: list[int], media: np.ndarray, answer: str) -> tuple[float, bool]:
+        given = ids(answer)
+        sequence = np.array(tokens + given, np.int32)
+        batch = Collator(self._opened.config).batch([Item("", example(sequence, sequence), {"colours": media})])
+        scores = self._model.scores(self._model.rows(batch))[len(tokens) - 1 : -1].float()
+        shares = scores.log_softmax(-1)
+        losses = [-float(shares[place, token]) for place, token in enumerate(given)]
+        return sum(losses) / len(losses), scores.argmax(-1).tolist() == given
 
     def _answer(self, tokens: list[int], media: np.ndarray, options: GenerationOptions) -> Generation:
         said: list[int] = []

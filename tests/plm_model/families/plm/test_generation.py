@@ -11,7 +11,7 @@ import torch
 
 from plm_model.answers.options import GenerationOptions, choose
 from plm_model.families.plm.collator import collate
-from plm_model.families.plm.generation import generate
+from plm_model.families.plm.generation import generate, likelihoods
 from plm_model.families.plm.model import PLM
 from plm_model.packs.example import Example
 
@@ -97,6 +97,45 @@ def test_generation_leaves_the_model_in_its_mode(model: PLM, prompts: list[Promp
     model.train()
     generate(model, Letters(), prompts[:1], GenerationOptions(max_new_tokens=1))
     assert model.training
+
+
+class Numbers(Letters):
+    """Encodes "3 5" as the ids 3 and 5."""
+
+    def encode(self, text: str) -> list[int]:
+        return [int(word) for word in text.split()]
+
+
+def loss_of(model: PLM, prompt: Prompt, ids: list[int]) -> float:
+    """The mean loss of an answer, from one pass over the whole sequence."""
+    example, tiles = prompt
+    tokens = np.append(example.tokens, ids).astype(np.int32)
+    zero = np.zeros_like(tokens)
+    place = np.arange(len(tokens), dtype=np.int32)
+    targets = np.where(place >= len(example.tokens) - 1, np.append(tokens[1:], -100), -100).astype(np.int32)
+    scores = model.logits(collate([Example(tokens, targets, place, zero, zero)], [tiles], model.config)).float()
+    return float(torch.nn.functional.cross_entropy(scores, torch.tensor(ids)))
+
+
+def test_the_likelihood_of_an_answer_is_its_loss_in_any_company(model: PLM, prompts: list[Prompt]) -> None:
+    answers = ["13 5 7", "11", "14 80 4 8 21", "60 61", "5", "9 9"]
+    found = likelihoods(model, Numbers(), prompts, answers)
+    expected = [
+        loss_of(model, prompt, Numbers().encode(answer)) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    assert [loss for loss, _ in found] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_answer_that_greedy_gives_is_known_as_such(model: PLM, prompts: list[Prompt]) -> None:
+    (said,) = generate(model, Letters(), prompts[:1], GenerationOptions(max_new_tokens=4))
+    own = " ".join(map(str, said.token_ids))
+    found = likelihoods(model, Numbers(), prompts[:1] * 2, [own, f"{(said.token_ids[0] + 1) % 100}"])
+    assert [greedy for _, greedy in found] == [True, False] and found[0][0] < found[1][0]
+
+
+def test_an_answer_without_a_token_is_refused(model: PLM, prompts: list[Prompt]) -> None:
+    with pytest.raises(ValueError, match="without a token"):
+        likelihoods(model, Numbers(), prompts[:1], [""])
 
 
 def test_no_prompts_no_answers(model: PLM) -> None:
