@@ -1,0 +1,1 @@
+"""What the answers of two models to the same questions prove, and what so many questions could prove."""
