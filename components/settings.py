@@ -59,6 +59,7 @@ TaskName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_task)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="whole number from 0 to 4294967295")]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.commands import by_itself
 from flows.terminal_log import show_warnings
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     finetune.add_argument("--refresh", action="append", default=[], metavar="STEP", help="run a step again; may repeat")
     for name, text in step_commands().items():
         step = _command(commands, name, text, _step)
-        _config_arguments(step)
+        _config_arguments(step, optional=name in by_itself.COMMANDS)
+        by_itself.add_arguments(step, name)
         step.add_argument("--refresh", action="store_true", help="run it although nothing that it depends on changed")
         step.add_argument("--mlflow-run", metavar="ID", help="record into this MLflow run instead of a new one")
         step.add_argument(
@@ -159,8 +161,8 @@ def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namesp
     return command
 
 
-def _config_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", help="YAML file, a path or an fsspec URI")
+def _config_arguments(command: argparse.ArgumentParser, optional: bool = False) -> None:
+    command.add_argument("config", nargs="?" if optional else None, help="YAML file, a path or an fsspec URI")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for example train.lr=3e-4")
 
 
@@ -253,6 +255,8 @@ def _finetune(arguments: argparse.Namespace) -> Any:
 
 
 def _step(arguments: argparse.Namespace) -> Any:
+    if by_itself.is_meant(arguments):
+        return by_itself.run(arguments)
     from flows.commands.step import run_single_step
 
     config = _config(arguments)

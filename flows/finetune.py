@@ -12,6 +12,7 @@ from components.pipeline.failures import boundary
 from components.pipeline.steps import STEPS, known_steps
 from components.reach import reach_of_parameters
 from components.tracking.runs import state_dir
+from flows.run.foresight import foreseen
 from flows.run.hooks import note_what_to_release, release_flow_run
 from flows.run.pipeline import PipelineRun, pipeline_run
 from flows.run.progress import Progress
@@ -68,12 +69,18 @@ def finetune(run: PipelineRun) -> Results:
     """The chain itself."""
     raw = run.step("ingest")
     dataset = run.step("convert", raw=raw)
+    for found in foreseen(run.config, run.store, dataset):
+        run.progress.say("gate", found.text)
     base = run.step("base")
     shards = run.step("preprocess", dataset=dataset, model=base)
     before = run.step("evaluate_base", model=base, dataset=dataset)
     checkpoint = run.step("train", shards=shards, base=base)
     model = run.step("consolidate", checkpoint=checkpoint, base=base)
     after = run.step("evaluate", model=model, dataset=dataset)
-    comparison = run.step("compare", before=before, after=after, dataset=dataset, checkpoint=checkpoint)
+    champion = run.step("champion", model=model)
+    present = run.step("evaluate_champion", model=champion, dataset=dataset)
+    comparison = run.step(
+        "compare", before=before, after=after, champion=present, dataset=dataset, checkpoint=checkpoint
+    )
     registration = run.step("register", model=model, comparison=comparison)
     return Results(checkpoint, model, comparison, registration)

@@ -76,7 +76,9 @@ def test_every_finetune_command_is_understood(place: Path, repository: Path) -> 
     for command in commands(repository, "plm finetune"):
         planned = run(place, [*command, *([] if "--explain" in command else ["--explain"])])
         errors = [line for line in planned.stderr.splitlines() if line.startswith("error: ")]
-        assert planned.returncode == (2 if errors else 0) and "ingest         runs" in planned.stdout, planned.stderr
+        assert planned.returncode == (2 if errors else 0) and "ingest             runs" in planned.stdout, (
+            planned.stderr
+        )
         allowed = ("need a GPU each", "give the full commit", "makes it: name the folder that it says")
         assert not [line for line in errors if not any(text in line for text in allowed)]
 

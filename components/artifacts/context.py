@@ -36,6 +36,7 @@ class StepContext:
     fresh: bool = False  # --refresh: whatever lies at resume_uri must not be resumed
     previous: Artifact | None = None  # the artifact that this step made in the last run of the same pipeline
     pipeline: str = ""  # what the pipeline is called, for people; in no file of the artifact
+    kept_uri: str = ""  # where answers lie that any evaluation may use again; default: below cache_dir
     tags: Mapping[str, str] = field(default_factory=dict)  # links to the flow run, MLflow run and Ray job
 
 

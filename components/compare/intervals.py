@@ -1,9 +1,4 @@
-"""How sure we are: Wilson's interval for one accuracy, a paired bootstrap that holds at the edges for the gain between two.
-
-Both models answer the same questions, so the gain is resampled over questions, not over two independent groups.
-Worked example: of 100 questions 60 were fixed, 2 broken, 30 right both times, 8 wrong both times. Before = 0.32,
-after = 0.90, gain = (60 - 2) / 100 = 0.58, and its 95 % interval is about 0.46 to 0.67.
-"""
+"""How sure a score by itself is, and what became of the answers."""
 
 from __future__ import annotations
 
@@ -14,9 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from components.errors import UserError
-
-UNSEEN = np.array([0.5, 0.5, 1.0])  # half a question for each outcome: fixed, broken, and (two of them) unchanged
+from components.compare.samples import Compared
+from components.evidence.paired import Paired, paired, quantile
 
 
 @dataclass(frozen=True)
@@ -30,7 +24,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many questions changed from wrong to right (fixed), right to wrong (broken), or did not change."""
+    """How many answers got better (fixed), worse (broken), stayed right, or stayed less than right (wrong)."""
 
     fixed: int
     broken: int
@@ -42,20 +36,27 @@ class Tally:
         return self.fixed + self.broken + self.right + self.wrong
 
 
-def tally(before: Sequence[bool], after: Sequence[bool]) -> Tally:
-    """Count the four outcomes of questions answered twice; both sequences in the same order."""
-    pairs = list(zip(before, after, strict=True))
-    return Tally(
-        fixed=pairs.count((False, True)),
-        broken=pairs.count((True, False)),
-        right=pairs.count((True, True)),
-        wrong=pairs.count((False, False)),
-    )
+def tally(rows: Sequence[Compared]) -> Tally:
+    """Count the four outcomes."""
+    outcomes = [row.outcome for row in rows]
+    return Tally(*(outcomes.count(outcome) for outcome in ("fixed", "broken", "right", "wrong")))
+
+
+def score_interval(scores: Sequence[float], confidence: float, best: float) -> Interval:
+    """The mean score: with Wilson's interval where answers are right or wrong, else with Student's."""
+    if set(scores) <= {0.0, 1.0} and best == 1.0:
+        return accuracy_interval(round(sum(scores)), len(scores), confidence)
+    values = np.asarray(scores, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, 0.0, best)
+    half = quantile(0.5 + confidence / 2, len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, max(0.0, mean - half), min(best, mean + half))
 
 
 def accuracy_interval(correct: int, n: int, confidence: float) -> Interval:
     """Share of right answers with Wilson's score interval, which stays honest at 0 and at 1."""
-    z = NormalDist().inv_cdf(0.5 + checked(confidence) / 2)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share = correct / n
     scale = 1 + z * z / n
     middle = (share + z * z / (2 * n)) / scale
@@ -63,24 +64,13 @@ def accuracy_interval(correct: int, n: int, confidence: float) -> Interval:
     return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
-def gain_interval(counts: Tally, confidence: float, resamples: int, seed: int) -> Interval:
-    """Gain in accuracy with the percentile interval of a paired bootstrap over questions.
-
-    A question has one of four outcomes, so resampling n questions is one multinomial draw of their counts. Half a question
-    is added to each outcome first, else an outcome that was not seen could not be drawn: with 80 of 80 fixed the interval
-    would be +1 to +1 (Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
-    Statistics in Medicine 24, 2005). With it: +0.925 to +1.
-    """
-    outcomes = np.array([counts.fixed, counts.broken, counts.right + counts.wrong], dtype=np.float64) + UNSEEN
-    draws = np.random.default_rng(seed).multinomial(counts.n, outcomes / outcomes.sum(), size=resamples)
-    gains = (draws[:, 0] - draws[:, 1]) / counts.n
-    tail = (1 - checked(confidence)) / 2
-    low, high = np.quantile(gains, [tail, 1 - tail])
-    value = (counts.fixed - counts.broken) / counts.n
-    return Interval(value, min(value, float(low)), max(value, float(high)))
+def gain_interval(gain: Paired, confidence: float) -> Interval:
+    """The gain with its paired interval."""
+    low, high = gain.interval(confidence)
+    return Interval(gain.gain, low, high)
 
 
-def checked(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise UserError(f"compare.confidence: {confidence:g}: must lie between 0 and 1, both excluded (usual: 0.95)")
-    return confidence
+def over(rows: Sequence[Compared], rival: str) -> Paired:
+    """The candidate's scores less those of `before` or of the `champion`, questions about the same media together."""
+    scores = [getattr(row, rival).score for row in rows]
+    return paired(scores, [row.after.score for row in rows], [row.cluster for row in rows], rows[0].best)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from components.compare.intervals import Interval, Tally
-from components.compare.samples import AnsweredTwice, Outcome
+from components.compare.samples import Compared, Outcome
+from components.compare.task import Comparison
 from components.media_files.root import MediaRoot
 from components.media_files.thumbnails import data_uri, thumbnail
 from plm_model.media.video import read_clip
@@ -28,32 +27,12 @@ TITLES: Mapping[Outcome, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that the page tells in numbers. `limit` is set when only the first so many rows were evaluated.
-
-    `rejected` rows could not be asked, of which `rejected_first` holds the first as {id, reason}.
-    """
-
-    pipeline: str
-    task: str
-    metric: str
-    confidence: float
-    before: Interval
-    after: Interval
-    gain: Interval
-    counts: Tally
-    limit: int | None
-    rejected: int = 0
-    rejected_first: Sequence[Mapping[str, str]] = ()
-
-
-def choose_examples(pairs: Sequence[AnsweredTwice], most: int) -> list[AnsweredTwice]:
+def choose_examples(pairs: Sequence[Compared], most: int) -> list[Compared]:
     """Up to `most` examples: half fixed, a quarter broken, a quarter still wrong; what is short is filled up in that order.
 
     Within an outcome the choice follows a hash of the id: the same every time, and spread over a sorted data set.
     """
-    groups: dict[Outcome, list[AnsweredTwice]] = {outcome: [] for outcome in ORDER}
+    groups: dict[Outcome, list[Compared]] = {outcome: [] for outcome in ORDER}
     for pair in sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).digest()):
         groups[pair.outcome].append(pair)
     shares = {"fixed": (most + 1) // 2, "broken": most // 4, "wrong": most // 4}
@@ -63,31 +42,38 @@ def choose_examples(pairs: Sequence[AnsweredTwice], most: int) -> list[AnsweredT
     return [pair for outcome in ORDER for pair in groups[outcome][: taken[outcome]]]
 
 
-def render(comparison: Comparison, examples: Sequence[AnsweredTwice], media: MediaRoot, loss_png: bytes) -> str:
+def render(
+    comparison: Comparison,
+    tasks: Mapping[str, Mapping[str, Any]],
+    examples: Sequence[Compared],
+    media: MediaRoot,
+    loss_png: bytes,
+) -> str:
     """The whole page; every text is escaped, every image is inlined."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    page.filters |= {"percent": percent, "points": points, "clip": clip}
+    page.filters |= {"percent": percent, "points": points, "clip": clip, "figure": figure, "signed": signed}
     groups = [
         (outcome, TITLES[outcome], [card(pair, media) for pair in examples if pair.outcome == outcome])
         for outcome in ORDER
     ]
     return page.get_template("report.html").render(
         c=comparison,
+        tasks=tasks if len(tasks) > 1 else {},
         groups=[group for group in groups if group[2]],
         shown=len(examples),
         loss=data_uri(loss_png, "image/png"),
     )
 
 
-def card(pair: AnsweredTwice, media: MediaRoot) -> dict[str, Any]:
+def card(pair: Compared, media: MediaRoot) -> dict[str, Any]:
     return {"pair": pair, "images": [thumbnail(data) for data in pictures(pair, media)]}
 
 
-def pictures(pair: AnsweredTwice, media: MediaRoot) -> list[bytes]:
+def pictures(pair: Compared, media: MediaRoot) -> list[bytes]:
     """Images of a question, or frames of its video, as encoded images."""
     clip = pair.video
     if clip is None:
@@ -110,6 +96,15 @@ def percent(share: float) -> str:
 def points(gain: float) -> str:
     """0.581 -> `+58.1`, in percentage points."""
     return f"{100 * gain:+.1f}".replace("-", "\u2212")
+
+
+def figure(value: float | None) -> str:
+    """A task's figure on its own scale; a dash where there is none."""
+    return "\u2013" if value is None else f"{value:.4g}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "\u2212")
 
 
 def clip(text: str) -> str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from pydantic import Field
 
-from components.settings import PositiveInt, Seed, Settings
+from components.settings import PositiveInt, Settings
 
 
 class CompareConfig(Settings):
     """What the before/after report shows."""
 
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
-    bootstrap_samples: Annotated[PositiveInt, Field(le=1_000_000)] = Field(
-        2000, description="resamplings of the questions behind the interval of the gain"
-    )
     examples: PositiveInt = Field(24, description="questions that the report shows")
-    seed: Seed = 0
 
 
 @dataclass(frozen=True)

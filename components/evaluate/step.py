@@ -1,9 +1,7 @@
-"""Measure a model on the held-out rows with lmms-eval: one number, and the answer to every question."""
+"""Ask a model with lmms-eval: the held-out rows, and the benchmarks that the config names; every answer is kept."""
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,18 +12,25 @@ from typing import Any
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.evaluate.harness.launch import run_process
-from components.evaluate.harness.process import Request
-from components.evaluate.harness.results import flat_metrics
+from components.evaluate.asked import AskedModel, asked_model
+from components.evaluate.measuring import ModelPlace, Places, measure
+from components.evaluate.results import (
+    HELD_OUT,
+    benchmark_results,
+    held_out_result,
+    record,
+    sample,
+    samples_file,
+    score,
+    write_lines,
+)
 from components.evaluate.settings import EvaluateConfig
-from components.evaluate.tasks.heldout import METRIC
 from components.evaluate.tasks.questions import (
     SHOWN,
     HeldOut,
     Question,
     Rejected,
     answerable,
-    named,
     read_questions,
     require_few,
     write_documents,
@@ -34,19 +39,32 @@ from components.media_files.root import MediaRoot
 from components.model_files.settings import codec_of
 from plm_model.family import Codec
 
-HELD_OUT = "heldout"  # the task as lmms-eval knows it; people see `evaluate.task`
-
 
 def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
-    """Inputs: model (a model directory), dataset. Writes results.json, samples.jsonl and rejected.jsonl."""
+    """Inputs: model (a model directory, or the champion), dataset. Writes results.json, samples/ and rejected.jsonl."""
     started = time.monotonic()
+    asked = asked_model(inputs["model"], context.cache_dir)
+    if asked.model is None:
+        out.write_json("results.json", {"model": asked.described(), "tasks": {}})
+        context.progress(f"nothing to ask: {asked.problem or 'there is no other champion'}")
+        return
+    evaluate(settings, asked, inputs["dataset"], out, context)
+    out.counts["seconds"] = round(time.monotonic() - started, 1)
+
+
+def evaluate(
+    settings: EvaluateConfig, asked: AskedModel, dataset: Artifact, out: ArtifactWriter, context: StepContext
+) -> None:
+    """Ask a model that is there."""
+    model = asked.model
+    assert model is not None
     context.progress("fetching the held-out rows")
-    held_out = read_questions(inputs["dataset"], settings.limit)
-    media = MediaRoot.of(inputs["dataset"])
-    asked = held_out.questions
-    local = media.local((rel for question in asked for rel in question.media), context.cache_dir.absolute())
-    codec = codec_of(inputs["model"])
-    questions, unanswerable = answerable(asked, local, codec)
+    held_out = read_questions(dataset, settings.limit)
+    media = MediaRoot.of(dataset)
+    wanted = (rel for question in held_out.questions for rel in question.media)
+    local = media.local(wanted, context.cache_dir.absolute())
+    codec = codec_of(model)
+    questions, unanswerable = answerable(held_out.questions, local, codec)
     rejected = [*held_out.rejected, *unanswerable]
     require_few(rejected, held_out.rows - held_out.beyond_limit, settings.max_bad_fraction)
     too_long = targets_too_long(questions, codec, settings.max_new_tokens)
@@ -55,22 +73,59 @@ def run(settings: EvaluateConfig, inputs: Mapping[str, Artifact], out: ArtifactW
             f"{len(too_long)} of {len(questions)} targets, {too_long[0].id} for one, have more tokens than "
             f"evaluate.max_new_tokens={settings.max_new_tokens}, so that no answer can match them; raise it"
         )
-    result = measure(settings, inputs["model"], questions, local, context)
-    answers = matched(questions, result["answers"])
-    results = tidy(settings, result, held_out, rejected)
-    write_lines(out, "samples.jsonl", [sample(q, answer) for q, answer in zip(questions, answers, strict=True)])
+    result = ask(settings, model, questions, local, context)
+    answers = [answer["answer"] for answer in matched(questions, result["answers"])]
+    scored = score(settings.metric, questions, answers)
+    rows = zip(questions, answers, scored.scores, strict=True)
+    write_lines(out, samples_file(HELD_OUT), [sample(*row) for row in rows])
     write_lines(out, "rejected.jsonl", [asdict(row) for row in rejected])
+    results = {
+        "model": asked.described(),
+        "tasks": {HELD_OUT: held_out_result(scored), **benchmark_results(result["benchmarks"], out)},
+        **extent(settings, held_out, rejected),
+        "not_asked": result["not_asked"],
+        "lmms_eval_version": result["version"],
+    }
     out.write_json("results.json", results)
     record(settings, results, rejected, context)
+    count(out, settings, held_out, questions, rejected, too_long, result)
+
+
+def extent(settings: EvaluateConfig, held_out: HeldOut, rejected: Sequence[Rejected]) -> dict[str, Any]:
+    """How much of the held-out rows was asked: rows = n + rejected + beyond_limit."""
+    return {
+        "rows": held_out.rows,
+        "n": held_out.rows - held_out.beyond_limit - len(rejected),
+        "rejected": len(rejected),
+        "rejected_first": [asdict(row) for row in rejected[:SHOWN]],
+        "beyond_limit": held_out.beyond_limit,
+        "limit": settings.limit,
+    }
+
+
+def count(
+    out: ArtifactWriter,
+    settings: EvaluateConfig,
+    held_out: HeldOut,
+    questions: Sequence[Question],
+    rejected: Sequence[Rejected],
+    too_long: Sequence[Question],
+    result: Mapping[str, Any],
+) -> None:
+    """The counts of the artifact."""
+    asked = result["counts"]
     out.counts |= {
         "rows": held_out.rows,
         "questions": len(questions),
         "rejected": len(rejected),
         "beyond_limit": held_out.beyond_limit,
-        "not_asked": len(results["not_asked"]),
+        "not_asked": len(result["not_asked"]),
         "targets_too_long": len(too_long),
-        "seconds": round(time.monotonic() - started, 1),
+        "answers_kept": asked["kept"],
+        "answers_computed": asked["answered"],
     }
+    if asked["answered"]:
+        out.counts["seconds_per_answer"] = round(result["seconds"] / asked["answered"], 5)
     if settings.limit is not None:
         out.counts["limit"] = settings.limit
 
@@ -80,40 +135,21 @@ def targets_too_long(questions: Sequence[Question], codec: Codec, max_new_tokens
     return [question for question in questions if codec.length(question.target) > max_new_tokens]
 
 
-def measure(
+def ask(
     settings: EvaluateConfig,
     model: Artifact,
     questions: Sequence[Question],
     local: Mapping[str, Path],
     context: StepContext,
 ) -> dict[str, Any]:
-    """Run lmms-eval in its own process, in a scratch folder that is gone afterwards; its log is kept."""
+    """What the evaluation's process says of the held-out questions and of the benchmarks."""
     cache = context.cache_dir.absolute()
     cache.mkdir(parents=True, exist_ok=True)
-    log = cache / "logs" / f"evaluate-{settings.task}-{model.digest[:12]}.log"
     with tempfile.TemporaryDirectory(prefix="evaluate-", dir=cache) as scratch:
         documents = Path(scratch) / "documents.jsonl"
         write_documents(questions, local, documents)
-        request = Request(
-            model=str(model.local()),
-            task=HELD_OUT,
-            documents=str(documents),
-            result=str(Path(scratch) / "result.json"),
-            scratch=scratch,
-            builtin_tasks=settings.builtin_tasks,
-            limit=settings.limit,
-            batch_size=settings.batch_size,
-            max_new_tokens=settings.max_new_tokens,
-            device=settings.device,
-            parent=os.getpid(),
-        )
-        return run_process(request, cache, log, context.progress)
-
-
-def write_lines(out: ArtifactWriter, rel: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    with out.open(rel, "w") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        asked = ModelPlace(model.local(), model.digest)
+        return measure(settings, asked, documents, Places(cache, Path(scratch), context.kept_uri), context.progress)
 
 
 def matched(questions: Sequence[Question], answers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -123,58 +159,3 @@ def matched(questions: Sequence[Question], answers: Sequence[Mapping[str, Any]])
             f"lmms-eval answered {len(answers)} questions where {len(questions)} were asked; evaluate again"
         )
     return answers
-
-
-def sample(question: Question, answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": question.id,
-        "image": question.image,
-        "video": None if question.video is None else asdict(question.video),
-        "question": question.text,
-        "target": question.target,
-        "answer": answer["answer"],
-        "correct": answer["correct"],
-    }
-
-
-def tidy(
-    settings: EvaluateConfig, result: Mapping[str, Any], held_out: HeldOut, rejected: Sequence[Rejected]
-) -> dict[str, Any]:
-    """What `results.json` holds: the held-out task's metrics, those of built-in tasks, and how much was evaluated.
-
-    rows = n + rejected + beyond_limit; `not_asked` are questions, of built-in tasks, that were counted as answered by nothing.
-    """
-    flat = {name: flat_metrics(values) for name, values in result["results"].items()}
-    return {
-        "metrics": flat.pop(HELD_OUT),
-        "builtin": flat,
-        "rows": held_out.rows,
-        "n": held_out.rows - held_out.beyond_limit - len(rejected),
-        "rejected": len(rejected),
-        "rejected_first": [asdict(row) for row in rejected[:SHOWN]],
-        "beyond_limit": held_out.beyond_limit,
-        "not_asked": result["not_asked"],
-        "limit": settings.limit,
-        "lmms_eval_version": result["version"],
-    }
-
-
-def record(
-    settings: EvaluateConfig, results: Mapping[str, Any], rejected: Sequence[Rejected], context: StepContext
-) -> None:
-    """Send the metrics to the tracker as eval/<task>/<metric>; what was not asked is said, and a limited run marked."""
-    tasks = {settings.task: results["metrics"], **results["builtin"]}
-    metrics = {f"eval/{task}/{name}": value for task, values in tasks.items() for name, value in values.items()}
-    context.tracker.log_metrics(metrics)
-    note = ""
-    if settings.limit is not None:
-        context.tracker.tag("eval.limit", str(settings.limit))
-        note = f" (limited to the first {settings.limit})"
-    if rejected:
-        note += f", {len(rejected)} not asked: {named(rejected)}"
-    for lost in results["not_asked"][:1]:
-        note += (
-            f"; {len(results['not_asked'])} questions of {', '.join(sorted({each['task'] for each in results['not_asked']}))} "
-            f"counted as wrong because they cannot be asked, such as document {lost['document']}: {lost['reason']}"
-        )
-    context.progress(f"{METRIC} {results['metrics'][METRIC]:.3f} on {results['n']} held-out rows{note}")

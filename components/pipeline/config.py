@@ -69,7 +69,9 @@ class PipelineConfig(Settings):
     consolidate: ConsolidateConfig = ConsolidateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     compare: CompareConfig = CompareConfig()
-    gate: GateConfig = GateConfig()
+    gate: GateConfig | None = Field(
+        GateConfig(), description="when the champion moves; `null`: every model becomes the champion"
+    )
     registry: RegistryConfig = RegistryConfig()
 
     @model_validator(mode="before")

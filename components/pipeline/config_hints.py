@@ -61,6 +61,7 @@ RENAMED = {
     "train.pack_tiles": "train.pack_media",
     "train.result": "train.publish",
     "train.guards.most": "train.guards.max_unsound_steps",
+    "evaluate.builtin_tasks": "evaluate.tasks",
 }
 VALUES = {"bf16": "train.dtype=bfloat16", "fp16": "train.dtype=bfloat16, fp16 is not trained in"}
 

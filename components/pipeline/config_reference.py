@@ -50,6 +50,8 @@ def entries(kind: Any = PipelineConfig, prefix: str = "", effect: bool = True) -
         key, counts = f"{prefix}{name}", effect and name not in without
         sections = sections_of(annotation)
         if sections and default is not None:
+            if type(None) in get_args(annotation):  # may be switched off
+                yield Entry(key, "section or null", "{}", meaning, counts)
             for section in sections:
                 where = f" ({_kind_of(section)})" if len(sections) > 1 else ""
                 yield from entries(section, f"{key}{where}.", counts)

@@ -13,7 +13,7 @@ from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.files import read_json, write_json
 from components.artifacts.store import ArtifactStore
 from components.pipeline.config import PipelineConfig
-from components.pipeline.steps import OUTSIDE, Step
+from components.pipeline.step import OUTSIDE, Step
 
 
 def remember_key(config: PipelineConfig, store: ArtifactStore, key: StepKey) -> None:

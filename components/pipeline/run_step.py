@@ -16,7 +16,8 @@ from components.artifacts.sums import cure
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.last_run import made_elsewhere
-from components.pipeline.steps import STEPS, Step
+from components.pipeline.step import Step
+from components.pipeline.steps import STEPS
 from components.processes.local_ray import said_by
 
 log = logging.getLogger(__name__)

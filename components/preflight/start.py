@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from components.errors import UserError
 from components.pipeline.config import PipelineConfig
-from components.preflight import data, life, machine, model
+from components.preflight import benchmarks, data, life, machine, model
 from components.preflight.finding import Finding
 
 CHECKS: tuple[Callable[[PipelineConfig], Iterable[Finding]], ...] = (
@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[PipelineConfig], Iterable[Finding]], ...] = (
     model.weights,
     model.random_size,
     model.room,
+    benchmarks.names,
     life.inherited,
 )
 

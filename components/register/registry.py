@@ -9,11 +9,9 @@ from typing import Any
 from components.artifacts.artifact import Artifact
 from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.register.gate import CHALLENGER, CHAMPION, MODEL_TAG, PLACE_TAG, version_by_alias
+from components.register.aliases import CHALLENGER, CHAMPION, MODEL_TAG, PLACE_TAG, version_by_alias
 from components.tracking.runs import open_tracking, store_is_there, tracking_client
 from components.tracking.settings import TrackingConfig
-
-COMPARISON_TAG = "plm.comparison_digest"
 
 
 class RegistryAwayError(Exception):
@@ -47,12 +45,23 @@ def ensure_model(client: Any, name: str) -> None:
 
 
 def find_version(client: Any, name: str, tags: Mapping[str, str]) -> str | None:
-    """The version of the same model, at the same place, with the same comparison, if there is one."""
+    """The version of the same weights at the same place, if there is one."""
     for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(key) == tags[key] for key in (MODEL_TAG, COMPARISON_TAG, PLACE_TAG)):
+        if all(version.tags.get(key) == tags[key] for key in (MODEL_TAG, PLACE_TAG)):
             found: str = version.version
             return found
     return None
+
+
+def update_evidence(client: Any, name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Let a version carry what the last comparison of its weights found, and nothing of the one before."""
+    old = client.get_model_version(name, version).tags
+    for key in old:
+        if key.startswith("metric/") and key not in tags:
+            client.delete_model_version_tag(name, version, key)
+    for key, value in tags.items():
+        if old.get(key) != value:
+            client.set_model_version_tag(name, version, key, value)
 
 
 def create_version(
@@ -65,10 +74,9 @@ def create_version(
     """
     from mlflow.exceptions import MlflowException
 
-    metric = next(key for key in tags if key.startswith("metric/"))
-    description = (
-        f"{metric.removeprefix('metric/')} {float(tags[metric]):.4f} on {tags['eval.questions']} held-out rows"
-    )
+    metric = next((key for key in tags if key.startswith("metric/") and not key.endswith(".not_measured")), None)
+    measured = "not measured" if metric is None else f"{metric.removeprefix('metric/')} {float(tags[metric]):.4f}"
+    description = f"{measured} on {tags['eval.questions']} questions"
     run_id = context.tags.get("plm.pipeline_run_id") or context.tracker.run_id  # the whole run, where there is one
     common = {"run_id": run_id, "tags": dict(tags), "description": description, "await_creation_for": 0}
     try:

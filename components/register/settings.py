@@ -7,15 +7,36 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from components.settings import ModelName, Settings
+from components.settings import ModelName, NonNegativeFloat, PositiveFloat, Settings, TaskName
 from components.tracking.settings import TrackingConfig
 
 
 class GateConfig(Settings):
     """When the champion alias moves."""
 
-    metric: Literal["exact_match"] = Field("exact_match", description="what the gate compares")
-    min_gain: float = Field(0.0, ge=-1, le=1, description="over the champion; over the base model where there is none")
+    main: tuple[TaskName, ...] = Field(
+        (),
+        description="tasks of which one must be better, corrected by Holm where there are several; default: the held-out rows",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of each one-sided bound")
+    min_gain: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="least gain, in the metric's own units, that a better model must have over the champion",
+    )
+    no_regression: tuple[TaskName, ...] | Literal["all"] = Field(
+        "all", description="tasks that must not be worse; `all`: whatever is measured beside the main ones"
+    )
+    max_loss: NonNegativeFloat = Field(0.05, description="most that such a task may lose, in the metric's own units")
+    proof: Literal["not_shown_worse", "not_worse"] = Field(
+        "not_shown_worse",
+        description="`not_shown_worse` holds when a loss is shown, or larger than max_loss; `not_worse` unless a larger "
+        "loss is excluded, which needs many questions",
+    )
+    require: tuple[TaskName, ...] = Field((), description="tasks that must have been measured")
+    max_megabytes: PositiveFloat | None = Field(None, description="most that the model directory may weigh")
+    max_seconds_per_answer: PositiveFloat | None = Field(None, description="most that an answer may take")
 
 
 class RegistryConfig(Settings):
@@ -31,5 +52,5 @@ class RegisterSettings:
     WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset({"tracking"})  # which store it is counts, by its address
 
     name: str
-    gate: GateConfig
+    gate: GateConfig | None
     tracking: TrackingConfig

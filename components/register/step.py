@@ -1,7 +1,7 @@
 """Register the model: every one becomes the challenger, and the champion only where the gate says so.
 
 A version refers to the model's artifact by URI; no weights are copied. Its tags hold the evidence (data, config, commit,
-metrics, links), and registering the same model with the same comparison again finds the version that is there.
+metrics, links): the same weights registered again are the version that is there, with the evidence of their last comparison.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.errors import UserError
-from components.register.gate import CHALLENGER, MODEL_TAG, PLACE_TAG, Registration, alone, promote
+from components.register.aliases import CHALLENGER, MODEL_TAG, PLACE_TAG
+from components.register.gate import Candidate, Registration, alone, promote
 from components.register.registry import (
-    COMPARISON_TAG,
     RegistryAwayError,
     create_version,
     ensure_model,
     find_version,
     registry,
+    update_evidence,
 )
 from components.register.settings import RegisterSettings
 from components.tracking.runs import state_dir
@@ -29,10 +30,6 @@ from components.tracking.runs import state_dir
 def run(settings: RegisterSettings, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StepContext) -> None:
     """Inputs: model, comparison. Writes registration.json; an outage of a tracking store that was there is only noted."""
     comparison = inputs["comparison"].read_json("comparison.json")
-    if comparison["metric"] != settings.gate.metric:
-        raise UserError(
-            f"gate.metric: {settings.gate.metric}: is not measured; this pipeline compares {comparison['metric']}"
-        )
     try:
         registration = register(settings, inputs, comparison, context)
     except RegistryAwayError as error:
@@ -58,30 +55,52 @@ def register(
         version = find_version(client, name, tags)
         if version is None:
             version = create_version(client, experiment, name, inputs["model"], tags, context)
+        else:
+            update_evidence(client, name, version, tags)
         with alone(state_dir(settings.tracking), name):
             client.set_registered_model_alias(name, CHALLENGER, version)
-            return promote(client, name, version, settings.gate, comparison, tags)
+            candidate = Candidate(
+                version,
+                tags,
+                comparison,
+                inputs["model"].manifest["bytes"],
+                inputs["comparison"].counts.get("seconds_per_answer"),
+            )
+            return promote(client, name, settings.gate, candidate)
 
 
 def evidence(inputs: Mapping[str, Artifact], comparison: Mapping[str, Any], context: StepContext) -> dict[str, str]:
     """The tags of a version: what it was made of, how it did, and where to look."""
     model, compared = inputs["model"], inputs["comparison"]
-    metric = comparison["metric"]
     tags = {
         "plm.data_digest": compared.manifest["inputs"].get("dataset", {}).get("digest", ""),
         **context.tags,
         MODEL_TAG: model.digest,
-        COMPARISON_TAG: compared.digest,
+        "plm.comparison_digest": compared.digest,
         "plm.model_key": model.key,
         PLACE_TAG: model.uri,
         "plm.report_uri": f"{compared.uri}/report.html",
-        f"metric/{metric}": repr(comparison["after"]),
-        f"metric/{metric}.before": repr(comparison["before"]),
-        f"metric/{metric}.gain": repr(comparison["gain"]),
-        f"metric/{metric}.gain_ci": f"{comparison['ci_low']:.4f} to {comparison['ci_high']:.4f}",
-        "eval.questions": str(comparison["n"]),
-        "eval.limit": "" if comparison.get("limit") is None else str(comparison["limit"]),
+        **measured(comparison),
     }
     if context.tracker.run_id:
         tags["mlflow.run_id"] = context.tracker.run_id
     return {key: str(value) for key, value in tags.items() if str(value)}
+
+
+def measured(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of every task, `metric/TASK/METRIC` and what stands beside it, and how many questions there were."""
+    tags: dict[str, str] = {}
+    for task, values in comparison["tasks"].items():
+        name = f"metric/{task}/{values['metric']}"
+        if values["not_measured"] is not None:
+            tags[f"{name}.not_measured"] = values["not_measured"]
+            continue
+        tags |= {
+            name: repr(values["after"]),
+            f"{name}.before": repr(values["before"]),
+            f"{name}.gain": repr(values["gain"]),
+            f"{name}.gain_ci": f"{values['ci_low']:.4f} to {values['ci_high']:.4f}",
+        }
+    main = comparison["tasks"][comparison["main"]]
+    limit = main.get("limit")
+    return tags | {"eval.questions": str(main.get("n", 0)), "eval.limit": "" if limit is None else str(limit)}

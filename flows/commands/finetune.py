@@ -60,14 +60,14 @@ def explain_plan(config: PipelineConfig, refresh: Sequence[str]) -> tuple[list[d
     except UserError as error:  # of the source, mostly, which the findings name, too
         refused = str(error).splitlines()
     for decision in decisions:
-        print(f"{decision.step:<14} {'reused' if decision.reused else 'runs':<7} {one_line(decision.reason)}")
+        print(f"{decision.step:<18} {'reused' if decision.reused else 'runs':<7} {one_line(decision.reason)}")
         for note in decision.notes:
             print(f"{'':<22} {one_line(note)}")
     reused = {decision.step for decision in decisions if decision.reused}
     findings = findings_for(config, STEPS.keys() - reused)
     for finding in findings:
         if not finding.refuses:
-            print(f"{'note':<14} {one_line(finding.text)}")
+            print(f"{'note':<18} {one_line(finding.text)}")
     lines = [finding.text for finding in findings if finding.refuses]
     return [vars(decision) for decision in decisions], list(dict.fromkeys([*lines, *refused]))
 

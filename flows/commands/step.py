@@ -75,6 +75,7 @@ def run_single_step(
             fresh=refresh or step.always_fresh,
             previous=store.find(previous) if previous else None,
             pipeline=config.name,
+            kept_uri=store.resume_uri("kept"),
             tags={
                 "mlflow.source.git.commit": git_commit(),
                 "plm.config_sha": digest_of(config.model_dump(mode="json")),

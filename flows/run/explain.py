@@ -14,7 +14,8 @@ from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import flatten
 from components.pipeline.last_run import last_key
 from components.pipeline.run_step import resume_uri
-from components.pipeline.steps import STEPS, Step
+from components.pipeline.step import Step
+from components.pipeline.steps import STEPS
 
 
 @dataclass(frozen=True)

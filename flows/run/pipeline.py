@@ -19,7 +19,8 @@ from components.pipeline.config_loading import dump_config, flatten
 from components.pipeline.last_run import last_key, remember_key
 from components.pipeline.ray_jobs import check_tracking
 from components.pipeline.run_step import resume_uri, shared_uri
-from components.pipeline.steps import STEPS, Step
+from components.pipeline.step import Step
+from components.pipeline.steps import STEPS
 from components.pipeline.storage import store_of
 from components.preflight.gate import passable
 from components.tracking.runs import (
@@ -125,6 +126,7 @@ class PipelineRun:
             fresh=step.name in self.refresh or step.always_fresh,
             previous=self.store.find(previous_key) if previous_key else None,
             pipeline=self.config.name,
+            kept_uri=self.store.resume_uri("kept"),
             tags={**self.tags(), "mlflow_run_id": tracker.run_id or ""},
         )
         return run_step(step, key, self.config, inputs, self.store, context)

@@ -79,7 +79,7 @@ class Progress:
 
     def _prefix(self, step: str) -> str:
         seconds = int(time.monotonic() - self._started)
-        return f"{seconds // 60:3d}:{seconds % 60:02d}  {step:<14}"
+        return f"{seconds // 60:3d}:{seconds % 60:02d}  {step:<18}"
 
     def _close_line(self) -> None:
         if self._open_line:

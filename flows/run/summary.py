@@ -32,11 +32,13 @@ class Results:
 def conclude(run: PipelineRun, results: Results) -> dict[str, Any]:
     """Write the summary, put the numbers on the MLflow parent run and the report into Prefect; returns the summary."""
     comparison = results.comparison
-    result = comparison.read_json("comparison.json")
+    compared = comparison.read_json("comparison.json")
+    main = compared["main"]
+    result = compared["tasks"][main]
     registration = results.registration.read_json("registration.json")
     summary = {
         "pipeline": run.config.name,
-        "task": result["task"],
+        "task": main,
         "metric": result["metric"],
         "accuracy_before": result["before"],
         "accuracy_after": result["after"],
@@ -50,12 +52,14 @@ def conclude(run: PipelineRun, results: Results) -> dict[str, Any]:
         "registered_model": registration.get("name"),
         "registered_model_version": registration.get("version"),
         "champion": is_champion(run.config.tracking, registration),
+        "verdict": registration.get("verdict"),
         "gate": registration.get("reason"),
+        "rules": registration.get("rules", []),
         "report": f"{comparison.uri}/report.html",
         "model": results.model.uri,
         "failed_checkpoints": results.checkpoint.counts.get("failed_checkpoints", 0),
     }
-    name = f"eval/{result['task']}/{result['metric']}"
+    name = f"eval/{main}/{result['metric']}"
     run.tracker.log_metrics({name: result["after"], f"{name}/base": result["before"], f"{name}/gain": result["gain"]})
     run.tracker.log_metrics(_last_losses(results.checkpoint))
     for file in ("report.html", "loss.png"):
@@ -110,11 +114,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
         f"| {name} | {step['seconds']:.1f} s | {'reused' if step['cached'] else 'ran'} |"
         for name, step in summary["steps"].items()
     )
+    rules = "\n".join(f"- {rule}" for rule in summary["rules"])
     return (
         f"## {summary['task']}: {summary['metric']}\n\n| before | after | gain | n |\n|---|---|---|---|\n"
         f"| {_value(summary, 'before')} | {_value(summary, 'after')} | {gain['gain']:+.3f} "
         f"[{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] | {summary['heldout']} |\n\n"
-        f"In brackets: intervals of {gain['confidence']:.0%}.\n\n{registered(summary)}\n\nThe gate: {summary['gate']}.\n\n"
+        f"In brackets: intervals of {gain['confidence']:.0%}.\n\n{registered(summary)}\n\n"
+        f"The gate: {summary['gate']}.\n\n{rules}\n\n"
         f"| step | time | |\n|---|---|---|\n{rows}\n"
     )
 
@@ -148,5 +154,6 @@ def last_lines(summary: Mapping[str, Any]) -> list[str]:
         f"accuracy  before {summary['accuracy_before']:.3f}, after {summary['accuracy_after']:.3f} "
         f"({sure} {low:.3f} to {high:.3f}) on {summary['heldout']} held-out rows",
         f"gain      {gain['gain']:+.3f} ({sure} {gain['ci_low']:+.3f} to {gain['ci_high']:+.3f})",
-        f"gate      {summary['gate']}",
+        *(f"rule      {rule}" for rule in summary["rules"] if len(summary["rules"]) > 1),
+        f"gate      {summary['verdict']}: {summary['gate']}",
     ]

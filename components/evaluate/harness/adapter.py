@@ -1,130 +1,105 @@
-"""Our model directories as an lmms-eval model (simple interface): batches of greedy answers with a KV cache."""
+"""Our model directories as an lmms-eval model (simple interface)."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from PIL import Image
 
-from components.processes.machine import usable_cores
+from components.evaluate.answering.ask import Ask, Said, shown_of
+from components.evaluate.answering.kept import KeptAnswers
+from components.evaluate.answering.pool import Answers, Progress, answers
 from plm_model.answers.options import GenerationOptions
-from plm_model.family import part
-from plm_model.media.image_file import ImageError
-from plm_model.media.video import VideoError
-from plm_model.model_directory.description import family_at
-from plm_model.packs.example import Example
-from plm_model.records.record import RecordError, VideoClip
 
 DEFAULT_NEW_TOKENS = 64  # many tasks name no limit
 
 
 class FamilyAdapter(lmms):
-    """Answers the requests of lmms-eval with a model directory of any family.
+    """Hands the requests of lmms-eval to whoever answers; answers that were given before are not computed again.
 
-    `pretrained` is a model directory, `device` is `auto`, `cpu` or `cuda`; `progress` is called with (answered, all).
-    On a CPU it computes in float32 on every core, on a GPU in bfloat16.
+    `progress` is called with (answered, all); `digest` names the weights.
     """
 
     is_simple = True
 
     def __init__(
         self,
-        pretrained: str,
+        digest: str = "",
+        pool: Answers | None = None,
+        kept: KeptAnswers | None = None,
         batch_size: int | str = 1,
-        device: str | None = "auto",
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
         progress: Callable[[int, int], None] | None = None,
         **_ignored: Any,
     ) -> None:
         super().__init__()
-        self._device = chosen_device(device or "auto")
-        if self._device.type == "cpu":
-            torch.set_num_threads(usable_cores())
-        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._answerer = part(family_at(Path(pretrained)), "answer").Answerer(Path(pretrained))
-        self._answerer.load(self._device, dtype)
-        self._name = str(pretrained)
+        self._digest, self._pool, self._kept = digest, pool, kept
         self._batch_size = int(batch_size)
         self._max_new_tokens = int(max_new_tokens)
         self.not_asked: list[dict[str, Any]] = []
+        self.counts = Progress()
         self._progress = progress or (lambda answered, total: None)
 
     def __str__(self) -> str:
-        return (
-            f"FamilyAdapter({self._name})"  # the harness keys its response cache by this; the default holds an address
-        )
+        return f"FamilyAdapter({self._digest})"  # the default holds an address
 
     @property
     def device(self) -> torch.device:
-        return self._device
+        return torch.device("cpu")  # of the harness's own tensors
 
     @property
     def batch_size(self) -> int:
         return self._batch_size
 
     def clean(self) -> None:
-        """Keep the weights: the harness would delete them after the first evaluation."""
+        """Keep the model: the harness would delete it after the first task."""
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The answers, in the order of the requests; those with equal generation settings share batches.
+        """The answers, in the order of the requests.
 
         A request that cannot be put to the model is answered by nothing, and stands in `not_asked` with the reason.
         """
-        answers: list[str] = [""] * len(requests)
-        answered = 0
-        for options, indices in batches(requests, self._max_new_tokens, self._batch_size):
-            prompts = {index: prompt for index in indices if (prompt := self.prompt_or_none(requests[index]))}
-            said = self._answerer.answers(list(prompts.values()), options) if prompts else []
-            for index, answer in zip(prompts, said, strict=True):
-                answers[index] = answer.text.strip()
-            answered += len(indices)
-            self._progress(answered, len(requests))
-        return answers
-
-    def prompt_or_none(self, request: Instance) -> tuple[Example, Any] | None:
-        """The prompt of a request; None, with a note in `not_asked`, when it does not fit or its media cannot be read."""
-        try:
-            return self.prompt(request)
-        except (RecordError, ImageError, VideoError) as error:
-            _, _, _, doc_id, task, _ = request.args
-            self.not_asked.append({"task": task, "document": doc_id, "reason": str(error)})
-            return None
-
-    def prompt(self, request: Instance) -> tuple[Example, Any]:
-        """A request as the family's prompt."""
-        text, _, doc_to_visual, doc_id, task, split = request.args
-        return self._answerer.prompt(text, media_of(doc_to_visual(self.task_dict[task][split][doc_id])))
+        return [answer.text for answer in self._said(requests, self._ask)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("tasks that compare likelihoods are not supported; choose one that generates answers")
+        """The loss of each given answer, of which the harness takes the least, and whether it is the likeliest of all."""
+        said = self._said(requests, self._ask_of_given)
+        return [(math.inf if answer.loss is None else answer.loss, bool(answer.greedy)) for answer in said]
+
+    def _said(self, requests: list[Instance], ask: Callable[[Instance], Ask]) -> list[Said]:
+        assert self._pool is not None and self._kept is not None
+        said = answers(
+            len(requests),
+            lambda place: ask(requests[place]),
+            self._kept,
+            self._pool,
+            self._batch_size,
+            self._progress,
+            self.counts,
+        )
+        for request, answer in zip(requests, said, strict=True):
+            if answer.problem is not None:
+                _, _, _, doc_id, task, _ = request.args
+                self.not_asked.append({"task": task, "document": doc_id, "reason": answer.problem})
+        return said
+
+    def _ask(self, request: Instance) -> Ask:
+        text, settings, doc_to_visual, doc_id, task, split = request.args
+        shown = shown_of(doc_to_visual(self.task_dict[task][split][doc_id]))
+        return Ask(text, shown, generation_options(settings, self._max_new_tokens))
+
+    def _ask_of_given(self, request: Instance) -> Ask:
+        text, given, doc_to_visual, doc_id, task, split = request.args
+        given = given(self.task_dict[task][split][doc_id]) if callable(given) else str(given)
+        shown = shown_of(doc_to_visual(self.task_dict[task][split][doc_id]))
+        return Ask(text, shown, GenerationOptions(), given.strip())
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         raise NotImplementedError("tasks of several rounds are not supported")
-
-
-def chosen_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def batches(
-    requests: Sequence[Instance], max_new_tokens: int, batch_size: int
-) -> Iterator[tuple[GenerationOptions, list[int]]]:
-    """Indices of the requests in batches of equal generation settings, in order of appearance."""
-    groups: dict[GenerationOptions, list[int]] = {}
-    for index, request in enumerate(requests):
-        groups.setdefault(generation_options(request.args[1], max_new_tokens), []).append(index)
-    for options, indices in groups.items():
-        for start in range(0, len(indices), batch_size):
-            yield options, indices[start : start + batch_size]
 
 
 def generation_options(settings: Mapping[str, Any], max_new_tokens: int) -> GenerationOptions:
@@ -141,19 +116,3 @@ def generation_options(settings: Mapping[str, Any], max_new_tokens: int) -> Gene
         top_k=settings.get("top_k") if sample else None,
         stop=tuple(text for text in ((until,) if isinstance(until, str) else until) if text),
     )
-
-
-def media_of(visuals: Any) -> list[Image.Image | VideoClip]:
-    """What a request shows, as one flat list: images, and videos, which tasks name by their path.
-
-    A list of frames of a video becomes as many images, in front of the text like the video's own frames.
-    """
-    if visuals is None:
-        return []
-    if isinstance(visuals, (Image.Image, VideoClip)):
-        return [visuals]
-    if isinstance(visuals, (str, os.PathLike)):
-        return [VideoClip(os.fspath(visuals))]
-    if isinstance(visuals, (list, tuple)):
-        return [item for visual in visuals for item in media_of(visual)]
-    raise NotImplementedError(f"this task shows a {type(visuals).__name__}; only images and videos can be evaluated")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.evaluate.harness.process import MODULE, Request
+from components.evaluate.harness.process import MODULE
+from components.evaluate.harness.request import Request
 
 LOG_LINES = 5
 
@@ -23,7 +24,8 @@ def run_process(request: Request, cache_dir: Path, log: Path, progress: Callable
     path = Path(request.scratch) / "request.json"
     request.write(path)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "wb") as sink, own_group(path, offline_environment(cache_dir, request), sink) as child:
+    folder = Path(request.data or request.scratch)
+    with open(log, "wb") as sink, own_group(path, folder, environment_of(cache_dir, request), sink) as child:
         for line in child.stdout or ():
             progress(line.strip())
         status = child.wait()
@@ -31,12 +33,12 @@ def run_process(request: Request, cache_dir: Path, log: Path, progress: Callable
 
 
 @contextlib.contextmanager
-def own_group(request: Path, environment: Mapping[str, str], log: Any) -> Iterator[subprocess.Popen[str]]:
+def own_group(request: Path, folder: Path, environment: Mapping[str, str], log: Any) -> Iterator[subprocess.Popen[str]]:
     """The process in a group of its own; when the block ends early, by Ctrl-C too, the whole group is killed."""
     # -P: no module that lies in the working folder takes a library's place.
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", MODULE, str(request)],
-        cwd=request.parent,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -56,24 +58,24 @@ def own_group(request: Path, environment: Mapping[str, str], log: Any) -> Iterat
             child.stdout.close()
 
 
-def offline_environment(cache_dir: Path, request: Request) -> dict[str, str]:
-    """This process's environment, with the network off and every cache below `cache_dir` or the request's scratch.
+def environment_of(cache_dir: Path, request: Request) -> dict[str, str]:
+    """This process's environment for the evaluation's.
 
-    Built-in tasks need their data at hand: they are looked for in HF_HOME where it is set.
+    Held-out rows need nothing of the network, and their caches lie below `cache_dir` or the request's scratch. Benchmarks look
+    for their data where HF_HOME says, and fetch what is missing unless the request is offline.
     """
-    home = os.environ.get("HF_HOME") if request.builtin_tasks else None
     inherited = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     root = Path(__file__).resolve().parents[3]  # where a Ray job runs, the code is not always installed
+    scratch = Path(request.scratch)
+    places = {"HF_HOME": str(cache_dir / "huggingface"), "HF_DATASETS_CACHE": str(scratch / "datasets")}
+    offline = dict.fromkeys(
+        ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
+    )
     return {
         **inherited,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), inherited.get("PYTHONPATH")])),
-        "HF_HOME": home or str(cache_dir / "huggingface"),
-        "HF_DATASETS_CACHE": str(Path(request.scratch) / "datasets"),
-        "LMMS_EVAL_DATASETS_CACHE": str(Path(request.scratch) / "datasets"),
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_EVALUATE_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
+        **({} if request.columns else {**places, "LMMS_EVAL_DATASETS_CACHE": places["HF_DATASETS_CACHE"]}),
+        **(offline if request.offline or not request.columns else {}),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",
         "DO_NOT_TRACK": "true",
@@ -86,7 +88,7 @@ def offline_environment(cache_dir: Path, request: Request) -> dict[str, str]:
 def read_result(path: Path, status: int, log: Path) -> dict[str, Any]:
     """The result file of a process that ended with `status`. Raises UserError when it holds none."""
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if status == 0 and "results" in result:
+    if status == 0 and "answers" in result:
         return result
     why = result.get("error") or death(status, log)
     raise UserError(f"the evaluation failed: {why} (whole log: {log})")

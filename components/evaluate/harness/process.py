@@ -2,7 +2,7 @@
 
 lmms-eval reseeds generators, silences warnings and patches libraries when it is imported; here it can disturb nobody.
 Standard output carries progress, one line each; everything else goes to standard error. The result appears at once, as
-JSON, or not at all.
+JSON, or not at all. A benchmark that fails is a reason in the result; it costs no other its figure.
 """
 
 from __future__ import annotations
@@ -11,38 +11,16 @@ import argparse
 import json
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from components.evaluate.harness.request import Request
+
 MODULE = "components.evaluate.harness.process"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to evaluate. `documents` are the held-out questions, `result` is the file to write, `parent` who asked."""
-
-    model: str
-    task: str
-    documents: str
-    result: str
-    scratch: str
-    builtin_tasks: tuple[str, ...]
-    limit: int | None
-    batch_size: int
-    max_new_tokens: int
-    device: str
-    parent: int
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: str) -> Request:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls(**{**values, "builtin_tasks": tuple(values["builtin_tasks"])})
 
 
 def main(path: str) -> int:
@@ -61,35 +39,56 @@ def main(path: str) -> int:
 
 
 def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
-    """Run lmms-eval: {"results": per task as it gives them, "answers": of the held-out questions in order, "version", and
-    "not_asked": {task, document, reason} of each question that could not be put to the model}."""
-    report("loading lmms-eval")
-    if not request.builtin_tasks:
-        leave_out("transformers.pipelines")
-    from lmms_eval.api.task import ConfigurableTask
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.tasks import TaskManager
+    """Ask the model the held-out questions and those of the columns.
 
-    from components.evaluate.harness.entry_point import MODEL_ID
-    from components.evaluate.tasks.heldout import task_config
+    Gives {"answers": of the held-out questions in order, "benchmarks": the outcome of each column, "version", "counts",
+    "seconds", and "not_asked": {task, document, reason} of each question that could not be put to the model}.
+    """
+    report("loading lmms-eval")
+    if not request.columns:
+        leave_out("transformers.pipelines")
+    from components.evaluate.answering.kept import KeptAnswers
+    from components.evaluate.answering.pool import pool_of
+    from components.evaluate.harness.benchmarks import measure_columns
     from plm_model.family import part
     from plm_model.model_directory.description import family_at
 
     name = part(family_at(Path(request.model)), "answer").HARNESS_NAME
-    manager = TaskManager(include_defaults=bool(request.builtin_tasks), model_name=name)
-    config = task_config(request.task, Path(request.documents), request.max_new_tokens)
-    model = adapter_class(MODEL_ID)(
-        pretrained=request.model,
-        batch_size=request.batch_size,
-        device=request.device,
-        max_new_tokens=request.max_new_tokens,
-        progress=lambda answered, total: report(f"evaluated {answered}/{total}"),
-    )
+    started = time.monotonic()
+    with pool_of(Path(request.model), request.device, request.batch_size, request.workers, request.ray_address) as pool:
+        model = adapter_class()(
+            digest=request.digest,
+            pool=pool,
+            kept=KeptAnswers(request.kept),
+            batch_size=request.batch_size,
+            max_new_tokens=request.max_new_tokens,
+            progress=lambda answered, total: report(f"evaluated {answered}/{total}"),
+        )
+        answers = held_out_answers(model, request, name) if request.documents else []
+        benchmarks = measure_columns(model, request, name, report)
+    return {
+        "answers": answers,
+        "benchmarks": benchmarks,
+        "version": lmms_eval_version(),
+        "not_asked": model.not_asked,
+        "counts": asdict(model.counts),
+        "seconds": time.monotonic() - started,
+    }
+
+
+def held_out_answers(model: Any, request: Request, name: str) -> list[dict[str, Any]]:
+    """The held-out questions through lmms-eval, as a task of their own."""
+    from lmms_eval.api.task import ConfigurableTask
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    from components.evaluate.tasks.heldout import task_config
+
+    config = task_config(request.task, Path(request.documents or ""), request.max_new_tokens)
     outcome = simple_evaluate(
         model=model,
-        tasks=[ConfigurableTask(config=config, model_name=name), *request.builtin_tasks],
-        task_manager=manager,
-        limit=request.limit,
+        tasks=[ConfigurableTask(config=config, model_name=name)],
+        task_manager=TaskManager(include_defaults=False, model_name=name),
         batch_size=request.batch_size,
         bootstrap_iters=0,
         log_samples=True,
@@ -98,12 +97,7 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
         datetime_str="",
     )
     samples = sorted(outcome["samples"][request.task], key=lambda sample: sample["doc_id"])
-    return {
-        "results": outcome["results"],
-        "answers": [answer_of(sample) for sample in samples],
-        "version": lmms_eval_version(),
-        "not_asked": model.not_asked,
-    }
+    return [{"id": sample["doc"]["id"], "answer": str(sample["filtered_resps"][0])} for sample in samples]
 
 
 def leave_out(module: str) -> None:
@@ -115,26 +109,19 @@ def leave_out(module: str) -> None:
     sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # Python allows None
 
 
-def adapter_class(model_id: str) -> type:
+def adapter_class() -> type:
     """Our adapter, found as lmms-eval finds it: by its name, through the package's entry point."""
-    from lmms_eval.models import get_model
+    from lmms_eval.models import get_model  # first: it loads the entry point, which needs it
 
     from components.evaluate.harness.adapter import FamilyAdapter
+    from components.evaluate.harness.entry_point import MODEL_ID
 
-    found = get_model(model_id)
+    found = get_model(MODEL_ID)
     if found is not FamilyAdapter:
         raise RuntimeError(
-            f"lmms-eval's model {model_id} is {found.__module__}.{found.__name__}; install this package again"
+            f"lmms-eval's model {MODEL_ID} is {found.__module__}.{found.__name__}; install this package again"
         )
     return found
-
-
-def answer_of(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": sample["doc"]["id"],
-        "answer": str(sample["filtered_resps"][0]),
-        "correct": bool(sample["exact_match"]),
-    }
 
 
 def lmms_eval_version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ OURS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMED = re.compile(r"^(?:task|group)\s*:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
-def manager_of(tasks: Iterable[str], model_name: str) -> Any:
-    """lmms-eval's TaskManager of the tasks, ours included, and what lies in the same folders.
+def manager_of(tasks: Iterable[str], model_name: str, include: Sequence[str] = ()) -> Any:
+    """lmms-eval's TaskManager of the tasks, ours and those of the folders `include` too, and what lies in the same folders.
 
     It parses the YAML of every task that it may have: of all 1,985 this takes half a minute of a slow core. A name that no
     file gives, such as a tag's, is looked for among all of them.
@@ -25,8 +25,8 @@ def manager_of(tasks: Iterable[str], model_name: str) -> Any:
     from lmms_eval.tasks import TaskManager
 
     left = set(tasks)
-    folders = {str(OURS)}
-    for folder in (OURS, Path(lmms_eval.tasks.__file__).parent):
+    folders = {str(OURS), *include}
+    for folder in (*map(Path, include), OURS, Path(lmms_eval.tasks.__file__).parent):
         for path in folder.rglob("*.yaml"):
             if found := left & set(NAMED.findall(path.read_text(encoding="utf-8", errors="replace"))):
                 left -= found
@@ -68,6 +68,7 @@ def run_column(
             distributed_executor_backend="torchrun",  # also right for one process, and the other one fails on CPUs
             cli_args=argparse.Namespace(process_with_media=False, output_path=str(scratch)),
             datetime_str="",
+            process_docs_parallel=1,  # some tasks guess at random where they cannot read an answer
             **options,
         )
     except (Exception, SystemExit) as error:

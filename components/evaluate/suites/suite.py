@@ -68,7 +68,7 @@ class PerQuestion(Settings):
 class Column(Settings):
     """One benchmark of a suite: a column of its table."""
 
-    title: Text
+    title: TaskName = Field(description="names the column in reports, metrics and the gate")
     tasks: tuple[TaskName, ...] = Field(min_length=1, description="lmms-eval tasks; the figure is the mean over them")
     split: Text = Field(description="part of the data that the tasks ask about")
     setting: Text = Field(description="score and conditions")

@@ -24,6 +24,7 @@ from plm_model.records.turns import pair_turns
 
 SHOWN = 3  # rows set aside that a line names
 SHOWN_REASON = 300  # characters of a reason in a line
+REFERENCES = "references"  # the key of a record that lists several right answers
 FROM_LINE = "from_line"  # the key of a record that says which line of the user's file it was
 
 
@@ -60,6 +61,12 @@ class Question:
     @property
     def video(self) -> VideoClip | None:
         return self.record.video
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All right answers: what the row lists under `references`, else the answer of its conversation."""
+        listed = self.record.row.get(REFERENCES)
+        return tuple(map(str, listed)) if isinstance(listed, list) and listed else (self.target,)
 
     @property
     def place(self) -> str | None:

@@ -11,6 +11,8 @@ import pytest
 from components.artifacts.code_digest import code_digests
 from components.pipeline.steps import STEPS
 
+EVALUATIONS = {"evaluate", "evaluate_base", "evaluate_champion"}
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -61,11 +63,11 @@ def test_an_edit_in_an_indirect_import_changes_its_digest(project: Path) -> None
 @pytest.mark.parametrize(
     ("module", "steps"),
     [
-        ("plm_model.media.images", {"preprocess", "train", "evaluate", "evaluate_base", "compare"}),
-        ("plm_model.media.image_file", {"ingest", "preprocess", "train", "evaluate", "evaluate_base", "compare"}),
-        ("plm_model.families.plm.generation", {"evaluate", "evaluate_base"}),
-        ("plm_model.families.plm.model", {"base", "train", "consolidate", "evaluate", "evaluate_base"}),
-        ("plm_model.families.plm.conversation", {"preprocess", "evaluate", "evaluate_base"}),
+        ("plm_model.media.images", {"preprocess", "train", *EVALUATIONS, "compare"}),
+        ("plm_model.media.image_file", {"ingest", "preprocess", "train", *EVALUATIONS, "compare"}),
+        ("plm_model.families.plm.generation", EVALUATIONS),
+        ("plm_model.families.plm.model", {"base", "train", "consolidate", *EVALUATIONS}),
+        ("plm_model.families.plm.conversation", {"preprocess", *EVALUATIONS}),
         ("components.ingest.sources.s3_listing", {"ingest"}),
         ("components.train.data.plan", {"train"}),
     ],

@@ -23,8 +23,7 @@ from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.errors import UserError
 from components.evaluate.harness.launch import read_result, run_process
-from components.evaluate.harness.process import Request
-from components.evaluate.harness.results import flat_metrics
+from components.evaluate.harness.request import Request
 from components.evaluate.metrics.exact_match import exact_match
 from components.evaluate.step import codec_of, run
 from components.evaluate.tasks.questions import (
@@ -38,9 +37,9 @@ from components.evaluate.tasks.questions import (
 )
 from components.media_files.root import MediaRoot
 from components.pipeline.config import PipelineConfig
-from plm_model.families.plm.settings import PLMConfig, ProcessorConfig, VisionConfig
+from plm_model.families.plm.answer import Answerer
+from plm_model.families.plm.settings import ProcessorConfig
 from plm_model.families.plm.tiles import video_tiles
-from plm_model.nn.config import DecoderConfig
 from plm_model.records.record import VideoClip
 from tests.plm_model.video_files import write_video
 
@@ -99,23 +98,8 @@ def dataset(place: Path, store: ArtifactStore) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def model(place: Path, store: ArtifactStore, repository: Path) -> Artifact:
-    """A random model of 40,000 parameters."""
-    from plm_model.families.plm.model import build
-    from plm_model.families.plm.tokenizer import Tokenizer
-    from plm_model.families.plm.weights import initialise, save_model
-
-    tokenizer = Tokenizer.from_file(repository / "configs/tokenizers/plm_tiny/tokenizer.json")
-    config = PLMConfig(
-        vision=VisionConfig(image_size=28, patch_size=14, width=32, layers=1, heads=2, drop_path=0.0),
-        decoder=DecoderConfig(
-            vocab_size=tokenizer.vocab_size, dim=32, layers=1, heads=2, kv_heads=1, hidden_dim=64, max_seq_len=512
-        ),
-        image_token_id=tokenizer.image_id,
-        processor=ProcessorConfig(vision_input_type="tile", max_num_tiles=1),
-    )
-    save_model(initialise(build(config), seed=0), config, tokenizer, place / "model")
-    return made(store, "base", lambda out: out.add_tree(place / "model"))
+def model(place: Path, store: ArtifactStore, tiny_model: Callable[[ArtifactStore, Path], Artifact]) -> Artifact:
+    return tiny_model(store, place)
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +110,18 @@ def evaluated(store: ArtifactStore, model: Artifact, dataset: Artifact) -> Simpl
     context = StepContext(tracker, seen.progress.append, store.cache_dir, "")  # type: ignore[arg-type]
     config = PipelineConfig.model_validate(
         {
-            "evaluate": {"task": "tiny", "batch_size": 4, "max_new_tokens": 3, "max_bad_fraction": 0.2},
+            "evaluate": {
+                "task": "tiny",
+                "metric": "exact_match",
+                "batch_size": 4,
+                "max_new_tokens": 3,
+                "max_bad_fraction": 0.2,
+            },
         }
     )
     inputs = {"model": model, "dataset": dataset}
     seen.artifact = made(store, "evaluate", lambda out: run(config.evaluate, inputs, out, context))
-    seen.samples = [json.loads(line) for line in seen.artifact.open("samples.jsonl", "r")]
+    seen.samples = [json.loads(line) for line in seen.artifact.open("samples/heldout.jsonl", "r")]
     return seen
 
 
@@ -142,7 +132,14 @@ def request(place: Path, **changes: Any) -> Request:
         "documents": str(place / "documents.jsonl"),
         "result": str(place / "result.json"),
         "scratch": str(place),
-        "builtin_tasks": (),
+        "digest": "weights",
+        "columns": {},
+        "include": (),
+        "data": None,
+        "offline": True,
+        "kept": str(place / "kept"),
+        "workers": 1,
+        "ray_address": None,
         "limit": None,
         "batch_size": 1,
         "max_new_tokens": 1,
@@ -166,27 +163,6 @@ def request(place: Path, **changes: Any) -> Request:
 )
 def test_an_answer_is_right_whatever_its_case_space_and_outer_punctuation(answer: str, target: str, same: bool) -> None:
     assert exact_match(answer, target) == same
-
-
-def test_results_of_every_shape_become_flat_numbers() -> None:
-    values = {
-        "alias": "x",
-        "acc,none": np.float64(0.5),
-        "acc_stderr,none": 0.1,
-        "acc,strict": 1,
-        "scores,none": {"recall": 0.25, "n": np.int64(3)},
-        "pair,none": (0.5, 0.75),
-        "submission,none": None,
-        "judge,none": "N/A",
-    }
-    assert flat_metrics(values) == {
-        "acc": 0.5,
-        "acc.strict": 1.0,
-        "scores/recall": 0.25,
-        "scores/n": 3.0,
-        "pair/0": 0.5,
-        "pair/1": 0.75,
-    }
 
 
 def test_the_first_question_of_a_conversation_is_asked(dataset: Artifact) -> None:
@@ -325,9 +301,10 @@ def test_an_image_of_a_bucket_may_have_a_name_of_250_characters(s3_bucket: str, 
 
 def test_lmms_eval_measures_every_sound_row(evaluated: SimpleNamespace) -> None:
     results = evaluated.artifact.read_json("results.json")
-    right = sum(sample["correct"] for sample in evaluated.samples)
+    right = sum(sample["score"] for sample in evaluated.samples)
     assert results["n"] == len(evaluated.samples) == ROWS - 2
-    assert results["metrics"] == {"exact_match": pytest.approx(right / (ROWS - 2))}
+    heldout = results["tasks"]["heldout"]
+    assert (heldout["metric"], heldout["value"]) == ("exact_match", pytest.approx(right / (ROWS - 2)))
     assert results["lmms_eval_version"].startswith("0.7")
 
 
@@ -346,7 +323,8 @@ def test_every_answer_is_kept_beside_its_question(evaluated: SimpleNamespace) ->
         "question": "What is 3?",
         "target": "It is 3.",
         "answer": "",
-        "correct": False,
+        "cluster": "row-3",
+        "score": 0.0,
     }
     assert any(sample["answer"] for sample in evaluated.samples)
 
@@ -376,14 +354,22 @@ def test_nothing_but_the_log_and_caches_stays_behind(evaluated: SimpleNamespace,
     assert list((store.cache_dir / "logs").glob("evaluate-tiny-*.log"))
 
 
+def adapter_of(model: Artifact, folder: Path, batch_size: int) -> Any:
+    from components.evaluate.answering.kept import KeptAnswers
+    from components.evaluate.answering.pool import in_this_process
+    from components.evaluate.harness.adapter import FamilyAdapter
+
+    pool = in_this_process(model.local(), "cpu", batch_size)
+    return FamilyAdapter(model.digest, pool, KeptAnswers(str(folder / "kept")), batch_size)
+
+
 def test_answers_equal_those_of_the_adapter_one_by_one(
-    evaluated: SimpleNamespace, model: Artifact, place: Path
+    evaluated: SimpleNamespace, model: Artifact, place: Path, tmp_path: Path
 ) -> None:
     """Batches of four in the other process, of one here: the same texts."""
-    from components.evaluate.harness.adapter import FamilyAdapter
     from components.evaluate.tasks.heldout import media
 
-    adapter = FamilyAdapter(str(model.local()), batch_size=1, device="cpu")
+    adapter = adapter_of(model, tmp_path, 1)
     documents = [
         {"images": [str(place / "media" / sample["image"])] if sample["image"] else [], "video": ""}
         for sample in evaluated.samples
@@ -394,7 +380,7 @@ def test_answers_equal_those_of_the_adapter_one_by_one(
         SimpleNamespace(args=(sample["question"], settings, media, number, "tiny", "test"))
         for number, sample in enumerate(evaluated.samples)
     ]
-    assert adapter.generate_until(requests) == [sample["answer"] for sample in evaluated.samples]  # type: ignore[arg-type]
+    assert adapter.generate_until(requests) == [sample["answer"] for sample in evaluated.samples]
 
 
 def test_a_task_without_a_limit_gets_the_adapters(model: Artifact) -> None:
@@ -405,13 +391,13 @@ def test_a_task_without_a_limit_gets_the_adapters(model: Artifact) -> None:
 
 
 def test_visuals_of_every_shape_become_one_list() -> None:
-    from components.evaluate.harness.adapter import media_of
+    from components.evaluate.answering.ask import shown_of
 
     grey, clip = Image.new("L", (2, 2)), VideoClip("clip.mp4")
-    assert [len(media_of(visuals)) for visuals in (None, [], grey, [grey, grey], [[grey, grey]])] == [0, 0, 1, 2, 2]
-    assert media_of("clip.mp4") == media_of([Path("clip.mp4")]) == media_of([clip]) == [clip]
+    assert [len(shown_of(visuals)) for visuals in (None, [], grey, [grey, grey], [[grey, grey]])] == [0, 0, 1, 2, 2]
+    assert shown_of("clip.mp4") == shown_of([Path("clip.mp4")]) == shown_of([clip]) == (clip,)
     with pytest.raises(NotImplementedError, match="shows a dict; only images and videos"):
-        media_of([{"sound": 1}])
+        shown_of([{"sound": 1}])
 
 
 VIDEO_ROW = {
@@ -433,7 +419,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Artifact, tmp_path: Path) -> None:
-    from components.evaluate.harness.adapter import FamilyAdapter
     from components.evaluate.tasks.heldout import media
 
     questions = [question_of(json.dumps(VIDEO_ROW)), question_of(json.dumps({"id": "t", "text": "x"}))]
@@ -443,23 +428,22 @@ def test_clip_reaches_the_adapter_as_it_stands_in_the_row(films: Path, model: Ar
     assert media(documents[0]) == [VideoClip(str(films / "v.mp4"), 0.5, None, {3: (0, 0, 30, 30)})]
     assert media(documents[1]) == []
 
-    adapter = FamilyAdapter(str(model.local()), batch_size=1, device="cpu")
+    adapter = adapter_of(model, tmp_path, 1)
     adapter.task_dict = {"tiny": {"test": documents}}
     settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
     asked = SimpleNamespace(args=("What moves?", settings, media, 0, "tiny", "test"))
-    example, tiles = adapter.prompt(asked)  # type: ignore[arg-type]
+    answerer = Answerer(model.local())
+    example, tiles = answerer.prompt("What moves?", media(documents[0]))
     expected = video_tiles(films / "v.mp4", ProcessorConfig(), 28, 0.5, boxes={3: (0, 0, 30, 30)})
     assert (tiles == expected).all() and len(tiles) == 9
-    assert (example.tokens == adapter._answerer.codec.config.image_token_id).sum() == 9
-    assert len(adapter.generate_until([asked])) == 1  # type: ignore[list-item]
+    assert (example.tokens == answerer.codec.config.image_token_id).sum() == 9
+    assert len(adapter.generate_until([asked])) == 1
 
 
 @pytest.mark.case("E6")
-def test_a_request_that_does_not_fit_is_answered_by_nothing_and_named(model: Artifact) -> None:
+def test_a_request_that_does_not_fit_is_answered_by_nothing_and_named(model: Artifact, tmp_path: Path) -> None:
     """As a built-in task may ask it; the others of its batch are answered."""
-    from components.evaluate.harness.adapter import FamilyAdapter
-
-    adapter = FamilyAdapter(str(model.local()), batch_size=4, device="cpu")
+    adapter = adapter_of(model, tmp_path, 4)
     adapter.task_dict = {"builtin": {"test": [{}, {}, {}]}}
     settings = {"max_new_tokens": 3, "temperature": 0, "until": []}
     texts = ("What?", "What? " * 600, "Who?")
@@ -467,11 +451,21 @@ def test_a_request_that_does_not_fit_is_answered_by_nothing_and_named(model: Art
         SimpleNamespace(args=(text, settings, lambda document: [], number, "builtin", "test"))
         for number, text in enumerate(texts)
     ]
-    answers = adapter.generate_until(requests)  # type: ignore[arg-type]
-    alone = [adapter.generate_until([requests[number]])[0] for number in (0, 2)]  # type: ignore[list-item]
+    answers = adapter.generate_until(requests)
+    alone = [adapter.generate_until([requests[number]])[0] for number in (0, 2)]
     assert answers == [alone[0], "", alone[1]]
     assert [(lost["task"], lost["document"]) for lost in adapter.not_asked] == [("builtin", 1)]
     assert adapter.not_asked[0]["reason"].startswith("the prompt has ")
+
+
+def test_given_answers_have_the_loss_that_the_harness_compares(model: Artifact, tmp_path: Path) -> None:
+    adapter = adapter_of(model, tmp_path, 4)
+    adapter.task_dict = {"choices": {"test": [{"right": " yes"}]}}
+    given: list[Any] = [" yes", "no way", lambda document: document["right"]]
+    requests = [SimpleNamespace(args=("Is it?", answer, lambda document: [], 0, "choices", "test")) for answer in given]
+    (yes, _), (no, _), (again, _) = adapter.loglikelihood(requests)
+    assert yes == again > 0 and yes != no
+    assert adapter.counts.answered == 3
 
 
 def test_videos_that_cannot_be_shown_are_skipped_with_their_reason(films: Path, model: Artifact) -> None:

@@ -16,7 +16,8 @@ from components.artifacts.artifact import StepKey
 from components.artifacts.code_digest import _read, _source, code_digests
 from components.pipeline.config import PipelineConfig
 from components.pipeline.config_loading import load_config
-from components.pipeline.steps import STEPS, Step
+from components.pipeline.step import Step
+from components.pipeline.steps import STEPS
 from components.train.effects import FREE_TO_CHANGE
 
 MUTATIONS = 200

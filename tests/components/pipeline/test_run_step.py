@@ -15,7 +15,8 @@ from components.errors import UserError
 from components.pipeline.config import PipelineConfig
 from components.pipeline.last_run import remember_key
 from components.pipeline.run_step import find_inputs
-from components.pipeline.steps import STEPS, Step
+from components.pipeline.step import Step
+from components.pipeline.steps import STEPS
 
 PROCESSOR = ("processor_config.json", "tokenizer.json")
 

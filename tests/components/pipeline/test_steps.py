@@ -17,7 +17,8 @@ from flows.run.explain import differences
 
 CONFIG = "configs/smoke.yaml"
 EVERY = frozenset(STEPS)
-MODEL = frozenset({"base", "train", "consolidate", "evaluate_base", "evaluate"})
+EVALUATIONS = frozenset({"evaluate_base", "evaluate", "evaluate_champion"})
+MODEL = frozenset({"base", "train", "consolidate"}) | EVALUATIONS
 # An edit of the module -> the steps that it may change, not counting those that only wait for them.
 TOUCHED = {
     "components.ingest.settings": {"ingest"},
@@ -30,15 +31,19 @@ TOUCHED = {
     "components.train.update.schedule": {"train"},
     "components.train.loop": {"train"},
     "components.consolidate.settings": {"consolidate"},
-    "components.evaluate.settings": {"evaluate_base", "evaluate"},
+    "components.evaluate.settings": EVALUATIONS,
+    "components.champion.settings": {"champion"},
+    "components.evidence.paired": {"compare", "register"},
+    "components.evidence.looks": {"register"},
     "components.compare.settings": {"compare"},
     "components.register.settings": {"register"},
+    "components.register.rules": {"register"},
     "components.pipeline.config": set(),
     "components.pipeline.steps": set(),
-    "plm_model.records.record": {"convert", "preprocess", "evaluate_base", "evaluate", "compare"},
-    "plm_model.families.plm.conversation": {"preprocess", "evaluate_base", "evaluate"},
-    "plm_model.families.plm.generation": {"evaluate_base", "evaluate"},
-    "plm_model.families.plm.layouts.hf": {"base", "consolidate", "evaluate_base", "evaluate"},
+    "plm_model.records.record": {"convert", "preprocess", *EVALUATIONS, "compare"},
+    "plm_model.families.plm.conversation": {"preprocess", *EVALUATIONS},
+    "plm_model.families.plm.generation": EVALUATIONS,
+    "plm_model.families.plm.layouts.hf": {"base", "consolidate", *EVALUATIONS},
     "plm_model.families.plm.model": MODEL,
     "components.errors": EVERY,
 }
@@ -63,7 +68,7 @@ def counted(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("override", "touched"),
     [
-        ("name=other", {"compare", "register"}),
+        ("name=other", {"champion", "compare", "register"}),
         ("evaluate.task=other", {"compare"}),
         ("evaluate.batch_size=3", set()),
         ("evaluate.device=cuda", set()),
@@ -74,8 +79,8 @@ def counted(*overrides: str) -> dict[str, Any]:
         ("train.lr=0.5", {"train"}),
         ("train.freeze=['^vision']", {"train", "consolidate"}),
         ("ingest.image_column=picture", {"ingest", "convert"}),
-        ("evaluate.max_bad_fraction=0.5", {"evaluate_base", "evaluate"}),
-        ("gate.min_gain=0.5", {"register"}),
+        ("evaluate.max_bad_fraction=0.5", EVALUATIONS),
+        ("gate.min_gain=0.5", {"champion", "register"}),
         ("tracking.mlflow_port=5001", set()),
     ],
 )

@@ -25,7 +25,9 @@ SUMMARY: dict[str, Any] = {
     "registered_model": "mine",
     "registered_model_version": "7",
     "champion": False,
-    "gate": "mine version 7: stays challenger: exact_match 1.0000 against 0.9500 of champion version 3",
+    "verdict": "hold",
+    "gate": "mine version 7 stays challenger: not shown to be better: digits exact_match 1.0000 against 0.9500 of ...",
+    "rules": ["better failed: not shown to be better: digits", "size passed: 8.0 MB of 10.0 allowed"],
     "report": "/runs/report.html",
     "model": "/runs/model",
 }
@@ -33,10 +35,11 @@ SUMMARY: dict[str, Any] = {
 
 @pytest.mark.case("E19b", "E19e")
 def test_the_last_lines_have_each_numbers_own_interval_and_the_gates_word() -> None:
-    *_, accuracy, gain, gate = last_lines(SUMMARY)
+    *_, accuracy, gain, first, second, gate = last_lines(SUMMARY)
     assert accuracy == ("accuracy  before 0.000, after 1.000 (95% interval 0.954 to 1.000) on 80 held-out rows")
     assert gain == "gain      +1.000 (95% interval +0.925 to +1.000)"
-    assert gate == f"gate      {SUMMARY['gate']}"
+    assert [first, second] == [f"rule      {rule}" for rule in SUMMARY["rules"]]
+    assert gate == f"gate      hold: {SUMMARY['gate']}"
 
 
 @pytest.mark.case("E19b", "E19e")
@@ -44,6 +47,7 @@ def test_the_page_says_the_same() -> None:
     page = markdown(SUMMARY)
     assert "| 0.000 [0.000, 0.046] | 1.000 [0.954, 1.000] | +1.000 [+0.925, +1.000] | 80 |" in page
     assert "Registered as mine version 7, challenger." in page and f"The gate: {SUMMARY['gate']}." in page
+    assert f"- {SUMMARY['rules'][1]}" in page
 
 
 def test_checkpoints_that_could_not_be_written_are_the_first_line() -> None:

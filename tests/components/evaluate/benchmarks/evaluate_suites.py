@@ -58,10 +58,10 @@ def evaluated(given: Sequence[Given], home: Path) -> dict[str, Any]:
     from components.evaluate.harness.process import leave_out
 
     leave_out("transformers.pipelines")
+    from components.evaluate.harness.benchmarks import rows_of
     from components.evaluate.harness.repairs import repair
     from components.evaluate.harness.suite_tasks import manager_of, run_column
     from components.evaluate.suites.figures import figure
-    from components.evaluate.suites.questions import mean_of
     from components.evaluate.suites.suite import read_suite
 
     columns = [column for name in SUITES for column in read_suite(name).columns]
@@ -74,9 +74,10 @@ def evaluated(given: Sequence[Given], home: Path) -> dict[str, Any]:
     for column in columns:
         began = time.monotonic()
         outcome, failures = run_column(model, column, manager, Path())
-        samples = [sample for task in column.tasks for sample in outcome.get("samples", {}).get(task, [])]
+        scores = [row["score"] for task in column.tasks for row in rows_of(column, task, outcome)]
+        known = [score for score in scores if score is not None]
         found = asdict(figure(column, outcome, failures))
-        mean = mean_of(column, samples)
+        mean = sum(known) / len(known) if known else None
         result[column.title] = {"figure": found, "mean": mean, "seconds": round(time.monotonic() - began, 1)}
         print(column.title, result[column.title], file=sys.stderr, flush=True)
     likelihoods, _ = run_column(model, LIKELIHOODS, manager, Path())

@@ -12,7 +12,6 @@ import pytest
 from components.errors import UserError
 from components.evaluate.benchmarks.judge import JudgeError
 from components.evaluate.harness.repairs import RAW, keeping_likelihoods, mended_config
-from components.evaluate.harness.results import flat_metrics
 from components.evaluate.harness.task_repairs import (
     UNJUDGED,
     WithoutExit,
@@ -113,8 +112,3 @@ def test_tempcompass_asks_the_judge_that_is_named(monkeypatch: pytest.MonkeyPatc
 
 def test_an_empty_answer_is_something() -> None:
     assert answering_something(lambda doc, results: results)({}, ["", "a"]) == [" ", "a"]
-
-
-def test_what_is_no_number_is_no_metric() -> None:
-    values = {"a,none": [], "b,none": None, "c,none": (80.0, 40.0), "d,none": {"x": 1, "y": None}, "e,none": "N/A"}
-    assert flat_metrics(values) == {"c/0": 80.0, "c/1": 40.0, "d/x": 1.0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.evaluate.suites.figures import Figure, figure
-from components.evaluate.suites.questions import mean_of, score_of, scores
+from components.evaluate.suites.questions import score_of
 from components.evaluate.suites.suite import Column, PerQuestion
 
 
@@ -81,13 +81,6 @@ def test_only_questions_that_were_measured_count() -> None:
     asked = {"results": {"a": {"acc,none": 0.5}}, "samples": {"a": samples(1.0, None, 0.0)}}
     measured = column(per_question={"key": "acc"}, cluster="video")
     assert figure(measured, asked) == Figure(0.5, None, 2)
-    assert [(each.score, each.cluster) for each in scores(measured, asked)] == [(1.0, "a"), (None, "b"), (0.0, "c")]
-    assert mean_of(measured, asked["samples"]["a"]) == 0.5
-
-
-def test_questions_of_a_group_are_right_together() -> None:
-    together = column(per_question={"key": "acc", "all_of": "video"})
-    assert mean_of(together, samples(1.0, 0.0, 1.0, group="aab")) == 0.5  # a has a wrong one, b has none
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Which model is the champion now: what the candidate must be better than."""
