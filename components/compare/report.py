@@ -52,6 +52,8 @@ def render(
     """The whole page; every text is escaped, every image is inlined."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    main = tasks.get(comparison.task, {})
+    also_before, also_after = main.get("also_before", {}), main.get("also_after", {})
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -63,6 +65,7 @@ def render(
     return page.get_template("report.html").render(
         c=comparison,
         tasks=tasks if len(tasks) > 1 else {},
+        also={name: (before, also_after[name]) for name, before in also_before.items() if name in also_after},
         groups=[group for group in groups if group[2]],
         shown=len(examples),
         loss=data_uri(loss_png, "image/png"),

@@ -70,6 +70,8 @@ def figures(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[
         "metric": after["metric"],
         "figure_before": None if before is None else before["value"],
         "figure_after": after["value"],
+        "also_before": {} if before is None else before.get("also", {}),
+        "also_after": after.get("also", {}),
         "published": after.get("published"),
         "comparable": after.get("comparable", False),
     }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from components.convert.ids import row_digest
+from components.convert.sides import Place, place_of
 from components.convert.ways import Ways
 from components.errors import Unusable, UserError
 from components.formats.format import Way
@@ -36,6 +37,7 @@ class Converted:
     place: tuple[str, int]
     digest: bytes
     notes: frozenset[str]
+    goes: Place
 
 
 def read_records(
@@ -49,7 +51,9 @@ def read_records(
     reasons = refused or {}
 
     def needed(columns: Collection[str]) -> list[str]:
-        return list(ways.of(columns).columns)
+        config = ways.config
+        sides = [config.group_column, config.test.column if config.test else None]
+        return [*ways.of(columns).columns, *(column for column in sides if column is not None)]
 
     for row in read_rows(raw, part.annotations, ways.image_column, needed):
         file, line = place = part.place(row.line)
@@ -88,7 +92,8 @@ def converted(row: Row, place: tuple[str, int], part: Part, ways: Ways) -> Conve
         notes |= {"unread_media"}
     ways.counts[way.said] += 1
     file, line = place
-    return Converted({**placed(record, part), FROM_LINE: f"{file}:{line}"}, place, digest, notes)
+    goes = place_of(ways.config, part, file, row.values)
+    return Converted({**placed(record, part), FROM_LINE: f"{file}:{line}"}, place, digest, notes, goes)
 
 
 def to_record(row: Row, digest: bytes, way: Way, accept_gpt_role: bool) -> tuple[dict[str, Any], frozenset[str]]:

@@ -3,13 +3,14 @@
 The artifact holds `train.jsonl`, `test.jsonl` (records in the order of the rows), `rejected.jsonl` (file, line, reason, row
 of what did not become a record, what ingest rejected included), `noted.json` (what was noticed about the records, by kind) and
 `media.json` (the digest of the media). Media stay where they are: records name them relative to the root that the manifest's
-link `media` names. Every count closes: rows = used + repaired + rejected.
+link `media` names. Every count closes: rows = used + repaired + rejected + other_splits_left_out.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.convert.records import read_records
 from components.convert.settings import ConvertConfig, ConvertSettings
+from components.convert.sides import TEST, TRAIN
 from components.convert.waiting import Waiting
 from components.convert.ways import Ways
 from components.errors import UserError
@@ -37,10 +39,16 @@ class RowCounts:
     rows: int = 0
     rejected: int = 0
     first: list[Rejected] = field(default_factory=list)
+    sides: Counter[str] = field(default_factory=Counter)  # rows of each side that the data themselves say
 
     def __add__(self, other: RowCounts) -> RowCounts:
         first = [*self.first, *other.first][:SHOWN_REJECTS]
-        return RowCounts(self.rows + other.rows, self.rejected + other.rejected, first)
+        return RowCounts(self.rows + other.rows, self.rejected + other.rejected, first, self.sides + other.sides)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows of splits that are neither trained on nor held out."""
+        return {side: count for side, count in self.sides.items() if side not in (TEST, TRAIN)}
 
 
 @dataclass
@@ -62,17 +70,20 @@ def run(given: ConvertSettings, inputs: Mapping[str, Artifact], out: ArtifactWri
         waiting = Waiting(file, settings.split_seed)
         tally = read_parts_of(raw, given, waiting, rejects, context)
         check(tally, settings)
+        require_held_out(tally, settings)
         written = write_sides(out, waiting, settings, rejects)
     out.write_json("noted.json", written.noted.to_json())
     out.write_json("media.json", {"digest": raw.digest})
     out.links["media"] = raw.uri
     rejected, noted = tally.rejected + written.dropped, written.noted
+    left_out = sum(tally.left_out.values())
     out.counts.update(
         rows=tally.rows,
-        used=tally.rows - noted.repaired - rejected,
+        used=tally.rows - noted.repaired - rejected - left_out,
         repaired=noted.repaired,
         rejected=rejected,
         repeated_left_out=written.dropped,
+        other_splits_left_out=left_out,
         train=written.train,
         test=written.test,
         duplicates_of_images=waiting.split.repeated(),
@@ -87,6 +98,7 @@ def last_line(tally: RowCounts, written: Written) -> str:
     parts += [f"{written.noted.repaired} repaired"] if written.noted.repaired else []
     parts += [f"{tally.rejected} rejected"]
     parts += [f"{written.dropped} equal rows left out"] if written.dropped else []
+    parts += [f"{count} of {side} neither trained on nor held out" for side, count in sorted(tally.left_out.items())]
     first = f", such as {shown(tally.first[:1])}" if tally.first else ""
     return "; ".join(filter(None, (", ".join(parts) + first, written.noted.line())))
 
@@ -120,7 +132,10 @@ def read_part(
                 tally.rejected += 1
                 tally.first += [row] if len(tally.first) < SHOWN_REJECTS else []
                 rejects.write(row.json_line())
-            else:
+                continue
+            if row.goes.side is not None:
+                tally.sides[row.goes.side] += 1
+            if not row.goes.left_out:
                 waiting.add(row, shown_by(row.record, raw))
     return tally
 
@@ -156,6 +171,20 @@ def require_some(tally: RowCounts, part: Part) -> None:
         raise UserError(f"{part.annotations} has no rows")
     if tally.rejected == tally.rows:
         raise UserError(f"{part.annotations}: all {tally.rows} rows rejected: {shown(tally.first)}")
+
+
+def require_held_out(tally: RowCounts, config: ConvertConfig) -> None:
+    """Raise UserError when what is to be held out is not there, or nothing is left to train on."""
+    if config.test is None:
+        return
+    what = f"split={config.test.split}" if config.test.split is not None else f"source={config.test.source}"
+    known = ", ".join(f"{count} rows of {side}" for side, count in sorted(tally.sides.items())) or "no rows"
+    for side, told in (
+        (TEST, f"convert.test.{what}: no row is of it"),
+        (TRAIN, f"convert.test.{what}: is all there is"),
+    ):
+        if not tally.sides[side]:
+            raise UserError(f"{told}; there are {known}. Does the source read the files of both splits?")
 
 
 def check(tally: RowCounts, config: ConvertConfig) -> None:

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from components.convert.ids import Ids
 from components.convert.records import Converted
+from components.convert.sides import TEST
 from components.convert.split import Split
 
 
@@ -33,10 +34,11 @@ class Waiting:
 
     def add(self, found: Converted, contents: Sequence[str]) -> None:
         """The next record; `contents` are the digests of what it shows."""
-        self.split.add(contents, pictured=bool(found.record.get("image")))
+        group = [] if found.goes.group is None else [f"group {found.goes.group}"]
+        self.split.add([*contents, *group], pictured=bool(found.record.get("image")))
         self._ids.add(found.record["id"], found.digest)
         # JSON has no tabs of its own, so that the first one ends what stands before the record.
-        told = json.dumps([*found.place, sorted(found.notes)])
+        told = json.dumps([*found.place, sorted(found.notes), found.goes.side])
         self._file.write(f"{told}\t{json_line(found.record)}".encode())
 
     def settled(self, test_fraction: float) -> Iterator[Settled]:
@@ -46,11 +48,12 @@ class Waiting:
         self._file.seek(0)
         for number, written in enumerate(self._file):
             told, _, line = written.partition(b"\t")
-            file, row, notes = json.loads(told)
+            file, row, notes, side = json.loads(told)
+            held = bool(held_out[number]) if side is None else side == TEST
             if earlier[number]:
                 line = self._renamed(line, int(earlier[number]) + 1)
                 notes.append("repeated_row" if equal[number] else "repeated_id")
-            yield Settled(line, (file, row), frozenset(notes), bool(held_out[number]), bool(equal[number]))
+            yield Settled(line, (file, row), frozenset(notes), held, bool(equal[number]))
 
     def _renamed(self, line: bytes, number: int) -> bytes:
         record = json.loads(line)

@@ -29,19 +29,25 @@ class Scored:
     why: str
     scores: list[float]
     value: float
+    also: Mapping[str, float]
 
 
-def score(name: str | None, questions: Sequence[Question], answers: Sequence[str]) -> Scored:
-    """The answers' scores by the metric that is asked for, or by the one that fits the references."""
+def score(name: str | None, also: Sequence[str], questions: Sequence[Question], answers: Sequence[str]) -> Scored:
+    """The answers' scores by the metric that is asked for, or by the one that fits the references; values of others."""
     texts, references = [question.text for question in questions], [question.references for question in questions]
     fit = fitting(texts, references) if name is None else Fit(name, "asked for by evaluate.metric")
-    if METRICS[fit.metric].java and shutil.which("java") is None:
-        fit = Fit(without_java(fit.metric), f"{fit.why}; no java is installed for {fit.metric}")
-    metric = METRICS[fit.metric]
+    metric = METRICS[measurable(fit.metric)]
+    why = fit.why if metric.name == fit.metric else f"{fit.why}; no java is installed for {fit.metric}"
     answered = [Answered(answer, right) for answer, right in zip(answers, references, strict=True)]
     scores = metric.scores(answered)
     value = metric.corpus(answered) if metric.corpus else math.fsum(scores) / len(scores)
-    return Scored(metric, fit.why, scores, value)
+    others = {other: METRICS[other].value(answered) for other in map(measurable, also) if other != metric.name}
+    return Scored(metric, why, scores, value, others)
+
+
+def measurable(metric: str) -> str:
+    """The metric, or what is measured in its place on a machine without Java. UserError where nothing is."""
+    return without_java(metric) if METRICS[metric].java and shutil.which("java") is None else metric
 
 
 def samples_file(task: str) -> str:
@@ -74,6 +80,7 @@ def held_out_result(scored: Scored) -> dict[str, Any]:
         "metric": scored.metric.name,
         "why": scored.why,
         "value": scored.value,
+        "also": dict(scored.also),
         "best": scored.metric.best,
         "n": len(scored.scores),
         "samples": samples_file(HELD_OUT),
@@ -127,6 +134,7 @@ def record(
         label = settings.task if task["held_out"] else name
         if task["not_measured"] is None:
             metrics[f"eval/{label}/{task['metric']}".replace(",", ".").replace("+", "_")] = task["value"]
+            metrics |= {f"eval/{label}/{name}": value for name, value in task.get("also", {}).items()}
         else:
             context.tracker.tag(f"eval.not_measured.{label}", task["not_measured"])
             context.progress(f"{label} not measured: {task['not_measured']}")

@@ -36,6 +36,7 @@ class EvaluateConfig(Settings):
     metric: MetricName | None = Field(
         None, description="score of an answer to a held-out row; default: the one that fits the answers"
     )
+    also: tuple[MetricName, ...] = Field((), description="further scores of the held-out rows, shown beside the first")
     suites: tuple[str, ...] = Field((), description="benchmarks, by names of configs/eval or paths of such files")
     tasks: tuple[TaskName, ...] = Field((), description="further lmms-eval tasks by name")
     include_path: LocalPath | None = Field(None, description="folder with lmms-eval tasks of your own as YAML")

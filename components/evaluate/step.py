@@ -75,7 +75,7 @@ def evaluate(
         )
     result = ask(settings, model, questions, local, context)
     answers = [answer["answer"] for answer in matched(questions, result["answers"])]
-    scored = score(settings.metric, questions, answers)
+    scored = score(settings.metric, settings.also, questions, answers)
     rows = zip(questions, answers, scored.scores, strict=True)
     write_lines(out, samples_file(HELD_OUT), [sample(*row) for row in rows])
     write_lines(out, "rejected.jsonl", [asdict(row) for row in rejected])

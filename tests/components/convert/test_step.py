@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from components.artifacts.artifact import Artifact, StepKey
 from components.artifacts.store import ArtifactStore
+from components.convert.sides import split_of_file
 from components.convert.split import Split, draw
 from components.convert.step import run
 from components.errors import UserError
@@ -297,3 +298,66 @@ def test_fraction_zero_and_one_put_all_on_one_side() -> None:
     contents = [["a"], ["b"], ["c"]]
     assert split(contents, 0.0, 0) == [False] * 3
     assert split(contents, 1.0, 0) == [True] * 3
+
+
+def split_table() -> tuple[str, dict[str, bytes]]:
+    images = {f"images/{n}.png": b"image %d" % n for n in range(9)}
+    splits = ["train"] * 5 + ["test"] * 3 + ["validation"]
+    rows = (f"{name},{n},{split}\n" for n, (name, split) in enumerate(zip(images, splits, strict=True)))
+    return "image,label,split\n" + "".join(rows), images
+
+
+def test_a_data_set_s_own_split_is_held_out_and_another_one_left_out(convert: Convert) -> None:
+    text, images = split_table()
+    dataset = convert("labels.csv", text, images, test={"split": "test", "column": "split"})
+    assert [row["image"] for row in lines(dataset, "test.jsonl")] == ["images/5.png", "images/6.png", "images/7.png"]
+    counts = dataset.counts
+    assert (counts["train"], counts["test"], counts["other_splits_left_out"]) == (5, 3, 1)
+    assert counts["rows"] == counts["used"] + counts["repaired"] + counts["rejected"] + counts["other_splits_left_out"]
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(convert: Convert) -> None:
+    text, images = split_table()
+    with pytest.raises(
+        UserError, match=r"convert\.test\.split=dev: no row is of it; there are 3 rows of split test, 1"
+    ):
+        convert("labels.csv", text, images, test={"split": "dev", "column": "split"})
+
+
+def test_a_row_without_a_split_is_a_bad_row(convert: Convert) -> None:
+    text, images = split_table()
+    dataset = convert("labels.csv", text.replace("4,train", "4,"), images, test={"split": "test", "column": "split"})
+    (rejected,) = lines(dataset, "rejected.jsonl")
+    assert "no value in the column 'split' of convert.test.column" in rejected["reason"]
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("data/test-00000-of-00001.parquet", "test"),
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("test/0001.parquet", "test"),
+        ("data/validation-0.parquet", "validation"),
+        ("latest.parquet", "train"),
+        ("train/testing_the_waters.parquet", "train"),
+    ],
+)
+def test_a_split_is_read_from_the_name_of_its_file(file: str, split: str) -> None:
+    assert split_of_file(file, "test") == split
+
+
+def test_rows_of_one_group_are_on_one_side(convert: Convert) -> None:
+    images = {f"images/{n}.png": b"image %d" % n for n in range(60)}
+    rows = (f"{name},{n},patient {n % 12}\n" for n, name in enumerate(images))
+    dataset = convert("labels.csv", "image,label,who\n" + "".join(rows), images, group_column="who", test_fraction=0.4)
+    sides = [
+        {int(row["image"].removeprefix("images/").removesuffix(".png")) % 12 for row in lines(dataset, name)}
+        for name in ("train.jsonl", "test.jsonl")
+    ]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("test", [{}, {"split": "test", "source": "a"}, {"source": "a", "column": "c"}])
+def test_what_is_held_out_is_named_one_way(test: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"name a split|name the split"):
+        PipelineConfig.model_validate({"convert": {"test": test}})
