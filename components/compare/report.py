@@ -25,6 +25,12 @@ TITLES: Mapping[Outcome, str] = {
     "wrong": "Still wrong",
     "right": "Right both times",
 }
+GRADED: Mapping[Outcome, str] = {
+    "fixed": "Better after training",
+    "broken": "Worse after training",
+    "wrong": "As good as before",
+    "right": "As good as can be, both times",
+}
 
 
 def choose_examples(pairs: Sequence[Compared], most: int) -> list[Compared]:
@@ -57,13 +63,18 @@ def render(
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    page.filters |= {"percent": percent, "points": points, "clip": clip, "figure": figure, "signed": signed}
+    page.filters |= {"amount": amount, "change": change, "tick": tick, "clip": clip, "figure": figure, "signed": signed}
+    binary = comparison.best == 1 and all(
+        answer.score in (0, 1) for pair in examples for answer in (pair.before, pair.after)
+    )
+    titles = TITLES if binary else GRADED
     groups = [
-        (outcome, TITLES[outcome], [card(pair, media) for pair in examples if pair.outcome == outcome])
+        (outcome, titles[outcome], [card(pair, media) for pair in examples if pair.outcome == outcome])
         for outcome in ORDER
     ]
     return page.get_template("report.html").render(
         c=comparison,
+        binary=binary,
         tasks=tasks if len(tasks) > 1 else {},
         also={name: (before, also_after[name]) for name, before in also_before.items() if name in also_after},
         groups=[group for group in groups if group[2]],
@@ -91,14 +102,19 @@ def encoded(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def percent(share: float) -> str:
-    """0.9467 -> `94.7 %`."""
-    return f"{100 * share:.1f}\u00a0%"
+def amount(score: float, best: float) -> str:
+    """0.9467 of 1 -> `94.7 %`; a score on another scale as it is."""
+    return f"{100 * score:.1f}\u00a0%" if best == 1 else f"{score:.3g}"
 
 
-def points(gain: float) -> str:
-    """0.581 -> `+58.1`, in percentage points."""
-    return f"{100 * gain:+.1f}".replace("-", "\u2212")
+def change(gain: float, best: float) -> str:
+    """0.581 of 1 -> `+58.1`, in percentage points; on another scale in its own units."""
+    return (f"{100 * gain:+.1f}" if best == 1 else f"{gain:+.3g}").replace("-", "\u2212")
+
+
+def tick(score: float, best: float) -> str:
+    """A place on the scale: `25 %`, or `2.5` of 10."""
+    return f"{100 * score:.0f} %" if best == 1 else f"{score:g}"
 
 
 def figure(value: float | None) -> str:

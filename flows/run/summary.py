@@ -40,10 +40,10 @@ def conclude(run: PipelineRun, results: Results) -> dict[str, Any]:
         "pipeline": run.config.name,
         "task": main,
         "metric": result["metric"],
-        "accuracy_before": result["before"],
-        "accuracy_after": result["after"],
-        "accuracy_before_interval": result["before_ci"],
-        "accuracy_after_interval": result["after_ci"],
+        "score_before": result["before"],
+        "score_after": result["after"],
+        "score_before_interval": result["before_ci"],
+        "score_after_interval": result["after_ci"],
         "gain": {name: result[name] for name in ("gain", "ci_low", "ci_high", "confidence")},
         "heldout": result["n"],
         **_times(run),
@@ -126,8 +126,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def _value(summary: Mapping[str, Any], when: str) -> str:
-    low, high = summary[f"accuracy_{when}_interval"]
-    return f"{summary[f'accuracy_{when}']:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = summary[f"score_{when}_interval"]
+    return f"{summary[f'score_{when}']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def registered(summary: Mapping[str, Any]) -> str:
@@ -140,7 +140,7 @@ def registered(summary: Mapping[str, Any]) -> str:
 
 def last_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the terminal shows of a run that has ended: where its results are, how good they are, what the gate decided."""
-    gain, (low, high) = summary["gain"], summary["accuracy_after_interval"]
+    gain, (low, high) = summary["gain"], summary["score_after_interval"]
     sure = f"{gain['confidence']:.0%} interval"
     failed = summary["failed_checkpoints"]
     said = "checkpoints of the training could not be written; the last one is whole"
@@ -151,7 +151,7 @@ def last_lines(summary: Mapping[str, Any]) -> list[str]:
         f"pages     plm ui   (MLflow run {summary['mlflow_run_id']})",
         f"registry  {summary['registered_model']} version {summary['registered_model_version']}",
         f"time      {summary['wall_seconds']:.0f} s, of which start-up {summary['startup_seconds']:.0f} s",
-        f"accuracy  before {summary['accuracy_before']:.3f}, after {summary['accuracy_after']:.3f} "
+        f"score     {summary['metric']} before {summary['score_before']:.3f}, after {summary['score_after']:.3f} "
         f"({sure} {low:.3f} to {high:.3f}) on {summary['heldout']} held-out rows",
         f"gain      {gain['gain']:+.3f} ({sure} {gain['ci_low']:+.3f} to {gain['ci_high']:+.3f})",
         *(f"rule      {rule}" for rule in summary["rules"] if len(summary["rules"]) > 1),

@@ -39,8 +39,8 @@ def summary(clone: Path) -> dict[str, object]:
 
 def test_the_demo_reads_held_out_digits(demo: tuple[str, float], clone: Path) -> None:
     numbers = summary(clone)
-    assert numbers["accuracy_before"] <= 0.20 and numbers["accuracy_after"] >= 0.92 and numbers["heldout"] >= 350  # type: ignore[operator]
-    assert f"after {numbers['accuracy_after']:.3f}" in demo[0]
+    assert numbers["score_before"] <= 0.20 and numbers["score_after"] >= 0.92 and numbers["heldout"] >= 350  # type: ignore[operator]
+    assert f"after {numbers['score_after']:.3f}" in demo[0]
 
 
 def test_a_second_demo_reuses_everything(demo: tuple[str, float], clone: Path) -> None:

@@ -124,7 +124,7 @@ def test_cider_is_pycocoevalcap_s_on_the_same_answers(learnt: dict[str, Any], sa
         return found
 
     score, _ = Cider().compute_score(words("target"), words("answer"))
-    assert (learnt["metric"], learnt["accuracy_after"]) == ("cider", pytest.approx(score))
+    assert (learnt["metric"], learnt["score_after"]) == ("cider", pytest.approx(score))
 
 
 @pytest.mark.e2e

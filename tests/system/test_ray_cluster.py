@@ -113,8 +113,8 @@ def test_the_mlflow_run_names_its_job(parameters: dict[str, Any], summary: dict[
 @whole_flow
 def test_the_results_are_those_of_the_local_run(summary: dict[str, Any], smoke: tuple[Workplace, str]) -> None:
     local = smoke[0].summary
-    assert {k: summary[k] for k in ("accuracy_before", "accuracy_after", "heldout")} == {
-        k: local[k] for k in ("accuracy_before", "accuracy_after", "heldout")
+    assert {k: summary[k] for k in ("score_before", "score_after", "heldout")} == {
+        k: local[k] for k in ("score_before", "score_after", "heldout")
     }
 
 

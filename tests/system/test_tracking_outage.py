@@ -53,4 +53,4 @@ def test_an_outage_from_the_train_step_on_stops_nothing_and_loses_nothing(
 def test_a_pipeline_that_does_not_require_tracking_runs_without_it(place: Workplace) -> None:
     """Nothing listens at port 9, and the store is asked once, before the steps."""
     options = ("tracking.uri=http://127.0.0.1:9", "tracking.required=false", "--refresh", "convert")
-    assert "accuracy" in Running(place, *options).finish(900)
+    assert "exact_match before" in Running(place, *options).finish(900)

@@ -11,10 +11,10 @@ from flows.run.summary import last_lines, markdown
 SUMMARY: dict[str, Any] = {
     "task": "digits",
     "metric": "exact_match",
-    "accuracy_before": 0.0,
-    "accuracy_after": 1.0,
-    "accuracy_before_interval": [0.0, 0.046],
-    "accuracy_after_interval": [0.954, 1.0],
+    "score_before": 0.0,
+    "score_after": 1.0,
+    "score_before_interval": [0.0, 0.046],
+    "score_after_interval": [0.954, 1.0],
     "gain": {"gain": 1.0, "ci_low": 0.925, "ci_high": 1.0, "confidence": 0.95},
     "heldout": 80,
     "failed_checkpoints": 0,
@@ -36,7 +36,9 @@ SUMMARY: dict[str, Any] = {
 @pytest.mark.case("E19b", "E19e")
 def test_the_last_lines_have_each_numbers_own_interval_and_the_gates_word() -> None:
     *_, accuracy, gain, first, second, gate = last_lines(SUMMARY)
-    assert accuracy == ("accuracy  before 0.000, after 1.000 (95% interval 0.954 to 1.000) on 80 held-out rows")
+    assert accuracy == (
+        "score     exact_match before 0.000, after 1.000 (95% interval 0.954 to 1.000) on 80 held-out rows"
+    )
     assert gain == "gain      +1.000 (95% interval +0.925 to +1.000)"
     assert [first, second] == [f"rule      {rule}" for rule in SUMMARY["rules"]]
     assert gate == f"gate      hold: {SUMMARY['gate']}"
