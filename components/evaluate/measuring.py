@@ -54,7 +54,7 @@ def measure(
         include=() if settings.include_path is None else (str(Path(settings.include_path).absolute()),),
         data=None if settings.data is None else str(Path(settings.data).absolute()),
         offline=settings.offline,
-        kept=kept_answers(model, settings, places),
+        kept=kept_answers(model, places),
         result=str(places.scratch / "result.json"),
         scratch=str(places.scratch),
         limit=settings.limit,
@@ -69,9 +69,9 @@ def measure(
     return run_process(request, places.cache, log, progress)
 
 
-def kept_answers(model: ModelPlace, settings: EvaluateConfig, places: Places) -> str:
-    """Where answers of these weights lie: given by the same code, on the same kind of device."""
+def kept_answers(model: ModelPlace, places: Places) -> str:
+    """Where answers of these weights lie that the same code gave; the process adds the kind of its device."""
     family = family_at(model.directory)
     code = code_of("components.evaluate.answering.model", *modules(family, ("settings", "codec", "answer")))
-    folder = digest_of({"weights": model.digest, "code": code, "device": settings.device})[:20]
+    folder = digest_of({"weights": model.digest, "code": code})[:20]
     return f"{places.kept_uri or places.cache / 'kept'}/answers/{folder}"

@@ -105,7 +105,7 @@ def benchmark_result(outcome: Mapping[str, Any], column: Column, rows: Sequence[
     """One benchmark; `samples` names its file where every question has a score, so that models can be paired."""
     paired = column.per_question is not None and bool(rows) and all(row["score"] is not None for row in rows)
     return {
-        "metric": column.metric if isinstance(column.metric, str) else "+".join(column.metric),
+        "metric": metric_name(column),
         "value": outcome["figure"],
         "best": column.question_scale,
         "n": outcome["n"],
@@ -117,6 +117,11 @@ def benchmark_result(outcome: Mapping[str, Any], column: Column, rows: Sequence[
         "published": None if column.published is None else column.published.model_dump(mode="json"),
         "comparable": column.comparable,
     }
+
+
+def metric_name(column: Column) -> str:
+    """What a column's metric is called in records: letters, digits, `_`, `-` and `.`, as MLflow takes them in tags."""
+    return "_plus_".join(metric.replace(",", ".") for metric in column.metrics)
 
 
 def scaled(rows: Sequence[Mapping[str, Any]], column: Column) -> list[dict[str, Any]]:
@@ -133,7 +138,7 @@ def record(
     for name, task in results["tasks"].items():
         label = settings.task if task["held_out"] else name
         if task["not_measured"] is None:
-            metrics[f"eval/{label}/{task['metric']}".replace(",", ".").replace("+", "_")] = task["value"]
+            metrics[f"eval/{label}/{task['metric']}"] = task["value"]
             metrics |= {f"eval/{label}/{name}": value for name, value in task.get("also", {}).items()}
         else:
             context.tracker.tag(f"eval.not_measured.{label}", task["not_measured"])

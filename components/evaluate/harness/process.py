@@ -48,6 +48,7 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
     if not request.columns:
         leave_out("transformers.pipelines")
     from components.evaluate.answering.kept import KeptAnswers
+    from components.evaluate.answering.model import chosen_device
     from components.evaluate.answering.pool import pool_of
     from components.evaluate.harness.benchmarks import measure_columns
     from plm_model.family import part
@@ -59,7 +60,7 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
         model = adapter_class()(
             digest=request.digest,
             pool=pool,
-            kept=KeptAnswers(request.kept),
+            kept=KeptAnswers(f"{request.kept}-{chosen_device(request.device).type}"),  # computed in another precision
             batch_size=request.batch_size,
             max_new_tokens=request.max_new_tokens,
             progress=lambda answered, total: report(f"evaluated {answered}/{total}"),

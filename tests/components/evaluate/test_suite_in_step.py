@@ -127,5 +127,5 @@ def test_a_benchmark_that_no_one_can_measure_here_says_why(evaluated: SimpleName
 def test_single_tasks_and_those_of_the_user_have_their_first_metric(evaluated: SimpleNamespace) -> None:
     tasks = evaluated.results["tasks"]
     assert (tasks["my_task"]["metric"], tasks["my_task"]["n"], tasks["my_task"]["value"]) == ("exact_match", 1, 0.0)
-    assert tasks["ai2d_no_mask"]["metric"] == "exact_match,flexible-extract"
+    assert tasks["ai2d_no_mask"]["metric"] == "exact_match.flexible-extract"
     assert "eval/my_task/exact_match" in evaluated.metrics

@@ -353,3 +353,16 @@ def test_two_promotions_of_one_machine_wait_for_each_other(tmp_path: Path) -> No
         order.append("first")
     waiting.join(10)
     assert order == ["first", "second"]
+
+
+def test_figures_of_benchmarks_are_tags_that_the_registry_takes(
+    register: Register, config: PipelineConfig, client: Any
+) -> None:
+    from components.evaluate.results import metric_name
+    from components.evaluate.suites.suite import read_suite
+
+    columns = [column for suite in ("plm_image", "plm_video", "plm_videobench") for column in read_suite(suite).columns]
+    version = register(0.9).read_json("registration.json")["version"]
+    for column in columns:
+        client.set_model_version_tag(config.name, version, f"metric/{column.title}/{metric_name(column)}.gain_ci", "0")
+    assert len(client.get_model_version(config.name, version).tags) > len(columns) == 45
