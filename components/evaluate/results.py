@@ -107,7 +107,7 @@ def benchmark_result(outcome: Mapping[str, Any], column: Column, rows: Sequence[
     return {
         "metric": metric_name(column),
         "value": outcome["figure"],
-        "best": column.question_scale,
+        "best": column.best,
         "n": outcome["n"],
         "samples": samples_file(column.title) if paired else None,
         "held_out": False,

@@ -10,6 +10,8 @@ from typing import Any
 
 from components.evaluate.harness.request import Request
 from components.evaluate.harness.suite_tasks import manager_of, run_column
+from components.evaluate.metrics.known import METRICS
+from components.evaluate.metrics.metric import Answered
 from components.evaluate.suites.figures import figure
 from components.evaluate.suites.plain import with_its_metric
 from components.evaluate.suites.questions import cluster_of, score_of
@@ -65,14 +67,27 @@ def rows_of(column: Column, task: str, outcome: Mapping[str, Any]) -> list[dict[
     samples: Sequence[Mapping[str, Any]] = outcome.get("samples", {}).get(task, ())
     together = None if column.per_question is None else column.per_question.all_of
     rows: dict[str, dict[str, Any]] = {}
-    for sample in sorted(samples, key=lambda sample: int(sample["doc_id"])):
+    ordered = sorted(samples, key=lambda sample: int(sample["doc_id"]))
+    for sample, score in zip(ordered, scores_of(column, ordered), strict=True):
         key = str(sample["doc_id"] if together is None else sample["doc"][together])
-        row = row_of(column, task, key, sample)
+        row = row_of(column, task, key, sample, score)
         rows[key] = joined(rows[key], row) if key in rows else row
     return list(rows.values())
 
 
-def row_of(column: Column, task: str, key: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+def scores_of(column: Column, samples: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """The score of each question, None where there is none. A caption's CIDEr depends on the references of all."""
+    where = column.per_question
+    if where is None:
+        return [None] * len(samples)
+    if where.how != "cider":
+        return [score_of(sample, where) for sample in samples]
+    captions = [next(found for key in where.keys if (found := sample.get(key)) is not None) for sample in samples]
+    answered = [Answered(str(caption["pred"]), tuple(map(str, caption["answer"]))) for caption in captions]
+    return [*METRICS["cider"].scores(answered)] if answered else []
+
+
+def row_of(column: Column, task: str, key: str, sample: Mapping[str, Any], score: float | None) -> dict[str, Any]:
     return {
         "id": f"{task}/{key}",
         "image": None,
@@ -81,7 +96,7 @@ def row_of(column: Column, task: str, key: str, sample: Mapping[str, Any]) -> di
         "question": question_of(sample),
         "target": plain_text(sample["target"]),
         "answer": " ".join(map(plain_text, sample["filtered_resps"])),
-        "score": None if column.per_question is None else score_of(sample, column.per_question),
+        "score": score,
     }
 
 

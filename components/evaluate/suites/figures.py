@@ -95,7 +95,9 @@ def questions(column: Column, task: str, outcome: Mapping[str, Any]) -> int:
     samples = outcome.get("samples", {}).get(task)
     if samples is not None:
         scored = column.per_question
-        return len(samples) if scored is None else sum(score_of(sample, scored) is not None for sample in samples)
+        if scored is None or scored.how == "cider":
+            return len(samples)
+        return sum(score_of(sample, scored) is not None for sample in samples)
     results = outcome.get("results", {}).get(task) or {}
     for metric in column.metrics:
         value = results.get(metric if "," in metric else f"{metric},none")

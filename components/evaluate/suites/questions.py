@@ -14,8 +14,7 @@ MISSING = object()
 
 def score_of(sample: Mapping[str, Any], where: PerQuestion) -> float | None:
     """A question's score, between 0 and 1 for most benchmarks; None where it was not measured."""
-    keys = (where.key,) if isinstance(where.key, str) else where.key
-    value = next((found for key in keys if (found := at(sample, key)) is not MISSING), None)
+    value = next((found for key in where.keys if (found := at(sample, key)) is not MISSING), None)
     if value is None:
         return None
     if where.how == "yes_no":

@@ -20,6 +20,7 @@ from components.settings import PositiveFloat, PositiveInt, Settings, TaskName
 REPOSITORY = Path(__file__).resolve().parents[3]
 FOLDERS = (Path("configs/eval"), REPOSITORY / "configs/eval")  # the first that there is counts
 SIZES = ("1b", "3b", "8b")
+CIDER_BEST = 10.0
 
 Need = Literal["java", "judge", "videos", "gated", "token", "network", "server", "cv2"]
 Text = Annotated[str, Field(min_length=1)]
@@ -44,10 +45,10 @@ class PerQuestion(Settings):
     """Where lmms-eval's sample of a question holds its score, and how it is read."""
 
     key: Text | tuple[Text, ...] = Field(description="dotted path in a sample; of several the first that is there")
-    how: Literal["value", "equal", "first_letter", "yes_no"] = Field(
+    how: Literal["value", "equal", "first_letter", "yes_no", "cider"] = Field(
         "value",
         description="`value`: the score itself; `equal`, `first_letter`: 1 where it says the same as `truth`; "
-        "`yes_no`: 1 for yes, 0 for no, else not measured",
+        "`yes_no`: 1 for yes, 0 for no, else not measured; `cider`: of a caption {pred, answer}, over all of the task",
     )
     truth: Text | None = Field(None, description="dotted path of the right answer in a sample")
     all_of: Text | None = Field(
@@ -57,6 +58,10 @@ class PerQuestion(Settings):
         None, description="these scores times this are on the published scale; default: the column's"
     )
     mean: bool = Field(True, description="whether the mean of these scores on that scale is the column's figure")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,) if isinstance(self.key, str) else self.key
 
     @model_validator(mode="after")
     def _compares_with_something(self) -> PerQuestion:
@@ -95,6 +100,12 @@ class Column(Settings):
     def question_scale(self) -> float:
         """What the scores of questions are to be multiplied by to be on the published scale."""
         return (self.per_question.scale if self.per_question else None) or self.scale
+
+    @property
+    def best(self) -> float:
+        """The highest score of a question on the published scale."""
+        cider = self.per_question is not None and self.per_question.how == "cider"
+        return self.question_scale * (CIDER_BEST if cider else 1.0)
 
     @property
     def comparable(self) -> bool:
