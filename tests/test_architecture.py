@@ -42,7 +42,7 @@ MODEL_ROOMS = {
     "model_directory": {"family", "nn", "parsing"},
     "families": {"family", "answers", "media", "model_directory", "nn", "packs", "parsing", "records"},
 }
-ALLOWED_WORDS: set[str] = set()
+ALLOWED_WORDS = {"components/evaluate/judge/gateway.py: end_header"}  # http.server's end_headers()
 # A room of components -> the rooms that its code imports; a new arrow is drawn here first.
 ROOMS = {
     "artifacts": {"errors", "processes", "storage"},

@@ -55,7 +55,11 @@ class Answer:
 
 
 class JudgeClient:
-    """Asks the model of the settings; threads may share it. A context manager: at its end waiting questions are given up."""
+    """Asks the model of the settings; threads may share it. A context manager.
+
+    Once it has raised JudgeUnavailable, or is closed, it sends nothing more: questions that wait are given up for the same
+    reason, and only kept verdicts are still found.
+    """
 
     def __init__(
         self, settings: JudgeConfig, key: SecretStr | None, verdicts: Verdicts, waits: Waits | None = None
@@ -67,7 +71,8 @@ class JudgeClient:
         self._slots = threading.BoundedSemaphore(settings.parallel)
         self._stripes = tuple(threading.Lock() for _ in range(STRIPES))
         self._counting = threading.Lock()
-        self._closed = threading.Event()
+        self._ended = threading.Event()
+        self._end_reason = ""
         self._calls = 0
         self._failed_in_a_row = 0
 
@@ -94,7 +99,7 @@ class JudgeClient:
             return Answer(reply, kept_before=False)
 
     def close(self) -> None:
-        self._closed.set()
+        self._end("the judge is no longer asked, the evaluation has ended")
         self._endpoint.close()
 
     def __enter__(self) -> Self:
@@ -107,19 +112,34 @@ class JudgeClient:
         """The endpoint's reply; many questions in a row without one are the endpoint's fault, not theirs."""
         try:
             reply = self._reply(body)
+        except JudgeUnavailable as error:
+            self._end(str(error))
+            raise
         except Unanswered as error:
-            with self._counting:
-                self._failed_in_a_row += 1
-                gone = self._failed_in_a_row >= IN_A_ROW
-            if gone:
-                raise JudgeUnavailable(
-                    f"{IN_A_ROW} questions in a row got no answer, the last one: {error}; see to the endpoint and start "
-                    "again, what it has said is kept"
-                ) from None
+            if self._failed(error):
+                raise JudgeUnavailable(self._end_reason) from None
             raise
         with self._counting:
             self._failed_in_a_row = 0
         return reply
+
+    def _failed(self, error: Unanswered) -> bool:
+        """Count a question without an answer; whether that was the last one that is asked."""
+        with self._counting:
+            self._failed_in_a_row += 1
+            gone = self._failed_in_a_row >= IN_A_ROW
+        if gone:
+            self._end(
+                f"{IN_A_ROW} questions in a row got no answer, the last one: {error}; see to the endpoint and start again, "
+                "what it has said is kept"
+            )
+        return gone
+
+    def _end(self, reason: str) -> None:
+        """Send nothing from now on; the first reason stays."""
+        with self._counting:
+            self._end_reason = self._end_reason or reason
+        self._ended.set()
 
     def _reply(self, body: Mapping[str, Any]) -> dict[str, Any]:
         attempts = self.settings.retries + 1
@@ -130,7 +150,7 @@ class JudgeClient:
             except TryAgain as error:
                 reason, wait = str(error), self._waits.after(attempt, error.wait_s)
             if attempt + 1 < attempts:
-                self._closed.wait(wait)
+                self._ended.wait(wait)
         raise Unanswered(f"{reason} ({attempts} calls)")
 
     @contextlib.contextmanager
@@ -139,8 +159,8 @@ class JudgeClient:
         with self._slots:
             most = self.settings.max_calls
             with self._counting:
-                if self._closed.is_set():
-                    raise JudgeUnavailable("the judge is no longer asked, the evaluation has ended")
+                if self._end_reason:
+                    raise JudgeUnavailable(self._end_reason)
                 if self._calls >= most:
                     raise JudgeUnavailable(f"evaluate.judge.max_calls={most} are used up; raise it")
                 self._calls += 1

@@ -190,6 +190,17 @@ def test_an_endpoint_that_is_gone_ends_the_judging(make_client: MakeClient) -> N
         client.ask(body())
 
 
+def test_after_the_end_nothing_is_sent_and_kept_verdicts_are_found(make_client: MakeClient) -> None:
+    with judge_endpoint(says("yes"), fails(401), says("yes")) as endpoint:
+        client = make_client(endpoint.url)
+        client.ask(body("kept"))
+        for question in "ab":
+            with pytest.raises(JudgeUnavailable, match="HTTP 401"):
+                client.ask(body(question))
+        assert client.ask(body("kept")).kept_before
+    assert len(endpoint.seen) == 2
+
+
 def test_a_closed_client_ends_waiting_questions(make_client: MakeClient) -> None:
     client = make_client(f"http://127.0.0.1:{free_port()}/v1")
     client._waits = Waits(first_s=60)
@@ -205,8 +216,8 @@ def test_the_key_shows_nowhere(make_client: MakeClient, tmp_path: Path, caplog: 
     caplog.set_level(logging.DEBUG)
     told = ["x" * 270 + f" Incorrect API key provided: {KEY}", f"Bearer {KEY}"]
     texts = []
-    with judge_endpoint(says(told[1]), fails(400, told[0]), fails(401, told[0]), fails(500, told[1])) as endpoint:
-        client = make_client(endpoint.url)
+    with judge_endpoint(says(told[1]), fails(400, told[0]), fails(500, told[1]), fails(401, told[0])) as endpoint:
+        client = make_client(endpoint.url, retries=0)
         texts.append(repr((client, vars(client), vars(client._endpoint), client.ask(body("0")))))
         for number in range(1, 4):
             with pytest.raises((Unanswered, JudgeUnavailable)) as error:
@@ -214,6 +225,7 @@ def test_the_key_shows_nowhere(make_client: MakeClient, tmp_path: Path, caplog: 
             texts.append("".join(traceback.format_exception(error.value)))
     texts += [path.read_text() for path in tmp_path.rglob("*.json")]
     assert len(texts) == 5 and KEY[:10] not in "\n".join(texts) + caplog.text and "[key]" in texts[-1]
+    assert len(endpoint.seen) == 4
 
 
 @pytest.mark.parametrize("key", ["sk-secret value", "sk-secret\nvalue", "sk-sécret"])
