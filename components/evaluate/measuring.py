@@ -12,6 +12,7 @@ from components.artifacts.artifact import digest_of
 from components.artifacts.code_digest import code_of
 from components.evaluate.harness.launch import run_process
 from components.evaluate.harness.request import Request
+from components.evaluate.judge.beside import judge_beside, without_failed
 from components.evaluate.results import HELD_OUT
 from components.evaluate.settings import EvaluateConfig
 from components.evaluate.suites.chosen import columns_of
@@ -66,7 +67,9 @@ def measure(
         parent=os.getpid(),
     )
     log = places.cache / "logs" / f"evaluate-{settings.task}-{model.digest[:12]}.log"
-    return run_process(request, places.cache, log, progress)
+    with judge_beside(settings.judge, places.cache) as judge:
+        result = run_process(request, places.cache, log, progress, judge)
+    return {**result, "benchmarks": without_failed(result["benchmarks"], judge.failure)}
 
 
 def kept_answers(model: ModelPlace, places: Places) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from components.evaluate.judge.settings import JudgeConfig
 from components.settings import Fraction, LocalPath, PositiveInt, Settings, TaskName
 
 
@@ -45,6 +46,7 @@ class EvaluateConfig(Settings):
         description="folder in which the data sets of benchmarks lie as OWNER/NAME; default: the hub and its cache",
     )
     offline: bool = Field(False, description="benchmarks fetch nothing; what is not at hand is not measured")
+    judge: JudgeConfig = JudgeConfig()
     limit: PositiveInt | None = Field(None, description="only the first so many questions of each task")
     batch_size: PositiveInt = Field(64, description="questions that are answered together")
     max_new_tokens: PositiveInt = Field(16, description="longest answer in tokens")

@@ -15,17 +15,22 @@ from typing import Any
 from components.errors import UserError
 from components.evaluate.harness.process import MODULE
 from components.evaluate.harness.request import Request
+from components.evaluate.judge.beside import Beside
 
 LOG_LINES = 5
 
 
-def run_process(request: Request, cache_dir: Path, log: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def run_process(
+    request: Request, cache_dir: Path, log: Path, progress: Callable[[str], None], judge: Beside | None = None
+) -> dict[str, Any]:
     """Run the request and return its result. Raises UserError with the reason and where the log lies."""
     path = Path(request.scratch) / "request.json"
     request.write(path)
     log.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(request.data or request.scratch)
-    with open(log, "wb") as sink, own_group(path, folder, environment_of(cache_dir, request), sink) as child:
+    beside = judge or Beside()
+    environment = {**environment_of(cache_dir, request, beside.hidden), **beside.environment}
+    with open(log, "wb") as sink, own_group(path, folder, environment, sink) as child:
         for line in child.stdout or ():
             progress(line.strip())
         status = child.wait()
@@ -58,13 +63,15 @@ def own_group(request: Path, folder: Path, environment: Mapping[str, str], log: 
             child.stdout.close()
 
 
-def environment_of(cache_dir: Path, request: Request) -> dict[str, str]:
+def environment_of(cache_dir: Path, request: Request, hidden: str | None = None) -> dict[str, str]:
     """This process's environment for the evaluation's.
 
     Held-out rows need nothing of the network, and their caches lie below `cache_dir` or the request's scratch. Benchmarks look
-    for their data where HF_HOME says, and fetch what is missing unless the request is offline.
+    for their data where HF_HOME says, and fetch what is missing unless the request is offline. `hidden` is the variable of a
+    key that the process is not to know.
     """
-    inherited = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    left_out = ("RANK", "WORLD_SIZE", "LOCAL_RANK", hidden)
+    inherited = {key: value for key, value in os.environ.items() if key not in left_out}
     root = Path(__file__).resolve().parents[3]  # where a Ray job runs, the code is not always installed
     scratch = Path(request.scratch)
     places = {"HF_HOME": str(cache_dir / "huggingface"), "HF_DATASETS_CACHE": str(scratch / "datasets")}
