@@ -72,7 +72,7 @@ def configured(path: Path, **source: Any) -> PipelineConfig:
     return PipelineConfig.model_validate({"ingest": {"source": {"kind": "parquet", "path": str(path), **source}}})
 
 
-def test_the_radiology_example_gets_its_conversations(
+def test_the_radiology_example_gets_its_conversations_and_its_own_test_split(
     folder: Path, tmp_path: Path, brought: Callable[..., Artifact], step_context: Callable[..., Any]
 ) -> None:
     config = load_config(EXAMPLE, [f"ingest.source.path={folder}"])
@@ -84,7 +84,7 @@ def test_the_radiology_example_gets_its_conversations(
     rows = [
         json.loads(line) for side in ("train", "test") for line in dataset.open(f"{side}.jsonl").read().splitlines()
     ]
-    assert len(rows) == 6 and dataset.counts["test"] >= 1
+    assert (len(rows), dataset.counts["train"], dataset.counts["test"]) == (8, 6, 2)
     (third,) = [row for row in rows if row["conversations"][1]["value"] == "Scan number 3."]
     assert third["conversations"][0]["value"].startswith("You are an expert radiographer.")
     assert raw.open(third["image"]).read() == picture(60, "JPEG")
