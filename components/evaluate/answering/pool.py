@@ -72,7 +72,9 @@ def pool_of(directory: Path, device: str, batch_size: int, workers: int, address
         return
     import ray
 
-    ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
+    # Its own Ray is "local", else it would join whichever happens to run on this machine.
+    own = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    ray.init(**({"address": address} if address else own), log_to_driver=False)
     try:
         yield by_actors(directory, device, batch_size, workers)
     finally:
