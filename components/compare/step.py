@@ -68,6 +68,7 @@ def figures(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[
     """The figures that a benchmark is known by, which need not be the mean of its questions' scores, and those published."""
     return {
         "metric": after["metric"],
+        "unit": after["unit"],
         "figure_before": None if before is None else before["value"],
         "figure_after": after["value"],
         "also_before": {} if before is None else before.get("also", {}),

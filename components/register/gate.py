@@ -114,7 +114,7 @@ def measured(values: Mapping[str, Any], side: str, who: str) -> Measured:
         return Measured(values["metric"], None, values["not_measured"])
     if (found := values["against"].get(side)) is None:
         return Measured(values["metric"], None, f"{who} was not asked")
-    return Measured(values["metric"], Paired.from_json(found))
+    return Measured(values["metric"], Paired.from_json(found), unit=values["unit"])
 
 
 def uncomparable(rival: Mapping[str, Any], champion: Any | None) -> str | None:

@@ -23,11 +23,15 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Measured:
-    """What both models did on a task; `paired` is None, with the reason, where there is nothing to compare."""
+    """What both models did on a task; `paired` is None, with the reason, where there is nothing to compare.
+
+    `unit` is what 1 of the metric itself is on the scale of the scores: 100 where shares are told as percentages.
+    """
 
     metric: str
     paired: Paired | None
     reason: str = ""
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,13 @@ def _paired(evidence: Evidence, tasks: Sequence[str]) -> dict[str, Paired]:
     return {task: paired for task, paired in found.items() if paired is not None}
 
 
+def _gain(task: str, evidence: Evidence) -> float:
+    """The gain of a task that was measured, in units of the metric itself, as `min_gain` and `max_loss` are."""
+    measured = evidence.tasks[task]
+    assert measured.paired is not None
+    return measured.paired.gain / measured.unit
+
+
 def _better(gate: GateConfig, evidence: Evidence, main: Sequence[str], level: float) -> Rule:
     """At least one main task is better: its lower bound above 0, corrected for their number, its gain `min_gain` or more."""
     name = "better"
@@ -129,7 +140,7 @@ def _better(gate: GateConfig, evidence: Evidence, main: Sequence[str], level: fl
     paired = _paired(evidence, main)
     adjusted = holm({task: each.p_better() for task, each in paired.items()})
     shown = [task for task in main if adjusted[task] < 1 - level and paired[task].bounds(level)[0] > 0]
-    passed = [task for task in shown if paired[task].gain >= gate.min_gain - ROUNDING]
+    passed = [task for task in shown if _gain(task, evidence) >= gate.min_gain - ROUNDING]
     told = (passed or shown or sorted(main, key=lambda task: adjusted[task]))[0]
     among = f", one of {len(main)} by Holm" if len(main) > 1 else ""
     text = f"{_figures(told, evidence, level)}{among}"
@@ -146,7 +157,7 @@ def _not_proven_worse(gate: GateConfig, evidence: Evidence, tasks: Sequence[str]
     adjusted = holm({task: each.p_worse() for task, each in paired.items()})
 
     def fails(task: str, each: Paired) -> bool:
-        return adjusted[task] < 1 - gate.confidence or each.gain < -gate.max_loss - ROUNDING
+        return adjusted[task] < 1 - gate.confidence or _gain(task, evidence) < -gate.max_loss - ROUNDING
 
     yield from _guarded(gate, evidence, tasks, fails, "not shown to be worse", "worse")
 
@@ -155,7 +166,7 @@ def _proven_not_worse(gate: GateConfig, evidence: Evidence, tasks: Sequence[str]
     """Every guarded task's lower bound is above `-max_loss`."""
 
     def fails(task: str, each: Paired) -> bool:
-        return each.bounds(gate.confidence)[0] <= -gate.max_loss
+        return each.bounds(gate.confidence)[0] / evidence.tasks[task].unit <= -gate.max_loss
 
     yield from _guarded(gate, evidence, tasks, fails, "not worse", "not proven to be no worse")
 
@@ -189,7 +200,7 @@ def _caps(gate: GateConfig, evidence: Evidence) -> Iterator[Rule]:
 
 def _speed(most: float, seconds: float | None) -> Rule:
     if seconds is None:
-        return Rule("speed", "cannot tell", "the seconds of an answer were not measured; evaluate again")
+        return Rule("speed", "cannot tell", "how long an answer takes was not measured")
     return Rule("speed", "passed" if seconds <= most else "failed", f"{seconds:.3g} s an answer of {most:g} allowed")
 
 

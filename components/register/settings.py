@@ -23,12 +23,12 @@ class GateConfig(Settings):
         0.0,
         ge=0,
         le=10,
-        description="least gain, in the metric's own units, that a better model must have over the champion",
+        description="least gain that a better model must have over the champion; 0.01 is a point of 100, or 0.01 CIDEr",
     )
     no_regression: tuple[TaskName, ...] | Literal["all"] = Field(
         "all", description="tasks that must not be worse; `all`: whatever is measured beside the main ones"
     )
-    max_loss: NonNegativeFloat = Field(0.05, description="most that such a task may lose, in the metric's own units")
+    max_loss: NonNegativeFloat = Field(0.05, description="most that such a task may lose, counted like min_gain")
     proof: Literal["not_shown_worse", "not_worse"] = Field(
         "not_shown_worse",
         description="`not_shown_worse` holds when a loss is shown, or larger than max_loss; `not_worse` unless a larger "

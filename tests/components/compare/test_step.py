@@ -73,7 +73,7 @@ def evaluation(
 
     def fill(out: ArtifactWriter) -> None:
         lines(out, "samples/heldout.jsonl", rows)
-        task = {"metric": "exact_match", "best": 1.0, "samples": "samples/heldout.jsonl", "held_out": True}
+        task = {"metric": "exact_match", "best": 1.0, "unit": 1.0, "samples": "samples/heldout.jsonl", "held_out": True}
         model = {"version": version, "problem": None, "model_digest": name}
         task |= {"value": sum(row["score"] for row in rows) / len(rows), "not_measured": None}
         lost = {**task, "held_out": False, "samples": None, "value": 12.0, "published": PUBLISHED, "comparable": False}

@@ -63,6 +63,16 @@ def test_a_loss_larger_than_allowed_holds_though_it_is_not_shown() -> None:
     assert judged({"max_loss": 0.01}, main=BETTER, other=A_LITTLE_WORSE).verdict == "hold"
 
 
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_what_may_be_lost_counts_in_the_metric_whatever_its_scale(unit: float) -> None:
+    """Percentages lose 1.25 of 100 as shares lose 0.0125 of 1."""
+    before, after = [0.0] * 9 + [unit] * 391, [unit] * 9 + [0.0] * 14 + [unit] * 377
+    lost = Measured("accuracy", paired(before, after, best=unit), unit=unit)
+    tasks = {"main": Measured("anls", BETTER), "other": lost}
+    for gate, verdict in (({"max_loss": 0.02}, "promote"), ({"max_loss": 0.01}, "hold")):
+        assert decide(GateConfig(**gate), Evidence("the base model", tasks)).verdict == verdict
+
+
 def test_a_proof_of_no_loss_holds_until_a_larger_one_is_excluded() -> None:
     proof = {"proof": "not_worse"}
     assert judged({**proof, "max_loss": 0.01}, main=BETTER, other=EQUAL).verdict == "hold"

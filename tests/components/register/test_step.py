@@ -96,7 +96,7 @@ def register(tmp_path: Path, config: PipelineConfig, step_context: Callable[...,
         known = {"before": before} | ({"champion": scores[rival["weights"]]} if rival["weights"] in scores else {})
         values = {"metric": "exact_match", "before": before, "after": after, "gain": after - before}
         against = {who: paired(scores_of(value), scores_of(after)).as_json() for who, value in known.items()}
-        task = {**values, "ci_low": 0.0, "ci_high": 1.0, "n": N, "limit": None, "not_measured": None}
+        task = {**values, "ci_low": 0.0, "ci_high": 1.0, "n": N, "limit": None, "not_measured": None, "unit": 1.0}
         comparison: dict[str, Any] = {
             "main": "heldout",
             "rival": rival,
