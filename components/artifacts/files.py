@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 DOWNLOADS = 2  # of a file that arrives damaged
 
@@ -37,11 +37,19 @@ def absolute_uri(uri: str) -> str:
 
 
 def write_bytes(uri: str, data: bytes) -> str:
-    """Write a file, with the folders above it; gives its URI."""
+    """Write a file, with the folders above it: whole or not at all; gives its URI."""
     fs, path = filesystem(uri)
-    if "://" not in uri:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    fs.pipe_file(path, data)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data)  # an object appears at once
+        return uri
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return uri
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from components.convert.settings import ConvertConfig
 from components.errors import Unusable
 from components.ingest.parts import Part
+from components.ingest.sources.parquet_files import HELD_OUT as HELD_OUT_WORDS
+from components.ingest.sources.parquet_files import TRAIN as TRAINING_WORDS
 
 TEST, TRAIN = "test", "train"  # the two sides
-TRAINING = frozenset({"train", "training"})
-OTHERS = frozenset({"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def place_of(config: ConvertConfig, part: Part, file: str, values: Mapping[str, 
         named = text_in(values, config.test.column, "convert.test.column")
     if named == config.test.split:
         return Place(TEST, group)
-    return Place(TRAIN if named.lower() in TRAINING else f"split {named}", group)
+    return Place(TRAIN if named.lower() in TRAINING_WORDS else f"split {named}", group)
 
 
 def split_of_file(name: str, wanted: str) -> str:
@@ -53,9 +53,9 @@ def split_of_file(name: str, wanted: str) -> str:
         words = set(re.split("[^a-z0-9_]+", part.rpartition(".")[0] or part))
         if wanted.lower() in words:
             return wanted
-        if words & TRAINING:
+        if words & TRAINING_WORDS:
             return TRAIN
-        if found := sorted(words & OTHERS):
+        if found := sorted(words & HELD_OUT_WORDS):
             return found[0]
     return TRAIN
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.files import write_bytes, write_json
 from components.artifacts.manifest import MANIFEST, BrokenManifest, read_manifest
 from components.errors import UserError
 from components.evaluate.measuring import ModelPlace, Places, measure
@@ -78,17 +79,9 @@ def _sha256(path: Path) -> str:
 
 
 def write(found: Benchmarked, folder: Path) -> None:
-    """Leave results.json and samples/TASK.jsonl in a folder, whole or not at all."""
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    """Leave results.json and samples/TASK.jsonl in a folder, each whole or not at all."""
     for task, rows in found.samples.items():
-        _replace(
-            folder / "samples" / f"{task}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        )
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_bytes(str(folder / "samples" / f"{task}.jsonl"), lines.encode())
     results = {"model": found.name, "weights": found.digest, "tasks": dict(found.tasks)}
-    _replace(folder / "results.json", json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_json(str(folder / "results.json"), results, indent=1)

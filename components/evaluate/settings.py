@@ -55,5 +55,5 @@ class EvaluateConfig(Settings):
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`")
     workers: PositiveInt = Field(
-        1, description="Ray actors that answer, each with a GPU of its own where there are any"
+        1, description="Ray actors that answer, each with its own GPU where there are any; all must see the cache"
     )

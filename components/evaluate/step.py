@@ -124,8 +124,7 @@ def count(
         "answers_kept": asked["kept"],
         "answers_computed": asked["answered"],
     }
-    if asked["answered"]:
-        out.counts["seconds_per_answer"] = round(result["seconds"] / asked["answered"], 5)
+    out.counts["seconds_per_answer"] = round(asked["seconds"] / max(1, asked["asked"]), 5)
     if settings.limit is not None:
         out.counts["limit"] = settings.limit
 

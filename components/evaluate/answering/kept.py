@@ -6,14 +6,11 @@ The folder is that of one model's weights under one code; an answer is found by 
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
-
-from fsspec.implementations.local import LocalFileSystem
 
 from components.artifacts.files import filesystem, write_bytes
 from components.evaluate.answering.ask import Said
@@ -28,24 +25,26 @@ class KeptAnswers:
         self._uri = uri
         self._fs, self._path = filesystem(uri)
         self._known: dict[str, Said] = {}
+        self._seconds: dict[str, float] = {}
         with ThreadPoolExecutor(8) as pool:
             for lines in pool.map(self._lines, self._files()):
-                self._known.update(lines)
+                for key, (said, seconds) in lines.items():
+                    self._known[key], self._seconds[key] = said, seconds
 
     def get(self, key: str) -> Said | None:
         """The answer to a question that was asked before."""
         return self._known.get(key)
 
-    def commit(self, answers: Mapping[str, Said]) -> None:
-        """Keep the answers of a chunk, all at once."""
+    def seconds(self, key: str) -> float:
+        """What the answer took when it was computed."""
+        return self._seconds[key]
+
+    def commit(self, answers: Mapping[str, Said], seconds: float) -> None:
+        """Keep the answers of a chunk, all at once; each took so many seconds."""
+        rows = [{"key": key, "seconds": seconds, **asdict(said)} for key, said in answers.items()]
+        write_bytes(f"{self._uri}/{uuid.uuid4().hex}{ENDING}", "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._known.update(answers)
-        data = "".join(json.dumps({"key": key, **asdict(said)}) + "\n" for key, said in answers.items()).encode()
-        name = f"{uuid.uuid4().hex}{ENDING}"
-        if not isinstance(self._fs, LocalFileSystem):
-            write_bytes(f"{self._uri}/{name}", data)
-            return
-        write_bytes(f"{self._path}/.{name}.partial", data)
-        os.replace(f"{self._path}/.{name}.partial", f"{self._path}/{name}")
+        self._seconds.update(dict.fromkeys(answers, seconds))
 
     def _files(self) -> list[str]:
         try:
@@ -54,13 +53,14 @@ class KeptAnswers:
             return []
         return sorted(path for path in map(str, found) if path.endswith(ENDING) and "/." not in path)
 
-    def _lines(self, path: str) -> dict[str, Said]:
+    def _lines(self, path: str) -> dict[str, tuple[Said, float]]:
         """The answers of one file; a line that is none, as a broken disk leaves it, is asked again."""
-        found: dict[str, Said] = {}
+        found: dict[str, tuple[Said, float]] = {}
         for line in self._fs.cat_file(path).splitlines():
             try:
                 row: Any = json.loads(line)
-                found[row["key"]] = Said(str(row["text"]), row["problem"], row.get("loss"), row.get("greedy"))
+                said = Said(str(row["text"]), row["problem"], row["loss"], row["greedy"])
+                found[row["key"]] = said, float(row["seconds"])
             except (ValueError, KeyError, TypeError):
                 continue
         return found

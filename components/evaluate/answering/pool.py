@@ -6,6 +6,7 @@ Chunks are the same however many answer, and so are their batches: the answers a
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +24,15 @@ Answers = Callable[[Sequence[Chunk]], Iterator[tuple[int, list[Said]]]]  # place
 
 @dataclass
 class Progress:
-    """How many questions were asked, for how many of them there was an answer already, and how many were answered."""
+    """How many questions were asked, for how many of them there was an answer already, and how many were answered.
+
+    `seconds` are those that all of the answers took, whenever they were computed.
+    """
 
     asked: int = 0
     kept: int = 0
     answered: int = 0
+    seconds: float = 0.0
 
 
 def answers(
@@ -49,14 +54,17 @@ def answers(
     progress.asked += n
     progress.kept += done
     say(done, n)
+    began = time.monotonic()
     for number, found in pool([partial(_asks, ask, chunk) for chunk in missing]):
         chunk = missing[number]
-        kept.commit({keys[place]: answer for place, answer in zip(chunk, found, strict=True)})
+        each, began = (time.monotonic() - began) / len(chunk), time.monotonic()
+        kept.commit({keys[place]: answer for place, answer in zip(chunk, found, strict=True)}, each)
         for place, answer in zip(chunk, found, strict=True):
             said[place] = answer
         done += len(chunk)
         progress.answered += len(chunk)
         say(done, n)
+    progress.seconds += sum(map(kept.seconds, keys))
     return [answer for answer in said if answer is not None]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components.errors import UserError
@@ -54,6 +54,14 @@ def csv_rows(files: Iterable[Row], names: Sequence[str]) -> list[dict[str, str]]
                 )
             found.append(dict(zip(names, row, strict=True)))
     return found
+
+
+def of_each_kind(files: Iterable[Row], kinds: Sequence[str], benchmark: str) -> Iterator[tuple[str, Row]]:
+    """The kinds of a benchmark, each with its file. UserError when there are not as many files."""
+    listed = list(files)
+    if len(listed) != len(kinds):
+        raise UserError(f"{benchmark} has a file for each of {', '.join(kinds)}, but {len(listed)} were read")
+    return zip(kinds, listed, strict=True)
 
 
 def position(key: str, of: int) -> int:

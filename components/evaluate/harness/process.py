@@ -11,13 +11,13 @@ import argparse
 import json
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.files import write_bytes
 from components.evaluate.harness.request import Request
 
 MODULE = "components.evaluate.harness.process"
@@ -41,8 +41,8 @@ def main(path: str) -> int:
 def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
     """Ask the model the held-out questions and those of the columns.
 
-    Gives {"answers": of the held-out questions in order, "benchmarks": the outcome of each column, "version", "counts",
-    "seconds", and "not_asked": {task, document, reason} of each question that could not be put to the model}.
+    Gives {"answers": of the held-out questions in order, "benchmarks": the outcome of each column, "version", "counts" and
+    "not_asked": {task, document, reason} of each question that could not be put to the model}.
     """
     report("loading lmms-eval")
     if not request.columns:
@@ -55,7 +55,6 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
     from plm_model.model_directory.description import family_at
 
     name = part(family_at(Path(request.model)), "answer").HARNESS_NAME
-    started = time.monotonic()
     with pool_of(Path(request.model), request.device, request.batch_size, request.workers, request.ray_address) as pool:
         model = adapter_class()(
             digest=request.digest,
@@ -73,7 +72,6 @@ def evaluate(request: Request, report: Callable[[str], None]) -> dict[str, Any]:
         "version": lmms_eval_version(),
         "not_asked": model.not_asked,
         "counts": asdict(model.counts),
-        "seconds": time.monotonic() - started,
     }
 
 
@@ -133,9 +131,7 @@ def lmms_eval_version() -> str:
 
 def publish(value: Any, path: Path) -> None:
     """Write JSON so that the file is either whole or absent."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(value, default=plain), encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(str(path), json.dumps(value, default=plain).encode())
 
 
 def plain(value: Any) -> Any:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluate.harness.process import reason
+from components.evaluate.suites.names import OURS
 from components.evaluate.suites.suite import Column
 
-OURS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMED = re.compile(r"^(?:task|group)\s*:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 

@@ -5,14 +5,14 @@ A file appears under its name by a rename, so that threads, processes and machin
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from components.artifacts.files import write_json
 
 FORMAT = 1  # of a file; another one is not read
 WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "stream", "stream_options"})  # fields of a request
@@ -45,15 +45,7 @@ class Verdicts:
 
     def keep(self, key: str, reply: Mapping[str, Any]) -> None:
         """Keep an answer. Of two that keep one at the same time, the later one's stays."""
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{uuid.uuid4().hex}")
-        try:
-            partial.write_text(json.dumps({"format": FORMAT, "key": key, "reply": reply}), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                partial.unlink()
+        write_json(str(self._path(key)), {"format": FORMAT, "key": key, "reply": reply})
 
     def _path(self, key: str) -> Path:
         return self.directory / key[:2] / f"{key}.json"

@@ -9,10 +9,9 @@ from typing import Any
 
 from components.errors import ConfigError
 from components.evaluate.settings import EvaluateConfig
+from components.evaluate.suites.names import OURS
 from components.evaluate.suites.plain import plain_column
 from components.evaluate.suites.suite import Column, read_suite, suite_path
-
-OURS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def columns_of(settings: EvaluateConfig) -> dict[str, Column]:
@@ -36,9 +35,7 @@ def _all(settings: EvaluateConfig) -> Iterator[Column]:
 
 
 def state_of(settings: EvaluateConfig) -> dict[str, Any]:
-    """Digests of the files that say what is asked: suites, tasks of the user's own and of ours; none without benchmarks."""
-    if not (settings.suites or settings.tasks):
-        return {}
+    """Digests of the files that say what is asked: suites, tasks of the user's own and of ours."""
     suites = {name: hashlib.sha256(suite_path(name).read_bytes()).hexdigest() for name in settings.suites}
     included = {"include_path": _digest(Path(settings.include_path))} if settings.include_path else {}
     return {"suites": suites, "benchmarks": _digest(OURS), **included}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-OURS = Path(__file__).resolve().parents[1] / "benchmarks"
+OURS = Path(__file__).resolve().parents[1] / "benchmarks"  # tasks that lmms-eval lacks
 NAMED = re.compile(r"^[\"']?(?:task|group|tag)[\"']?\s*:\s*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
 LISTED = re.compile(r"^\s*-\s*[\"']?([A-Za-z0-9][\w.-]*)[\"']?\s*$", re.MULTILINE)  # below `tag:`, among others
 

@@ -19,7 +19,6 @@ from components.settings import PositiveFloat, PositiveInt, Settings, TaskName
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FOLDERS = (Path("configs/eval"), REPOSITORY / "configs/eval")  # the first that there is counts
-SIZES = ("1b", "3b", "8b")
 CIDER_BEST = 10.0
 
 Need = Literal["java", "judge", "videos", "gated", "token", "network", "server", "cv2"]
@@ -35,10 +34,6 @@ class Published(Settings):
     plm_1b: float | None = None
     plm_3b: float | None = None
     plm_8b: float | None = None
-
-    def figure(self, size: str) -> float | None:
-        """The figure of one size: `1b`, `3b` or `8b`."""
-        return {"1b": self.plm_1b, "3b": self.plm_3b, "8b": self.plm_8b}[size]
 
 
 class PerQuestion(Settings):

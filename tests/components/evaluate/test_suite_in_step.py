@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from components.artifacts.artifact import Artifact, ArtifactWriter, StepKey
+from components.artifacts.artifact import Artifact, ArtifactWriter
 from components.artifacts.context import StepContext
 from components.artifacts.store import ArtifactStore
 from components.evaluate.step import run
 from components.pipeline.config import PipelineConfig
 from tests.components.evaluate.benchmarks.given import write
 from tests.components.evaluate.benchmarks.given_images import image_sets
+from tests.components.evaluate.test_step import made
 
 SUITE = """
 title: Two of them
@@ -83,15 +83,6 @@ def evaluated(
         seen.artifact = made(store, "evaluate", lambda out: run(config.evaluate, inputs, out, context))
     seen.results = seen.artifact.read_json("results.json")
     return seen
-
-
-def made(store: ArtifactStore, step: str, fill: Callable[[ArtifactWriter], Any]) -> Artifact:
-    key = StepKey(step)
-    with store.create(key) as out:
-        fill(out)
-    artifact = store.find(key)
-    assert artifact is not None
-    return artifact
 
 
 def dataset(store: ArtifactStore) -> Artifact:

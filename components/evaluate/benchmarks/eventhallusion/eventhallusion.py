@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.errors import UserError
 from components.evaluate.benchmarks.choices import yes_or_no
 from components.evaluate.benchmarks.media import media_file
-from components.evaluate.benchmarks.published import documents, json_rows, required
+from components.evaluate.benchmarks.published import documents, json_rows, of_each_kind, required
 
 Document = Mapping[str, Any]
 KINDS = ("entire", "interleave", "misleading")  # as the YAML lists them
 
 
 def documents_of(files: Any) -> Any:
-    listed = list(files)
-    if len(listed) != len(KINDS):
-        raise UserError(f"EventHallusion has a file for each of {', '.join(KINDS)}, but {len(listed)} were read")
     return documents(
         document
-        for kind, file in zip(KINDS, listed, strict=True)
+        for kind, file in of_each_kind(files, KINDS, "EventHallusion")
         for row in json_rows([file])
         for document in asked(kind, row)
     )

@@ -70,17 +70,29 @@ def test_the_second_time_nobody_is_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
+def test_how_long_an_answer_took_is_kept_with_it(tmp_path: Path) -> None:
+    spent = []
+    for _ in range(2):
+        kept, progress = KeptAnswers(str(tmp_path / "kept")), Progress()
+        pool = Echo(tmp_path / "log")
+        answers(9, lambda place: Ask(f"q{place}", (), OPTIONS), kept, pool, BATCH, lambda *_: None, progress)
+        spent.append(progress.seconds)
+    assert spent[0] == pytest.approx(spent[1]) and spent[0] > 0
+
+
 def test_a_file_that_was_not_finished_is_not_read(tmp_path: Path) -> None:
     kept = KeptAnswers(str(tmp_path))
-    kept.commit({"a": Said("one"), "b": Said("", "too long")})
-    (tmp_path / ".x.answers.jsonl.partial").write_text('{"key": "c", "text": "tw')
-    (tmp_path / "y.answers.jsonl").write_text('{"key": "d"\n{"key": "e", "text": "five", "problem": null}\n')
+    kept.commit({"a": Said("one"), "b": Said("", "too long")}, 0.5)
+    (tmp_path / ".x").write_text('{"key": "c", "text": "tw')
+    (tmp_path / "y.answers.jsonl").write_text(
+        '{"key": "d"\n{"key": "e", "text": "five", "problem": null, "loss": null, "greedy": null, "seconds": 1}\n'
+    )
     again = KeptAnswers(str(tmp_path))
     assert [again.get(key) for key in "abcde"] == [Said("one"), Said("", "too long"), None, None, Said("five")]
 
 
 def test_answers_are_kept_in_a_bucket_too(s3_bucket: str) -> None:
-    KeptAnswers(f"s3://{s3_bucket}/kept").commit({"a": Said("one")})
+    KeptAnswers(f"s3://{s3_bucket}/kept").commit({"a": Said("one")}, 0.5)
     assert KeptAnswers(f"s3://{s3_bucket}/kept").get("a") == Said("one")
 
 
